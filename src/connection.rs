@@ -1,0 +1,231 @@
+//! One connection: where its bytes are and what the kernel is doing for it.
+
+use std::net::SocketAddr;
+
+use crate::clock::Timestamp;
+use crate::io::{Service, Socket, Token};
+use crate::output::Output;
+use crate::registry::ProducerId;
+use crate::turn::{Advance, Turn};
+use crate::{http, v1};
+
+/// A connection from accept to close.
+pub struct Connection {
+    pub socket: Socket,
+    pub session: Session,
+    /// What arrived and is not done with: the beginning of something, or what waits for room in the output.
+    pub input: Vec<u8>,
+    pub output: Output,
+    pub phase: Phase,
+    pub receive: Receive,
+    /// A send is under way.
+    pub sending: bool,
+    /// `Done`s that are due.
+    pub undone: u8,
+    /// The turn has already noted that there may be something to send.
+    pub dirty: bool,
+    /// When the patience with what the peer owes us ends.
+    pub deadline: Timestamp,
+}
+
+/// How far a connection is on its way to the end. It never goes back.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Phase {
+    /// Input is acted on.
+    Open,
+    /// Input is thrown away; the output is still to be sent.
+    Flushing,
+    /// FIN is sent. Until the peer's comes, what it still sends is thrown away, so that no reset overtakes
+    /// the last reply.
+    Lingering,
+    /// Both directions are being ended; nothing is sent any more.
+    Aborting,
+    /// The last request is under way.
+    Closing,
+}
+
+/// The state of the multishot receive.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Receive {
+    Armed,
+    /// Armed, and asked to stop.
+    Stopping,
+    Idle,
+    /// The peer sends no more.
+    Eof,
+}
+
+/// The protocol on a connection.
+pub enum Session {
+    V1(v1::Session),
+    Http(http::Session),
+}
+
+impl Session {
+    pub fn new(service: Service, id: ProducerId, peer: SocketAddr) -> Self {
+        match service {
+            Service::V1 => Self::V1(v1::Session::new(id, peer)),
+            Service::Http => Self::Http(http::Session::new(peer)),
+        }
+    }
+
+    pub fn service(&self) -> Service {
+        match self {
+            Self::V1(_) => Service::V1,
+            Self::Http(_) => Service::Http,
+        }
+    }
+
+    /// Whether the peer owes the rest of what it began.
+    pub fn is_mid_input(&self, rest: &[u8]) -> bool {
+        match self {
+            Self::V1(session) => session.is_mid_input(rest),
+            Self::Http(session) => session.is_mid_input(rest),
+        }
+    }
+
+    fn advance(&mut self, input: &[u8], turn: &mut Turn, output: &mut Output) -> Advance {
+        match self {
+            Self::V1(session) => session.advance(input, turn, output),
+            Self::Http(session) => session.advance(input, turn, output),
+        }
+    }
+
+    fn finish(&mut self, rest: &[u8], turn: &mut Turn, output: &mut Output) {
+        match self {
+            Self::V1(session) => session.finish(rest, turn, output),
+            Self::Http(session) => session.finish(rest, turn, output),
+        }
+    }
+
+    fn end(&mut self, turn: &mut Turn) {
+        match self {
+            Self::V1(session) => session.end(turn),
+            Self::Http(_) => {}
+        }
+    }
+}
+
+impl Connection {
+    pub fn new(socket: Socket, session: Session, deadline: Timestamp) -> Self {
+        Self {
+            socket,
+            session,
+            input: Vec::new(),
+            output: Output::default(),
+            phase: Phase::Open,
+            receive: Receive::Idle,
+            sending: false,
+            undone: 0,
+            dirty: false,
+            deadline,
+        }
+    }
+
+    /// Acts on input as far as there is room for the replies, reading `bytes` where they lie when nothing
+    /// waits before them.
+    pub fn take_input(&mut self, bytes: &[u8], turn: &mut Turn) {
+        let advance = if self.input.is_empty() {
+            let advance = self.session.advance(bytes, turn, &mut self.output);
+            self.input.extend_from_slice(&bytes[advance.used..]);
+            advance
+        } else {
+            self.input.extend_from_slice(bytes);
+            let advance = self.session.advance(&self.input, turn, &mut self.output);
+            self.input.drain(..advance.used);
+            if self.input.is_empty() {
+                self.input = Vec::new();
+            }
+            advance
+        };
+        if advance.close {
+            self.flush(turn);
+        } else if self.receive == Receive::Eof && self.output.has_room() {
+            // All that could be answered is: the rest stays unfinished for ever.
+            self.session.finish(&self.input, turn, &mut self.output);
+            self.flush(turn);
+        }
+    }
+
+    /// Stops acting on input; the protocol is over.
+    pub fn flush(&mut self, turn: &mut Turn) {
+        if self.phase == Phase::Open {
+            self.phase = Phase::Flushing;
+            self.input = Vec::new();
+            self.session.end(turn);
+        }
+    }
+
+    /// Whether nothing of this connection is with the kernel.
+    pub fn is_quiet(&self) -> bool {
+        !self.sending && self.undone == 0 && matches!(self.receive, Receive::Idle | Receive::Eof)
+    }
+}
+
+/// A worker's connections, by slot.
+#[derive(Default)]
+pub struct Slots {
+    slots: Vec<Slot>,
+    free: Vec<u32>,
+}
+
+#[derive(Default)]
+struct Slot {
+    generation: u32,
+    connection: Option<Box<Connection>>,
+}
+
+impl Slots {
+    /// How many connections there are.
+    pub fn len(&self) -> usize {
+        self.slots.len() - self.free.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The number of the slot that the next connection gets.
+    pub fn next(&self) -> u32 {
+        self.free.last().copied().unwrap_or_else(|| u32::try_from(self.slots.len()).unwrap_or(u32::MAX))
+    }
+
+    /// Puts a connection into [`Slots::next`].
+    pub fn insert(&mut self, connection: Connection) -> Token {
+        let number = self.next();
+        if self.free.pop().is_none() {
+            self.slots.push(Slot::default());
+        }
+        let slot = &mut self.slots[number as usize];
+        slot.connection = Some(Box::new(connection));
+        Token { slot: number, generation: slot.generation }
+    }
+
+    /// # Panics
+    /// When the token is not of a connection that is there: a completion came after the last.
+    pub fn get(&mut self, token: Token) -> &mut Connection {
+        let slot = &mut self.slots[token.slot as usize];
+        assert_eq!(slot.generation, token.generation, "a slot is reused only after its last completion");
+        slot.connection.as_mut().expect("a slot is empty only after its last completion")
+    }
+
+    /// Makes the slot free for another connection.
+    ///
+    /// # Panics
+    /// As [`Slots::get`], and when something of the connection is still with the kernel.
+    pub fn remove(&mut self, token: Token) -> Connection {
+        assert!(self.get(token).is_quiet(), "a slot is free only after its last completion");
+        let slot = &mut self.slots[token.slot as usize];
+        slot.generation = (slot.generation + 1) % Token::GENERATIONS;
+        self.free.push(token.slot);
+        *slot.connection.take().expect("looked at above")
+    }
+
+    /// The tokens of the connections that match.
+    pub fn tokens(&self, matches: impl Fn(&Connection) -> bool) -> Vec<Token> {
+        let slots = self.slots.iter().zip(0..);
+        let wanted =
+            slots.filter(|(slot, _)| slot.connection.as_ref().is_some_and(|connection| matches(connection)));
+        wanted.map(|(slot, number)| Token { slot: number, generation: slot.generation }).collect()
+    }
+}

@@ -1,0 +1,73 @@
+//! What is answered, before it is bytes.
+
+use crate::registry::{LookupBody, Stream};
+
+/// The status line's code and reason.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Status {
+    Ok,
+    MovedPermanently,
+    TemporaryRedirect,
+    BadRequest,
+    NotFound,
+    MethodNotAllowed,
+    PayloadTooLarge,
+    ExpectationFailed,
+}
+
+impl Status {
+    pub fn line(self) -> &'static str {
+        match self {
+            Self::Ok => "200 OK",
+            Self::MovedPermanently => "301 Moved Permanently",
+            Self::TemporaryRedirect => "307 Temporary Redirect",
+            Self::BadRequest => "400 Bad Request",
+            Self::NotFound => "404 Not Found",
+            Self::MethodNotAllowed => "405 Method Not Allowed",
+            Self::PayloadTooLarge => "413 Request Entity Too Large",
+            Self::ExpectationFailed => "417 Expectation Failed",
+        }
+    }
+
+    pub fn code(self) -> &'static str {
+        &self.line()[..3]
+    }
+}
+
+/// What an endpoint answers.
+pub enum Answer {
+    /// 200 without a body.
+    Done,
+    Pong,
+    Info,
+    Lookup(LookupBody),
+    Json(Vec<u8>),
+    Stream(Stream),
+    Error(ApiError),
+}
+
+impl Answer {
+    pub fn status(&self) -> Status {
+        match self {
+            Self::Error(ApiError(status, _)) => *status,
+            _ => Status::Ok,
+        }
+    }
+}
+
+/// An error of the API: a status and `{"message":"..."}`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct ApiError(pub Status, pub &'static str);
+
+pub const INVALID_REQUEST: ApiError = ApiError(Status::BadRequest, "INVALID_REQUEST");
+pub const NOT_FOUND: ApiError = ApiError(Status::NotFound, "NOT_FOUND");
+pub const METHOD_NOT_ALLOWED: ApiError = ApiError(Status::MethodNotAllowed, "METHOD_NOT_ALLOWED");
+pub const MISSING_ARG_TOPIC: ApiError = ApiError(Status::BadRequest, "MISSING_ARG_TOPIC");
+pub const MISSING_ARG_CHANNEL: ApiError = ApiError(Status::BadRequest, "MISSING_ARG_CHANNEL");
+pub const MISSING_ARG_NODE: ApiError = ApiError(Status::BadRequest, "MISSING_ARG_NODE");
+pub const INVALID_ARG_TOPIC: ApiError = ApiError(Status::BadRequest, "INVALID_ARG_TOPIC");
+pub const INVALID_ARG_CHANNEL: ApiError = ApiError(Status::BadRequest, "INVALID_ARG_CHANNEL");
+pub const TOPIC_NOT_FOUND: ApiError = ApiError(Status::NotFound, "TOPIC_NOT_FOUND");
+pub const CHANNEL_NOT_FOUND: ApiError = ApiError(Status::NotFound, "CHANNEL_NOT_FOUND");
+/// A body over the limit. Stock has none.
+pub const BODY_TOO_LARGE: ApiError = ApiError(Status::PayloadTooLarge, "BODY_TOO_LARGE");

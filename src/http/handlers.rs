@@ -1,0 +1,127 @@
+//! The endpoints: what each asks of the registry.
+
+use std::borrow::Cow;
+
+use super::answer::{
+    Answer, ApiError, CHANNEL_NOT_FOUND, INVALID_ARG_CHANNEL, INVALID_ARG_TOPIC, INVALID_REQUEST,
+    MISSING_ARG_CHANNEL, MISSING_ARG_NODE, MISSING_ARG_TOPIC, TOPIC_NOT_FOUND,
+};
+use super::routes::Endpoint;
+use super::target::{Args, args};
+use crate::registry::Name;
+use crate::turn::Turn;
+
+/// Means every topic where something is read. Where something is changed it is no name (stock deletes
+/// everything, and tombstones whatever its map yields first).
+const EVERY_TOPIC: &[u8] = b"*";
+
+/// Whether stock reads the request's body before it answers: where it takes arguments, once they parse.
+pub fn reads_body(endpoint: Endpoint, query: &[u8]) -> bool {
+    takes_arguments(endpoint) && args(query).is_ok()
+}
+
+fn takes_arguments(endpoint: Endpoint) -> bool {
+    !matches!(endpoint, Endpoint::Ping | Endpoint::Info | Endpoint::Topics | Endpoint::Nodes | Endpoint::Debug)
+}
+
+/// Does what the endpoint is for.
+pub fn call(endpoint: Endpoint, query: &[u8], turn: &mut Turn) -> Answer {
+    let args = if takes_arguments(endpoint) { args(query) } else { Ok(Args::default()) };
+    let Ok(args) = args else { return Answer::Error(INVALID_REQUEST) };
+    let answer = match endpoint {
+        Endpoint::Ping => Ok(Answer::Pong),
+        Endpoint::Info => Ok(Answer::Info),
+        Endpoint::Topics => Ok(Answer::Stream(turn.reader.topics(turn.now))),
+        Endpoint::Nodes => Ok(Answer::Stream(turn.reader.nodes(turn.now))),
+        Endpoint::Debug => Ok(Answer::Stream(turn.reader.debug(turn.now))),
+        Endpoint::Lookup => lookup(&args, turn),
+        Endpoint::Channels => channels(&args, turn),
+        Endpoint::CreateTopic => create_topic(&args, turn),
+        Endpoint::DeleteTopic => delete_topic(&args, turn),
+        Endpoint::CreateChannel => create_channel(&args, turn),
+        Endpoint::DeleteChannel => delete_channel(&args, turn),
+        Endpoint::TombstoneTopic => tombstone_topic(&args, turn),
+    };
+    answer.unwrap_or_else(Answer::Error)
+}
+
+type Outcome = Result<Answer, ApiError>;
+
+fn lookup(args: &Args<'_>, turn: &mut Turn) -> Outcome {
+    let topic = argument(args.topic.as_ref(), MISSING_ARG_TOPIC)?;
+    let answer = if topic == EVERY_TOPIC {
+        turn.reader.lookup_all(turn.now).map(Answer::Stream)
+    } else {
+        turn.reader.lookup(topic, turn.now).map(Answer::Lookup)
+    };
+    answer.ok_or(TOPIC_NOT_FOUND)
+}
+
+fn channels(args: &Args<'_>, turn: &mut Turn) -> Outcome {
+    let topic = argument(args.topic.as_ref(), MISSING_ARG_TOPIC)?;
+    if topic == EVERY_TOPIC {
+        return Ok(Answer::Stream(turn.reader.all_channels(turn.now)));
+    }
+    let mut body = Vec::new();
+    turn.reader.channels(topic, &mut body);
+    Ok(Answer::Json(body))
+}
+
+fn create_topic(args: &Args<'_>, turn: &mut Turn) -> Outcome {
+    let topic = topic_name(args)?;
+    turn.log.info(format_args!("DB: adding topic({topic})"));
+    turn.write(|writer| writer.create_topic(topic));
+    Ok(Answer::Done)
+}
+
+fn delete_topic(args: &Args<'_>, turn: &mut Turn) -> Outcome {
+    let topic = topic_to_change(args)?;
+    if turn.write(|writer| writer.delete_topic(topic)) {
+        turn.log.info(format_args!("DB: removing topic({})", String::from_utf8_lossy(topic)));
+    }
+    Ok(Answer::Done)
+}
+
+fn create_channel(args: &Args<'_>, turn: &mut Turn) -> Outcome {
+    let (topic, channel) = (topic_name(args)?, channel_name(args)?);
+    turn.log.info(format_args!("DB: adding channel({channel}) in topic({topic})"));
+    turn.write(|writer| writer.create_channel(topic, channel));
+    Ok(Answer::Done)
+}
+
+fn delete_channel(args: &Args<'_>, turn: &mut Turn) -> Outcome {
+    let (topic, channel) = (topic_name(args)?, channel_name(args)?);
+    if !turn.write(|writer| writer.delete_channel(topic, channel)) {
+        return Err(CHANNEL_NOT_FOUND);
+    }
+    turn.log.info(format_args!("DB: removing channel({channel}) from topic({topic})"));
+    Ok(Answer::Done)
+}
+
+fn tombstone_topic(args: &Args<'_>, turn: &mut Turn) -> Outcome {
+    let topic = topic_to_change(args)?;
+    let node = argument(args.node.as_ref(), MISSING_ARG_NODE)?;
+    let (shown_node, shown_topic) = (String::from_utf8_lossy(node), String::from_utf8_lossy(topic));
+    turn.log.info(format_args!("DB: setting tombstone for producer@{shown_node} of topic({shown_topic})"));
+    let now = turn.now;
+    turn.write(|writer| writer.tombstone(topic, node, now));
+    Ok(Answer::Done)
+}
+
+fn argument<'a>(value: Option<&'a Cow<'_, [u8]>>, missing: ApiError) -> Result<&'a [u8], ApiError> {
+    value.map(Cow::as_ref).ok_or(missing)
+}
+
+/// Of an existing topic, whose name is not judged again (stock), but for the wildcard.
+fn topic_to_change<'a>(args: &'a Args<'_>) -> Result<&'a [u8], ApiError> {
+    let topic = argument(args.topic.as_ref(), MISSING_ARG_TOPIC)?;
+    if topic == EVERY_TOPIC { Err(INVALID_ARG_TOPIC) } else { Ok(topic) }
+}
+
+fn topic_name(args: &Args<'_>) -> Result<Name, ApiError> {
+    Name::new(argument(args.topic.as_ref(), MISSING_ARG_TOPIC)?).ok_or(INVALID_ARG_TOPIC)
+}
+
+fn channel_name(args: &Args<'_>) -> Result<Name, ApiError> {
+    Name::new(argument(args.channel.as_ref(), MISSING_ARG_CHANNEL)?).ok_or(INVALID_ARG_CHANNEL)
+}

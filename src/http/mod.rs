@@ -1,0 +1,13 @@
+//! The HTTP API that consumers and nsqadmin ask.
+
+mod answer;
+mod body;
+mod fields;
+mod handlers;
+mod parse;
+mod response;
+mod routes;
+mod session;
+mod target;
+
+pub use session::Session;

@@ -1,0 +1,150 @@
+//! Answers as bytes.
+
+use std::io::Write as _;
+
+use super::answer::{Answer, ApiError, Status};
+use super::parse::{Head, Persistence, Version};
+use crate::limits::SHARED_BODY_BYTES_MIN;
+use crate::output::{Framing, Output};
+use crate::registry::Stream;
+use crate::turn::ServerInfo;
+
+/// What the body is (stock's two headers of that kind).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Kind {
+    Json,
+    /// An answer of the V1 API without a body.
+    Empty,
+    Text,
+    Html,
+    /// Not the API's: neither header.
+    None,
+}
+
+impl Kind {
+    fn headers(self) -> &'static str {
+        match self {
+            Self::Json => {
+                "Content-Type: application/json; charset=utf-8\r\nX-NSQ-Content-Type: nsq; version=1.0\r\n"
+            }
+            Self::Empty => "X-NSQ-Content-Type: nsq; version=1.0\r\n",
+            Self::Text => "Content-Type: text/plain; charset=utf-8\r\n",
+            Self::Html => "Content-Type: text/html; charset=utf-8\r\n",
+            Self::None => "",
+        }
+    }
+}
+
+/// How the client learns where the body ends.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Length {
+    Known(usize),
+    /// By chunks, or by closing the connection of a client that cannot read chunks.
+    Unknown,
+}
+
+/// Writes the one answer to a request.
+pub struct Responder<'a> {
+    pub request: &'a Head<'a>,
+    /// The connection closes after this answer, whatever the client would like.
+    pub close: bool,
+    pub date: &'a str,
+    pub output: &'a mut Output,
+}
+
+impl Responder<'_> {
+    /// An endpoint's answer. Like the others, returns whether the connection stays open.
+    pub fn answer(mut self, answer: Answer, server: &ServerInfo) -> bool {
+        match answer {
+            Answer::Done => self.whole(Status::Ok, Kind::Empty, b""),
+            Answer::Pong => self.whole(Status::Ok, Kind::Text, b"OK"),
+            Answer::Info => self.whole(Status::Ok, Kind::Json, &server.info),
+            Answer::Json(body) => self.whole(Status::Ok, Kind::Json, &body),
+            Answer::Error(error) => self.error(error, None),
+            Answer::Lookup(body) => {
+                let body = body.bytes();
+                if body.len() < SHARED_BODY_BYTES_MIN {
+                    return self.whole(Status::Ok, Kind::Json, body);
+                }
+                let keep = self.head(Status::Ok, Kind::Json, None, Length::Known(body.len()));
+                self.output.share(body.clone());
+                keep
+            }
+            Answer::Stream(stream) => self.stream(stream),
+        }
+    }
+
+    /// A body that is all there, and short.
+    pub fn whole(self, status: Status, kind: Kind, body: &[u8]) -> bool {
+        self.with_header(status, kind, None, body)
+    }
+
+    /// The same with one header more.
+    pub fn with_header(mut self, status: Status, kind: Kind, extra: Option<(&str, &[u8])>, body: &[u8]) -> bool {
+        let keep = self.head(status, kind, extra, Length::Known(body.len()));
+        if self.request.method != "HEAD" {
+            self.output.staged().extend_from_slice(body);
+        }
+        keep
+    }
+
+    /// An error of the API, with the methods that the path takes when it is one of method.
+    pub fn error(self, ApiError(status, message): ApiError, allow: Option<&str>) -> bool {
+        let body = [b"{\"message\":\"", message.as_bytes(), b"\"}"].concat();
+        self.with_header(status, Kind::Json, allow.map(|allow| ("Allow", allow.as_bytes())), &body)
+    }
+
+    /// A body of any size. One that fits a page is answered like every other.
+    fn stream(mut self, mut stream: Stream) -> bool {
+        if let Some(length) = stream.known_len() {
+            let keep = self.head(Status::Ok, Kind::Json, None, Length::Known(length));
+            self.output.stream(stream, Framing::Plain);
+            return keep;
+        }
+        let page = stream.next_page().expect("a document has a page");
+        if stream.is_finished() {
+            return self.whole(Status::Ok, Kind::Json, &page);
+        }
+        let keep = self.head(Status::Ok, Kind::Json, None, Length::Unknown);
+        let framing = if self.request.version == Version::Http11 { Framing::Chunked } else { Framing::Plain };
+        framing.append(&page, false, self.output.staged());
+        self.output.stream(stream, framing);
+        keep
+    }
+
+    /// Appends everything above the body and returns whether the connection stays open after it.
+    fn head(&mut self, status: Status, kind: Kind, extra: Option<(&str, &[u8])>, length: Length) -> bool {
+        let http11 = self.request.version == Version::Http11;
+        let framed = http11 || length != Length::Unknown;
+        let keep = framed && !self.close && self.request.persistence != Persistence::Close;
+        let out = self.output.staged();
+        out.extend_from_slice(if http11 { b"HTTP/1.1 " } else { b"HTTP/1.0 " });
+        out.extend_from_slice(status.line().as_bytes());
+        out.extend_from_slice(b"\r\n");
+        out.extend_from_slice(kind.headers().as_bytes());
+        if let Some((name, value)) = extra {
+            header(out, name, value);
+        }
+        header(out, "Date", self.date.as_bytes());
+        match length {
+            Length::Known(length) => write!(out, "Content-Length: {length}\r\n").expect("a Vec takes every write"),
+            Length::Unknown if http11 => header(out, "Transfer-Encoding", b"chunked"),
+            Length::Unknown => {}
+        }
+        match self.request.persistence {
+            Persistence::KeepAlive10 if keep => header(out, "Connection", b"keep-alive"),
+            // HTTP/1.0 knows it without being told, and Go does not tell it.
+            _ if http11 && !keep => header(out, "Connection", b"close"),
+            _ => {}
+        }
+        out.extend_from_slice(b"\r\n");
+        keep
+    }
+}
+
+fn header(out: &mut Vec<u8>, name: &str, value: &[u8]) {
+    out.extend_from_slice(name.as_bytes());
+    out.extend_from_slice(b": ");
+    out.extend_from_slice(value);
+    out.extend_from_slice(b"\r\n");
+}

@@ -1,0 +1,292 @@
+//! The route table on one screen, and what stock's router (httprouter 1.3.0) does with a path that
+//! is not in it.
+
+use super::target::Url;
+
+/// What a request asks for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Endpoint {
+    Ping,
+    Info,
+    Lookup,
+    Topics,
+    Channels,
+    Nodes,
+    Debug,
+    CreateTopic,
+    DeleteTopic,
+    CreateChannel,
+    DeleteChannel,
+    TombstoneTopic,
+}
+
+/// The one method that a path takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Method {
+    Get,
+    Post,
+}
+
+/// The table. `/debug/pprof` is not in it on purpose: there is no Go runtime to look into.
+fn find(path: &[u8]) -> Option<(Method, Endpoint)> {
+    Some(match path {
+        b"/ping" => (Method::Get, Endpoint::Ping),
+        b"/info" => (Method::Get, Endpoint::Info),
+        b"/lookup" => (Method::Get, Endpoint::Lookup),
+        b"/topics" => (Method::Get, Endpoint::Topics),
+        b"/channels" => (Method::Get, Endpoint::Channels),
+        b"/nodes" => (Method::Get, Endpoint::Nodes),
+        b"/debug" => (Method::Get, Endpoint::Debug),
+        b"/topic/create" => (Method::Post, Endpoint::CreateTopic),
+        b"/topic/delete" => (Method::Post, Endpoint::DeleteTopic),
+        b"/channel/create" => (Method::Post, Endpoint::CreateChannel),
+        b"/channel/delete" => (Method::Post, Endpoint::DeleteChannel),
+        b"/topic/tombstone" => (Method::Post, Endpoint::TombstoneTopic),
+        _ => return None,
+    })
+}
+
+/// Where a request goes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Route {
+    /// To an endpoint, with its own method.
+    Endpoint(Endpoint),
+    /// To the path that was meant.
+    Redirect {
+        /// 301 for GET, 307 for POST.
+        status: u16,
+        /// Value of the `Location` header.
+        location: Vec<u8>,
+        /// An HTML page (`text/html; charset=utf-8`) for GET, nothing for POST.
+        body: Vec<u8>,
+    },
+    /// 405 `METHOD_NOT_ALLOWED`.
+    MethodNotAllowed {
+        /// Value of the `Allow` header.
+        allow: &'static str,
+    },
+    /// An empty 200 to OPTIONS, without a `Content-Type`.
+    Options {
+        /// Value of the `Allow` header. `OPTIONS *` does without: there Go answers ahead of the
+        /// router, and reads the body first, as no other route without arguments does.
+        allow: Option<&'static str>,
+    },
+    /// 404 `NOT_FOUND`.
+    NotFound,
+}
+
+/// Finds where a request goes. An exact path costs one `match` and no allocation.
+#[must_use]
+pub fn route(method: &str, url: &Url<'_>) -> Route {
+    let asked = match method {
+        "GET" => Some(Method::Get),
+        "POST" => Some(Method::Post),
+        _ => None,
+    };
+    if let Some((takes, endpoint)) = find(&url.path) {
+        let allow = match takes {
+            _ if asked == Some(takes) => return Route::Endpoint(endpoint),
+            Method::Get => "GET, OPTIONS",
+            Method::Post => "OPTIONS, POST",
+        };
+        return match method {
+            "OPTIONS" => Route::Options { allow: Some(allow) },
+            _ => Route::MethodNotAllowed { allow },
+        };
+    }
+    if *url.path == *b"*" {
+        return match method {
+            "OPTIONS" => Route::Options { allow: None },
+            _ => Route::MethodNotAllowed { allow: "GET, OPTIONS, POST" },
+        };
+    }
+    let Some(asked) = asked else {
+        return Route::NotFound;
+    };
+    let meant = clean(&url.path);
+    match find(&meant) {
+        Some((takes, _)) if takes == asked => redirect(asked, &url.with_path(&meant)),
+        _ => Route::NotFound,
+    }
+}
+
+/// The path in lower case, without `.`, `..` and empty elements and without a slash at the end.
+///
+/// Stock tries in turn: without a trailing slash, cleaned, in another case. All its routes are in
+/// lower case and none ends in a slash, so one normal form finds the same. Its Unicode case folding
+/// changes nothing: no letter beyond ASCII has the length in bytes of the letter it folds to.
+fn clean(path: &[u8]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(path.len());
+    for element in path.split(|&b| b == b'/') {
+        match element {
+            b"" | b"." => {}
+            b".." => out.truncate(memchr::memrchr(b'/', &out).unwrap_or(0)),
+            _ => {
+                out.push(b'/');
+                out.extend(element.to_ascii_lowercase());
+            }
+        }
+    }
+    out
+}
+
+/// Stock: `http.Redirect`.
+fn redirect(method: Method, url: &[u8]) -> Route {
+    let mut location = Vec::with_capacity(url.len());
+    for &byte in url {
+        if byte.is_ascii() {
+            location.push(byte);
+        } else {
+            location.extend(format!("%{byte:x}").bytes());
+        }
+    }
+    match method {
+        Method::Post => Route::Redirect { status: 307, location, body: Vec::new() },
+        Method::Get => {
+            let mut body = b"<a href=\"".to_vec();
+            for byte in url {
+                match byte {
+                    b'&' => body.extend(b"&amp;"),
+                    b'<' => body.extend(b"&lt;"),
+                    b'>' => body.extend(b"&gt;"),
+                    b'"' => body.extend(b"&#34;"),
+                    b'\'' => body.extend(b"&#39;"),
+                    _ => body.push(*byte),
+                }
+            }
+            body.extend(b"\">Moved Permanently</a>.\n\n");
+            Route::Redirect { status: 301, location, body }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn routed(method: &str, target: &str) -> Route {
+        route(method, &Url::parse(method, target.as_bytes()).unwrap())
+    }
+
+    fn location(method: &str, target: &str) -> String {
+        match routed(method, target) {
+            Route::Redirect { location, .. } => String::from_utf8(location).unwrap(),
+            other => format!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn paths_are_matched_decoded() {
+        assert_eq!(routed("GET", "/ping?x"), Route::Endpoint(Endpoint::Ping));
+        assert_eq!(routed("GET", "/%70ing"), Route::Endpoint(Endpoint::Ping));
+        assert_eq!(routed("POST", "/topic%2fcreate"), Route::Endpoint(Endpoint::CreateTopic));
+        assert_eq!(routed("GET", "http://x@[::1]:1/nodes"), Route::Endpoint(Endpoint::Nodes));
+    }
+
+    #[test]
+    fn nothing_else_is_found() {
+        for target in [
+            "/",
+            "//",
+            "/..",
+            "/topic",
+            "/topic/",
+            "/topics%20",
+            "/topics/..",
+            "/topics%3Fx=1",
+            "/debug/pprof",
+            "/debug/pprof/heap",
+            "/topic\u{17f}",
+            "http://ping",
+            "mailto:/../x",
+            "mailto:ping",
+        ] {
+            assert_eq!(routed("GET", target), Route::NotFound, "{target}");
+        }
+        assert_eq!(routed("CONNECT", "ping:1"), Route::NotFound);
+    }
+
+    #[test]
+    fn the_other_method_is_named() {
+        let not_allowed = |allow| Route::MethodNotAllowed { allow };
+        assert_eq!(routed("POST", "/ping"), not_allowed("GET, OPTIONS"));
+        assert_eq!(routed("get", "/ping"), not_allowed("GET, OPTIONS"));
+        assert_eq!(routed("CONNECT", "/ping"), not_allowed("GET, OPTIONS"));
+        assert_eq!(routed("HEAD", "/topic/create"), not_allowed("OPTIONS, POST"));
+        assert_eq!(routed("GET", "*"), not_allowed("GET, OPTIONS, POST"));
+    }
+
+    #[test]
+    fn options_are_listed() {
+        let options = |allow| Route::Options { allow };
+        assert_eq!(routed("OPTIONS", "/ping"), options(Some("GET, OPTIONS")));
+        assert_eq!(routed("OPTIONS", "http://h/topic/create"), options(Some("OPTIONS, POST")));
+        assert_eq!(routed("OPTIONS", "*"), options(None));
+        assert_eq!(routed("OPTIONS", "/"), Route::NotFound);
+    }
+
+    #[test]
+    fn only_get_and_post_are_redirected() {
+        for method in ["HEAD", "OPTIONS", "PUT", "CONNECT"] {
+            assert_eq!(routed(method, "/ping/"), Route::NotFound, "{method}");
+        }
+        assert_eq!(routed("POST", "/ping/"), Route::NotFound);
+        assert_eq!(routed("GET", "/topic/create/"), Route::NotFound);
+    }
+
+    #[test]
+    fn paths_are_put_right() {
+        for target in [
+            "/topics/",
+            "/TOPICS",
+            "//topics",
+            "/./topics",
+            "/topics/.",
+            "/x/../topics",
+            "/topics/x/..",
+            "/../Topics//",
+            "/topics%2F",
+            "/%54opics",
+        ] {
+            assert_eq!(location("GET", target), "/topics", "{target}");
+        }
+    }
+
+    #[test]
+    fn a_location_keeps_what_surrounds_the_path() {
+        for (target, expected) in [
+            ("/topics/?", "/topics?"),
+            ("/topics/??", "/topics??"),
+            ("/topics/?a#b&%zz", "/topics?a#b&%zz"),
+            ("/topics/?\u{e9}", "/topics?%c3%a9"),
+            ("HTTP://Ab:/topics/", "http://Ab:/topics"),
+            ("http://a:b:1/topics/", "http://a:b:1/topics"),
+            ("http:/topics/", "http:/topics"),
+            ("http:///topics/", "http:///topics"),
+            ("http://@h/topics/", "http://@h/topics"),
+            ("http://u:@h/topics/", "http://u:@h/topics"),
+            ("http://u:p:q@h/topics/", "http://u:p%3Aq@h/topics"),
+            ("http://u@v!%c3%a9@h/topics/", "http://u%40v%21%C3%A9@h/topics"),
+            ("http://h%c3%a9\u{e9}%25/topics/", "http://h%C3%A9%C3%A9%25/topics"),
+            ("http://[fe80::1%25e%20n]/topics/", "http://[fe80::1%25e%20n]/topics"),
+        ] {
+            assert_eq!(location("GET", target), expected, "{target}");
+        }
+    }
+
+    #[test]
+    fn a_page_comes_with_a_301() {
+        assert_eq!(
+            routed("GET", "/topics/?<\"'>&\u{e9}"),
+            Route::Redirect {
+                status: 301,
+                location: b"/topics?<\"'>&%c3%a9".to_vec(),
+                body: "<a href=\"/topics?&lt;&#34;&#39;&gt;&amp;\u{e9}\">Moved Permanently</a>.\n\n".into(),
+            }
+        );
+        assert_eq!(
+            routed("POST", "/Topic/Create?topic=T"),
+            Route::Redirect { status: 307, location: b"/topic/create?topic=T".to_vec(), body: Vec::new() }
+        );
+    }
+}

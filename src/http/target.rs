@@ -1,0 +1,431 @@
+//! Request targets and query arguments, judged as Go's `net/url` judges them.
+//!
+//! Stock takes a target as origin form (`/topics?x`), absolute form (`http://host/topics`),
+//! authority form (`CONNECT host:1`) or `*`. Only the path and the query decide what is done;
+//! scheme, user and host are checked, because a bad one is a 400, and kept, because a redirect
+//! repeats them.
+
+use std::borrow::Cow;
+use std::net::Ipv6Addr;
+
+use memchr::{memchr, memchr2, memmem, memrchr};
+
+/// Most parameters of one query, empty ones included; stock: Go's `urlmaxqueryparams`.
+pub const PARAMS_MAX: usize = 10_000;
+
+/// A target that stock answers with a bare 400.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BadTarget;
+
+/// A query that stock answers with `INVALID_REQUEST`, on the endpoints that take arguments.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BadQuery;
+
+/// A parsed request target.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Url<'a> {
+    /// The path with its escapes decoded, so not always UTF-8: starts with `/`, or is `*`, or is
+    /// empty (a target that is only an authority, or opaque like `mailto:x`).
+    pub path: Cow<'a, [u8]>,
+    /// What follows the first `?`, as received.
+    pub query: &'a [u8],
+    /// The target ends in its only `?`, which a redirect keeps.
+    pub force_query: bool,
+    base: Base<'a>,
+}
+
+/// What stands before the path, as received and already checked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Base<'a> {
+    Origin,
+    Scheme(&'a [u8]),
+    Authority { scheme: &'a [u8], user: Option<&'a [u8]>, host: &'a [u8] },
+}
+
+impl<'a> Url<'a> {
+    /// Parses the target of a request with this method; stock: `url.ParseRequestURI`, and
+    /// `http.readRequest` for CONNECT.
+    ///
+    /// # Errors
+    /// [`BadTarget`] for control characters, a relative path, a bad escape outside the query, a bad
+    /// user, host or port.
+    pub fn parse(method: &str, target: &'a [u8]) -> Result<Self, BadTarget> {
+        if target.iter().any(u8::is_ascii_control) {
+            return Err(BadTarget);
+        }
+        let connect = method == "CONNECT" && !target.starts_with(b"/");
+        if target == b"*" && !connect {
+            return Ok(Self { path: Cow::Borrowed(target), query: b"", force_query: false, base: Base::Origin });
+        }
+        let (scheme, rest) = if connect { (None, target) } else { split_scheme(target)? };
+        let (rest, query, force_query) = match memchr(b'?', rest) {
+            Some(at) => (&rest[..at], &rest[at + 1..], at + 1 == rest.len()),
+            None => (rest, &rest[rest.len()..], false),
+        };
+        let (base, path) = match scheme {
+            // Never redirected, so there is no need to remember the authority.
+            None if connect => (Base::Origin, split_authority(rest)?.2),
+            None if rest.starts_with(b"/") => (Base::Origin, rest),
+            None => return Err(BadTarget),
+            Some(scheme) => match rest.strip_prefix(b"//") {
+                Some(rest) => {
+                    let (user, host, path) = split_authority(rest)?;
+                    (Base::Authority { scheme, user, host }, path)
+                }
+                None if rest.starts_with(b"/") => (Base::Scheme(scheme), rest),
+                // Opaque: what follows the scheme is no path, and nobody looks at it.
+                None => (Base::Scheme(scheme), &rest[..0]),
+            },
+        };
+        Ok(Self { path: decode(path, b'+').ok_or(BadTarget)?, query, force_query, base })
+    }
+
+    /// This URL with another path, which must need no escapes; stock: `URL.String`.
+    #[must_use]
+    pub fn with_path(&self, path: &[u8]) -> Vec<u8> {
+        let mut out = Vec::with_capacity(path.len() + self.query.len() + 1);
+        match self.base {
+            Base::Origin => {}
+            Base::Scheme(scheme) => {
+                out.extend(scheme.to_ascii_lowercase());
+                out.push(b':');
+            }
+            Base::Authority { scheme, user, host } => {
+                out.extend(scheme.to_ascii_lowercase());
+                out.extend(b"://");
+                if let Some(user) = user {
+                    let (name, password) = cut(user, b':');
+                    reencode(name, is_user_byte, &mut out);
+                    if name.len() < user.len() {
+                        out.push(b':');
+                        reencode(password, is_user_byte, &mut out);
+                    }
+                    out.push(b'@');
+                }
+                reencode(host, is_host_byte, &mut out);
+            }
+        }
+        out.extend(path);
+        if self.force_query || !self.query.is_empty() {
+            out.push(b'?');
+            out.extend(self.query);
+        }
+        out
+    }
+}
+
+/// The arguments that any endpoint of nsqlookupd looks at; of a repeated key the first value
+/// counts.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Args<'a> {
+    /// `topic`
+    pub topic: Option<Cow<'a, [u8]>>,
+    /// `channel`
+    pub channel: Option<Cow<'a, [u8]>>,
+    /// `node`
+    pub node: Option<Cow<'a, [u8]>>,
+}
+
+/// Reads the arguments from a query; stock: `url.ParseQuery`, whose every error refuses the whole
+/// request. Values without `%` and `+` are borrowed.
+///
+/// # Errors
+/// [`BadQuery`] for a bad escape or a raw `;` anywhere, and for more than [`PARAMS_MAX`]
+/// parameters.
+pub fn args(query: &[u8]) -> Result<Args<'_>, BadQuery> {
+    let mut args = Args::default();
+    for (count, pair) in query.split(|&b| b == b'&').enumerate() {
+        if count == PARAMS_MAX || memchr(b';', pair).is_some() {
+            return Err(BadQuery);
+        }
+        let (key, value) = cut(pair, b'=');
+        let key = decode(key, b' ').ok_or(BadQuery)?;
+        let value = decode(value, b' ').ok_or(BadQuery)?;
+        let slot = match &*key {
+            b"topic" => &mut args.topic,
+            b"channel" => &mut args.channel,
+            b"node" => &mut args.node,
+            _ => continue,
+        };
+        slot.get_or_insert(value);
+    }
+    Ok(args)
+}
+
+/// Splits at the first `separator`; without one the second part is empty.
+pub(super) fn cut(bytes: &[u8], separator: u8) -> (&[u8], &[u8]) {
+    match memchr(separator, bytes) {
+        Some(at) => (&bytes[..at], &bytes[at + 1..]),
+        None => (bytes, &bytes[bytes.len()..]),
+    }
+}
+
+/// Decodes `%xx`, and `+` to `plus`. `None`: a `%` without two hexadecimal digits.
+fn decode(raw: &[u8], plus: u8) -> Option<Cow<'_, [u8]>> {
+    let Some(first) = memchr2(b'%', b'+', raw) else {
+        return Some(Cow::Borrowed(raw));
+    };
+    let (plain, coded) = raw.split_at(first);
+    let mut out = Vec::with_capacity(raw.len());
+    out.extend(plain);
+    let mut bytes = coded.iter();
+    while let Some(&byte) = bytes.next() {
+        out.push(match byte {
+            b'%' => escaped(&mut bytes)?,
+            b'+' => plus,
+            byte => byte,
+        });
+    }
+    Some(Cow::Owned(out))
+}
+
+/// The byte that the two digits after a `%` stand for.
+fn escaped<'a>(digits: &mut impl Iterator<Item = &'a u8>) -> Option<u8> {
+    let mut digit = || {
+        let digit = char::from(*digits.next()?).to_digit(16)?;
+        u8::try_from(digit).ok()
+    };
+    Some(digit()? << 4 | digit()?)
+}
+
+/// Brings valid escapes into the one form Go prints: only what `keep` refuses is escaped, in upper
+/// case.
+fn reencode(raw: &[u8], keep: fn(u8) -> bool, out: &mut Vec<u8>) {
+    const HEX: &[u8; 16] = b"0123456789ABCDEF";
+    let mut bytes = raw.iter();
+    while let Some(&byte) = bytes.next() {
+        let byte = match byte {
+            b'%' => escaped(&mut bytes).unwrap_or(b'%'),
+            byte => byte,
+        };
+        if keep(byte) {
+            out.push(byte);
+        } else {
+            out.extend([b'%', HEX[usize::from(byte >> 4)], HEX[usize::from(byte & 15)]]);
+        }
+    }
+}
+
+/// Splits `scheme:` off. No scheme, when some other character than `:` ends what could be one.
+fn split_scheme(target: &[u8]) -> Result<(Option<&[u8]>, &[u8]), BadTarget> {
+    let in_scheme = |b: &u8| b.is_ascii_alphanumeric() || b"+-.".contains(b);
+    match target.iter().position(|b| !in_scheme(b)) {
+        Some(0) if target[0] == b':' => Err(BadTarget),
+        Some(at) if target[at] == b':' && target[0].is_ascii_alphabetic() => {
+            Ok((Some(&target[..at]), &target[at + 1..]))
+        }
+        _ => Ok((None, target)),
+    }
+}
+
+/// User (with its password), host (with its port), and the path that follows.
+type Authority<'a> = (Option<&'a [u8]>, &'a [u8], &'a [u8]);
+
+fn split_authority(rest: &[u8]) -> Result<Authority<'_>, BadTarget> {
+    let (authority, path) = rest.split_at(memchr(b'/', rest).unwrap_or(rest.len()));
+    let (user, host) = match memrchr(b'@', authority) {
+        Some(at) => (Some(&authority[..at]), &authority[at + 1..]),
+        None => (None, authority),
+    };
+    let user_ok = user.is_none_or(|user| {
+        let known = |&b: &u8| is_user_byte(b) || b"!'()*:@%".contains(&b);
+        user.iter().all(known) && decode(user, b'+').is_some()
+    });
+    if user_ok && is_host(host) { Ok((user, host, path)) } else { Err(BadTarget) }
+}
+
+/// Stock: `url.parseHost`. It runs with Go's `urlstrictcolons=0`, the default for a module as old
+/// as nsq's: any number of colons passes, only what follows the last one must be a port.
+fn is_host(host: &[u8]) -> bool {
+    match memrchr(b'[', host) {
+        Some(0) => {
+            memrchr(b']', host).is_some_and(|close| is_ip_literal(&host[1..close]) && is_port(&host[close + 1..]))
+        }
+        Some(_) => false,
+        None => {
+            let port = memrchr(b':', host).map_or(&host[..0], |colon| &host[colon..]);
+            is_port(port) && is_host_text(host, |escaped| !escaped.is_ascii())
+        }
+    }
+}
+
+/// An IPv6 address with an optional zone, which RFC 6874 sets off by `%25`.
+fn is_ip_literal(literal: &[u8]) -> bool {
+    let (address, zone) = literal.split_at(memmem::find(literal, b"%25").unwrap_or(literal.len()));
+    let is_ipv6 = str::from_utf8(address).is_ok_and(|text| text.parse::<Ipv6Addr>().is_ok());
+    is_ipv6 && zone != b"%25" && is_host_text(zone, |escaped| escaped == b' ' || is_host_byte(escaped))
+}
+
+/// Empty, or a colon and any number of digits.
+fn is_port(port: &[u8]) -> bool {
+    match port {
+        [] => true,
+        [b':', digits @ ..] => digits.iter().all(u8::is_ascii_digit),
+        _ => false,
+    }
+}
+
+/// Raw bytes must be fit for a host or beyond ASCII, escaped ones satisfy `may_escape` or be the
+/// percent sign.
+fn is_host_text(text: &[u8], may_escape: fn(u8) -> bool) -> bool {
+    let mut bytes = text.iter();
+    while let Some(&byte) = bytes.next() {
+        let fits = match byte {
+            b'%' => escaped(&mut bytes).is_some_and(|b| b == b'%' || may_escape(b)),
+            byte => !byte.is_ascii() || is_host_byte(byte),
+        };
+        if !fits {
+            return false;
+        }
+    }
+    true
+}
+
+/// What Go leaves unescaped in a host.
+fn is_host_byte(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"-_.~!$&'()*+,;=:[]<>\"".contains(&byte)
+}
+
+/// What Go leaves unescaped in a user or a password.
+fn is_user_byte(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"-_.~$&+,;=".contains(&byte)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn path(target: &str) -> String {
+        let url = Url::parse("GET", target.as_bytes()).unwrap();
+        String::from_utf8(url.path.into_owned()).unwrap()
+    }
+
+    fn is_good(method: &str, target: &[u8]) -> bool {
+        Url::parse(method, target).is_ok()
+    }
+
+    #[test]
+    fn every_form_has_its_path() {
+        assert_eq!(path("/a%2Fb+c?d"), "/a/b+c");
+        assert_eq!(path("//a/b"), "//a/b");
+        assert_eq!(path("http://h:1/a?b"), "/a");
+        assert_eq!(path("http:/a"), "/a");
+        assert_eq!(path("http://h?b"), "");
+        assert_eq!(path("mailto:%zz"), "");
+        assert_eq!(path("*"), "*");
+    }
+
+    #[test]
+    fn a_query_starts_at_the_first_question_mark() {
+        let query = |target| {
+            let url = Url::parse("GET", target).unwrap();
+            (url.query, url.force_query)
+        };
+        assert_eq!(query(b"/a"), (&b""[..], false));
+        assert_eq!(query(b"/a?"), (&b""[..], true));
+        assert_eq!(query(b"/a??"), (&b"?"[..], false));
+        assert_eq!(query(b"/a?b#c?%zz"), (&b"b#c?%zz"[..], false));
+    }
+
+    #[test]
+    fn bad_targets() {
+        for target in [
+            &b""[..],
+            b"ping",
+            b"?x",
+            b"*?",
+            b":x",
+            b"1x://h/",
+            b"x_y://h/",
+            b"/%",
+            b"/%4",
+            b"/%zz",
+            b"/\x01",
+            b"/\x7f",
+            b"http://h/%zz",
+            b"http://h%41/",
+            b"http://h%20/",
+            b"http://h^/",
+            b"http://h:x/",
+            b"http://u^@h/",
+            b"http://u\xe9@h/",
+            b"http://u%zz@h/",
+            b"http://u%4:1@h/",
+            b"http://h#/",
+            b"http://[::1/",
+            b"http://a[::1]/",
+            b"http://[::1]x/",
+            b"http://[]/",
+            b"http://[1.2.3.4]/",
+            b"http://[:::]/",
+            b"http://[::1%25]/",
+            b"http://[::1%en0]/",
+            b"http://[::1%25e%2f]/",
+            b"http://[::1%25e%c3]/",
+        ] {
+            assert!(!is_good("GET", target), "{}", target.escape_ascii());
+        }
+    }
+
+    #[test]
+    fn hosts_that_pass() {
+        for target in [
+            &b"http://a:b:/"[..],
+            b"http://h\xe9%c3%25<>\"/",
+            b"http://]/",
+            b"http://[::ffff:1.2.3.4]:80/",
+            b"http://[1:2:3:4:5:6:7::]/",
+            b"http://[fe80::1%25\xe9%20%25]:/",
+            b"s+1-.x://!$&'()*+,;=-_.~/",
+        ] {
+            assert!(is_good("GET", target), "{}", target.escape_ascii());
+        }
+    }
+
+    #[test]
+    fn connect_takes_an_authority_or_a_path() {
+        for target in [&b"h:443"[..], b"[::1]:1", b"", b"*", b"h/ping?x", b"/ping", b"?"] {
+            assert!(is_good("CONNECT", target), "{}", target.escape_ascii());
+        }
+        for target in [&b"h:x"[..], b"/%zz", b"h%41"] {
+            assert!(!is_good("CONNECT", target), "{}", target.escape_ascii());
+        }
+        assert_eq!(*Url::parse("CONNECT", b"h/ping").unwrap().path, *b"/ping");
+    }
+
+    #[test]
+    fn the_first_of_each_argument_counts() {
+        let args = args(b"x&topic=a&&topic=b&node&channel=%23+%2B=&node=n").unwrap();
+        assert_eq!(args.topic, Some(Cow::Borrowed(&b"a"[..])));
+        assert_eq!(args.channel, Some(Cow::Borrowed(&b"# +="[..])));
+        assert_eq!(args.node, Some(Cow::Borrowed(&b""[..])));
+        assert_eq!(super::args(b""), Ok(Args::default()));
+    }
+
+    #[test]
+    fn keys_are_decoded_and_keep_their_case() {
+        assert_eq!(*args(b"t%6Fpic=a").unwrap().topic.unwrap(), *b"a");
+        assert_eq!(args(b"Topic=a&t+opic=b&=topic"), Ok(Args::default()));
+    }
+
+    #[test]
+    fn plain_values_are_borrowed() {
+        let args = args(b"topic=a#ephemeral").unwrap();
+        assert!(matches!(args.topic, Some(Cow::Borrowed(b"a#ephemeral"))));
+    }
+
+    #[test]
+    fn one_bad_parameter_spoils_the_query() {
+        for query in ["topic=a&x=%", "topic=a&%4=1", "topic=a;b", ";", "a=%g1", "%"] {
+            assert_eq!(args(query.as_bytes()), Err(BadQuery), "{query}");
+        }
+        assert!(args(b"topic=%3B").is_ok());
+    }
+
+    #[test]
+    fn parameters_are_counted() {
+        let query = |separators| format!("topic=a{}", "&".repeat(separators));
+        assert!(args(query(PARAMS_MAX - 1).as_bytes()).is_ok());
+        assert_eq!(args(query(PARAMS_MAX).as_bytes()), Err(BadQuery));
+    }
+}

@@ -1,0 +1,189 @@
+//! The vocabulary between the core and the kernel: plain data both ways.
+//!
+//! The worker asks with [`Request`]s and is told with [`Event`]s; only [`uring`] turns them into submissions
+//! and back. A test can play the kernel, because nothing here knows a ring. Rules both sides keep:
+//! - A connection has at most one `Receive` and one `Send` under way. `Accept` and `Receive` last until an event
+//!   says that they are over (`armed: false`, or one of that name); everything else is answered once.
+//! - A buffer belongs to whoever holds it: it moves into the request and comes back in the event.
+//! - A [`Socket`] is closed by `Close`, after everything else on it was answered.
+
+mod buffers;
+pub mod support;
+pub mod uring;
+
+use std::io;
+use std::net::SocketAddr;
+
+use bytes::Bytes;
+
+/// The two protocols, each with a listening socket of its own.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Service {
+    V1,
+    Http,
+}
+
+impl Service {
+    pub const ALL: [Self; 2] = [Self::V1, Self::Http];
+}
+
+/// A connection's place in its worker's slot table. The generation tells its users apart, so that a
+/// completion that arrives too late is noticed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Token {
+    pub slot: u32,
+    /// Below [`Token::GENERATIONS`].
+    pub generation: u32,
+}
+
+impl Token {
+    /// Generations wrap here, so that a token fits a completion's 64 bits beside its operation.
+    pub const GENERATIONS: u32 = 1 << 24;
+}
+
+/// An accepted connection's file descriptor.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Socket(pub i32);
+
+/// What the worker asks of the kernel.
+#[derive(Debug)]
+pub enum Request {
+    /// Accept until further notice.
+    Accept(Service),
+    /// Stop accepting; answered by `AcceptEnded`, in place of the accept.
+    StopAccept(Service),
+    /// Receive until further notice.
+    Receive {
+        token: Token,
+        socket: Socket,
+    },
+    /// Stop receiving: the receive ends, and this is answered by `Done`.
+    StopReceive {
+        token: Token,
+    },
+    Send {
+        token: Token,
+        socket: Socket,
+        buffer: SendBuffer,
+    },
+    /// Send FIN after what was sent. Answered by `Done`.
+    Finish {
+        token: Token,
+        socket: Socket,
+    },
+    /// End both directions: a receive and a send under way are over soon. Answered by `Done`.
+    Abort {
+        token: Token,
+        socket: Socket,
+    },
+    Close {
+        token: Token,
+        socket: Socket,
+    },
+}
+
+/// What the kernel tells the worker.
+#[derive(Debug)]
+pub enum Event<'a> {
+    Accepted {
+        service: Service,
+        socket: Socket,
+        peer: SocketAddr,
+        armed: bool,
+    },
+    /// The accept is over, and the error, if there is one, says why.
+    AcceptEnded {
+        service: Service,
+        error: Option<io::Error>,
+    },
+    /// Bytes in a buffer that is the kernel's again when the worker has looked at them.
+    Received {
+        token: Token,
+        bytes: &'a [u8],
+        armed: bool,
+    },
+    ReceiveEnded {
+        token: Token,
+        end: ReceiveEnd,
+    },
+    /// The buffer comes back as it went, with the number of its bytes that were taken.
+    Sent {
+        token: Token,
+        buffer: SendBuffer,
+        sent: io::Result<usize>,
+    },
+    /// A `StopReceive`, `Finish` or `Abort` is done, whether or not it had anything to do.
+    Done {
+        token: Token,
+    },
+    Closed {
+        token: Token,
+    },
+    /// The server wants to stop.
+    Stop,
+}
+
+/// Why a receive is over.
+#[derive(Debug)]
+pub enum ReceiveEnd {
+    /// The peer will send no more.
+    Eof,
+    /// All receive buffers were in use: receive again, they are back with the next turn.
+    NoBuffers,
+    /// As asked by `StopReceive`.
+    Stopped,
+    Failed(io::Error),
+}
+
+/// Bytes on their way out, owned or shared with others, and how many of them are out already.
+#[derive(Debug)]
+pub struct SendBuffer {
+    bytes: SendBytes,
+    start: usize,
+}
+
+#[derive(Debug)]
+enum SendBytes {
+    Owned(Vec<u8>),
+    Shared(Bytes),
+}
+
+impl From<Vec<u8>> for SendBuffer {
+    fn from(bytes: Vec<u8>) -> Self {
+        Self { bytes: SendBytes::Owned(bytes), start: 0 }
+    }
+}
+
+impl From<Bytes> for SendBuffer {
+    fn from(bytes: Bytes) -> Self {
+        Self { bytes: SendBytes::Shared(bytes), start: 0 }
+    }
+}
+
+impl SendBuffer {
+    /// What is still to be sent.
+    pub fn rest(&self) -> &[u8] {
+        let all: &[u8] = match &self.bytes {
+            SendBytes::Owned(bytes) => bytes,
+            SendBytes::Shared(bytes) => bytes,
+        };
+        &all[self.start..]
+    }
+
+    /// Notes that so many bytes are out.
+    ///
+    /// # Panics
+    /// When there were not so many.
+    pub fn advance(&mut self, sent: usize) {
+        assert!(sent <= self.rest().len(), "the kernel sends no more than it was given");
+        self.start += sent;
+    }
+
+    /// The vector, for reuse, when it was owned.
+    pub fn into_owned(self) -> Option<Vec<u8>> {
+        match self.bytes {
+            SendBytes::Owned(bytes) => Some(bytes),
+            SendBytes::Shared(_) => None,
+        }
+    }
+}

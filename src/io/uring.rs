@@ -1,0 +1,299 @@
+//! The ring: requests become submissions, completions become events.
+//!
+//! One `io_uring_enter` a turn both submits what the turn asked for and waits for what comes next. All
+//! completions are copied out of the queue before any is acted on. Flags: SINGLE_ISSUER and DEFER_TASKRUN
+//! run the kernel's share of the work inside that one call instead of interrupting this thread (0.86 of the
+//! throughput without); a kernel that refuses them gets a plain ring.
+#![expect(unsafe_code, reason = "the kernel is given pointers")]
+
+use std::collections::VecDeque;
+use std::io;
+use std::net::TcpListener;
+use std::os::fd::{AsRawFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
+use std::time::Duration;
+
+use io_uring::types::{CancelBuilder, Fd, SubmitArgs, Timespec};
+use io_uring::{IoUring, cqueue, opcode, squeue};
+
+use super::buffers::BufferRing;
+use super::{Event, ReceiveEnd, Request, SendBuffer, Service, Socket, Token};
+use crate::limits::{COMPLETIONS, RECEIVE_BUFFER_BYTES, RECEIVE_BUFFERS, SUBMISSIONS};
+
+/// How large the queues are. A test makes them tiny.
+#[derive(Clone, Copy, Debug)]
+pub struct Sizes {
+    pub submissions: u32,
+    pub completions: u32,
+    pub receive_buffers: u16,
+    pub receive_buffer_bytes: u32,
+}
+
+impl Default for Sizes {
+    fn default() -> Self {
+        Self {
+            submissions: SUBMISSIONS,
+            completions: COMPLETIONS,
+            receive_buffers: RECEIVE_BUFFERS,
+            receive_buffer_bytes: RECEIVE_BUFFER_BYTES,
+        }
+    }
+}
+
+const READABLE: u32 = libc::POLLIN as u32;
+
+/// One worker's ring, with its listening sockets. To be made on the thread that uses it (SINGLE_ISSUER).
+pub struct Ring {
+    // Dropped first: the kernel lets go of the memory below when the ring is closed.
+    uring: IoUring,
+    buffers: BufferRing,
+    /// What the kernel is sending from, by slot.
+    sending: Vec<Option<SendBuffer>>,
+    completions: VecDeque<cqueue::Entry>,
+    /// The buffer that the last event showed.
+    shown: Option<u16>,
+    listeners: [TcpListener; Service::ALL.len()],
+    stop: OwnedFd,
+}
+
+impl Ring {
+    /// `listeners` are V1's and HTTP's; `stop` becomes readable when the server wants to stop.
+    pub fn new(listeners: [TcpListener; 2], stop: OwnedFd, sizes: Sizes) -> io::Result<Self> {
+        let uring = set_up(sizes)?;
+        let buffers = BufferRing::register(&uring, sizes.receive_buffers, sizes.receive_buffer_bytes)?;
+        let mut ring = Self {
+            uring,
+            buffers,
+            sending: Vec::new(),
+            completions: VecDeque::new(),
+            shown: None,
+            listeners,
+            stop,
+        };
+
+        ring.push(
+            &opcode::PollAdd::new(Fd(ring.stop.as_raw_fd()), READABLE).build().user_data(Operation::Stop.pack()),
+        )?;
+        Ok(ring)
+    }
+
+    /// Queues a request. It reaches the kernel with the next [`Ring::wait`], or at once when the queue is full.
+    pub fn submit(&mut self, request: Request) -> io::Result<()> {
+        let entry = match request {
+            Request::Accept(service) => {
+                let listener = self.listeners[service as usize].as_raw_fd();
+                let accept = opcode::AcceptMulti::new(Fd(listener)).flags(libc::SOCK_CLOEXEC);
+                accept.build().user_data(Operation::Accept(service).pack())
+            }
+            Request::StopAccept(service) => cancel(Operation::Accept(service), Operation::StopAccept),
+            Request::Receive { token, socket } => {
+                let receive = opcode::RecvMulti::new(Fd(socket.0), BufferRing::GROUP);
+                receive.build().user_data(Operation::Receive(token).pack())
+            }
+            Request::StopReceive { token } => cancel(Operation::Receive(token), Operation::Done(token)),
+            Request::Send { token, socket, buffer } => self.send(token, socket, buffer),
+            Request::Finish { token, socket } => shutdown(token, socket, libc::SHUT_WR),
+            Request::Abort { token, socket } => shutdown(token, socket, libc::SHUT_RDWR),
+            Request::Close { token, socket } => {
+                opcode::Close::new(Fd(socket.0)).build().user_data(Operation::Close(token).pack())
+            }
+        };
+        self.push(&entry)
+    }
+
+    /// Submits what is queued and waits for the first completion, but not for longer than `timeout`.
+    pub fn wait(&mut self, timeout: Duration) -> io::Result<()> {
+        let timeout = if self.completions.is_empty() { timeout } else { Duration::ZERO };
+        let timespec = Timespec::from(timeout);
+        let entered = self.uring.submitter().submit_with_args(1, &SubmitArgs::new().timespec(&timespec));
+        self.collect();
+        match entered.map_err(|error| (error.raw_os_error(), error)) {
+            // EBUSY and EAGAIN: the kernel is short of room for completions or of memory; what was not
+            // submitted stays queued for the next turn, which has just been given room.
+            Ok(_) | Err((Some(libc::ETIME | libc::EINTR | libc::EBUSY | libc::EAGAIN), _)) => Ok(()),
+            Err((_, error)) => Err(error),
+        }
+    }
+
+    /// What happened next, of all that had happened when [`Ring::wait`] returned.
+    ///
+    /// # Panics
+    /// When the kernel answers what it was not asked.
+    pub fn next_event(&mut self) -> Option<Event<'_>> {
+        if let Some(id) = self.shown.take() {
+            self.buffers.give_back(id);
+        }
+        loop {
+            let completion = self.completions.pop_front()?;
+            match Operation::unpack(completion.user_data()) {
+                Operation::Receive(token) => return Some(self.received(token, &completion)),
+                Operation::Accept(service) => {
+                    if let Some(event) = Self::accepted(service, &completion) {
+                        return Some(event);
+                    }
+                }
+                // A multishot accept tells of its own end.
+                Operation::StopAccept => {}
+                Operation::Send(token) => {
+                    let buffer = self.sending[token.slot as usize].take().expect("kept while it is sent");
+                    return Some(Event::Sent { token, buffer, sent: result(&completion) });
+                }
+                Operation::Done(token) => return Some(Event::Done { token }),
+                Operation::Close(token) => return Some(Event::Closed { token }),
+                Operation::Stop => return Some(Event::Stop),
+            }
+        }
+    }
+
+    fn send(&mut self, token: Token, socket: Socket, buffer: SendBuffer) -> squeue::Entry {
+        let slot = token.slot as usize;
+        if self.sending.len() <= slot {
+            self.sending.resize_with(slot + 1, || None);
+        }
+        let bytes = buffer.rest();
+        // A longer buffer is a short send, which the worker goes on with.
+        let len = u32::try_from(bytes.len()).unwrap_or(u32::MAX);
+        // WAITALL: the kernel itself goes on with a send that the socket's buffer cut short.
+        let send =
+            opcode::Send::new(Fd(socket.0), bytes.as_ptr(), len).flags(libc::MSG_NOSIGNAL | libc::MSG_WAITALL);
+        let entry = send.build().user_data(Operation::Send(token).pack());
+        // The bytes are on the heap: moving the buffer to where it waits does not move them.
+        let before = self.sending[slot].replace(buffer);
+        assert!(before.is_none(), "a connection sends one buffer at a time");
+        entry
+    }
+
+    fn received(&mut self, token: Token, completion: &cqueue::Entry) -> Event<'_> {
+        let buffer = BufferRing::named_by(completion);
+        self.shown = buffer;
+        let armed = cqueue::more(completion.flags());
+        let end = match (result(completion), buffer) {
+            (Ok(len), Some(id)) if len > 0 => {
+                return Event::Received { token, bytes: self.buffers.bytes(id, len), armed };
+            }
+            (Ok(_), _) => ReceiveEnd::Eof,
+            (Err(error), _) => match error.raw_os_error() {
+                Some(libc::ENOBUFS) => ReceiveEnd::NoBuffers,
+                Some(libc::ECANCELED) => ReceiveEnd::Stopped,
+                _ => ReceiveEnd::Failed(error),
+            },
+        };
+        Event::ReceiveEnded { token, end }
+    }
+
+    /// `None` for a connection that was gone before it could be looked at.
+    fn accepted(service: Service, completion: &cqueue::Entry) -> Option<Event<'static>> {
+        let armed = cqueue::more(completion.flags());
+        let error = match result(completion) {
+            Ok(fd) => {
+                // SAFETY: accept has just given this descriptor to us, and nobody else has it.
+                let socket = unsafe { socket2::Socket::from_raw_fd(RawFd::try_from(fd).expect("a descriptor")) };
+                if let Some(peer) = socket.peer_addr().ok().and_then(|address| address.as_socket()) {
+                    let socket = Socket(socket.into_raw_fd());
+                    return Some(Event::Accepted { service, socket, peer, armed });
+                }
+                None
+            }
+            Err(error) if error.raw_os_error() == Some(libc::ECANCELED) => None,
+            Err(error) => Some(error),
+        };
+        // While it goes on, an error is that of one connection that failed in the queue (accept(2)).
+        (!armed).then_some(Event::AcceptEnded { service, error })
+    }
+
+    fn push(&mut self, entry: &squeue::Entry) -> io::Result<()> {
+        // SAFETY: the entry's pointers are null, or point into a `SendBuffer` that `sending` keeps until the
+        // completion; descriptors are the worker's until it asks to close them.
+        while unsafe { self.uring.submission().push(entry) }.is_err() {
+            match self.uring.submit() {
+                Err(error) if !matches!(error.raw_os_error(), Some(libc::EBUSY | libc::EAGAIN | libc::EINTR)) => {
+                    return Err(error);
+                }
+                _ => self.collect(),
+            }
+        }
+        Ok(())
+    }
+
+    fn collect(&mut self) {
+        self.completions.extend(self.uring.completion());
+    }
+}
+
+/// What a completion answers, packed into its user data.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Operation {
+    Accept(Service),
+    StopAccept,
+    Receive(Token),
+    Send(Token),
+    Done(Token),
+    Close(Token),
+    Stop,
+}
+
+impl Operation {
+    const SLOT_BITS: u32 = u32::BITS;
+    const GENERATION_BITS: u32 = Token::GENERATIONS.trailing_zeros();
+    const CODE_SHIFT: u32 = Self::SLOT_BITS + Self::GENERATION_BITS;
+
+    fn pack(self) -> u64 {
+        let (code, token) = match self {
+            Self::Accept(Service::V1) => (0, None),
+            Self::Accept(Service::Http) => (1, None),
+            Self::StopAccept => (2, None),
+            Self::Receive(token) => (3, Some(token)),
+            Self::Send(token) => (4, Some(token)),
+            Self::Done(token) => (5, Some(token)),
+            Self::Close(token) => (6, Some(token)),
+            Self::Stop => (7, None),
+        };
+        let Token { slot, generation } = token.unwrap_or(Token { slot: 0, generation: 0 });
+        debug_assert!(generation < Token::GENERATIONS);
+        code << Self::CODE_SHIFT | u64::from(generation) << Self::SLOT_BITS | u64::from(slot)
+    }
+
+    fn unpack(packed: u64) -> Self {
+        #[expect(clippy::cast_possible_truncation, reason = "the slot is the lower half, the rest is masked")]
+        let token = Token {
+            slot: packed as u32,
+            generation: (packed >> Self::SLOT_BITS) as u32 & (Token::GENERATIONS - 1),
+        };
+        match packed >> Self::CODE_SHIFT {
+            0 => Self::Accept(Service::V1),
+            1 => Self::Accept(Service::Http),
+            2 => Self::StopAccept,
+            3 => Self::Receive(token),
+            4 => Self::Send(token),
+            5 => Self::Done(token),
+            6 => Self::Close(token),
+            7 => Self::Stop,
+            code => unreachable!("no operation has code {code}"),
+        }
+    }
+}
+
+const _: () = assert!(Operation::CODE_SHIFT + 8 == u64::BITS);
+
+fn cancel(operation: Operation, answer: Operation) -> squeue::Entry {
+    let which = CancelBuilder::user_data(operation.pack());
+    opcode::AsyncCancel2::new(which).build().user_data(answer.pack())
+}
+
+fn shutdown(token: Token, socket: Socket, how: i32) -> squeue::Entry {
+    opcode::Shutdown::new(Fd(socket.0), how).build().user_data(Operation::Done(token).pack())
+}
+
+fn result(completion: &cqueue::Entry) -> io::Result<usize> {
+    usize::try_from(completion.result()).map_err(|_| io::Error::from_raw_os_error(-completion.result()))
+}
+
+fn set_up(sizes: Sizes) -> io::Result<IoUring> {
+    let mut builder = IoUring::builder();
+    builder.setup_cqsize(sizes.completions).setup_submit_all();
+    let plain = builder.clone();
+    builder.setup_single_issuer().setup_defer_taskrun();
+    builder.build(sizes.submissions).or_else(|error| match error.raw_os_error() {
+        Some(libc::EINVAL) => plain.build(sizes.submissions),
+        _ => Err(error),
+    })
+}

@@ -1,0 +1,33 @@
+//! ringlookupd: a drop-in replacement for NSQ's nsqlookupd, on io_uring.
+//!
+//! The modules in the order in which a byte meets them:
+//!
+//! - [`options`]: what the operator asked for, on the command line and in the file.
+//! - [`limits`]: every cap of the server, in one place.
+//! - [`server`]: binds, starts the workers, waits for a signal, drains.
+//! - [`io`]: the vocabulary between the core and the kernel, and the ring that speaks it.
+//! - [`worker`]: the loop's state: events in, one commit a turn, requests out.
+//! - [`connection`]: a worker's connections, each with its input, output and phase.
+//! - [`v1`]: the protocol of nsqd.
+//! - [`http`]: the protocol of consumers and nsqadmin.
+//! - [`turn`]: what sessions share during a turn, with the batch that waits for its end.
+//! - [`output`]: what a connection still has to send.
+//! - [`registry`]: who produces what, in immutable snapshots.
+//! - [`clock`] and [`log`]: time and lines for the operator.
+
+pub mod clock;
+pub mod connection;
+pub mod http;
+pub mod io;
+pub mod limits;
+pub mod log;
+pub mod options;
+pub mod output;
+pub mod registry;
+pub mod server;
+pub mod turn;
+pub mod v1;
+pub mod worker;
+
+/// The version that clients are told: as a semantic version it equals that of the nsqlookupd it stands in for.
+pub const VERSION: &str = concat!("1.3.0+ringlookupd.", env!("CARGO_PKG_VERSION"));

@@ -1,0 +1,36 @@
+use std::io::{self, Write};
+use std::process::ExitCode;
+
+use ringlookupd::VERSION;
+use ringlookupd::log::Log;
+use ringlookupd::options::{Invocation, Options};
+use ringlookupd::server::Server;
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+fn main() -> ExitCode {
+    // Not print!: a closed pipe (`-help | head -1`) is no reason to panic.
+    let options = match Options::from_args(std::env::args_os().skip(1)) {
+        Ok(Invocation::Run(options)) => options,
+        Ok(Invocation::Print(text)) => {
+            let _ = io::stdout().write_all(text.as_bytes());
+            return ExitCode::SUCCESS;
+        }
+        Err(error) => {
+            let _ = writeln!(io::stderr(), "nsqlookupd: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    let Ok((log, writer)) = Log::start(options.log_level, options.log_prefix.clone()) else {
+        let _ = writeln!(io::stderr(), "nsqlookupd: cannot start a thread");
+        return ExitCode::FAILURE;
+    };
+    log.info(format_args!("nsqlookupd v{VERSION}"));
+    let end = Server::start(&options, &log).and_then(Server::run);
+    if let Err(error) = &end {
+        log.fatal(format_args!("failed to instantiate nsqlookupd - {error}"));
+    }
+    writer.close();
+    if end.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}

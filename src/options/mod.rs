@@ -1,0 +1,191 @@
+//! What the operator asks for: the command line, then the TOML file, then the defaults, as in stock nsqlookupd.
+//!
+//! Every error is one line that names the flag, or the file and key, with the value and what is allowed.
+
+mod address;
+mod duration;
+mod file;
+mod flags;
+mod nearest;
+mod setting;
+
+use std::ffi::OsString;
+use std::fmt;
+use std::num::NonZeroUsize;
+use std::thread;
+use std::time::Duration;
+
+pub use address::{AddressError, ListenAddress};
+pub use duration::{DurationError, GoDuration, parse_duration};
+
+use crate::VERSION;
+use crate::log::Level;
+
+/// The settings of a server.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Options {
+    /// Where nsqd nodes connect.
+    pub tcp_address: ListenAddress,
+    /// Where HTTP clients connect.
+    pub http_address: ListenAddress,
+    /// How this node names itself in the answer to IDENTIFY. Kept as given, even if empty, as in stock.
+    pub broadcast_address: String,
+    /// For how long after its last ping a producer is listed. Less than 2^63 ns.
+    pub inactive_producer_timeout: Duration,
+    /// For how long a tombstone hides a producer. Less than 2^63 ns.
+    pub tombstone_lifetime: Duration,
+    /// The least severe level that is logged.
+    pub log_level: Level,
+    /// The start of every log line.
+    pub log_prefix: String,
+    /// How many threads serve, at most 1024.
+    pub workers: NonZeroUsize,
+    /// Whether each worker keeps to a core of its own.
+    pub pin_workers: bool,
+}
+
+/// What the command line asks the program to do.
+#[derive(Debug)]
+pub enum Invocation {
+    /// Serve.
+    Run(Options),
+    /// Print this text, which ends in a line feed, to standard output and exit with success.
+    Print(String),
+}
+
+/// Why the settings cannot be used: one line for the operator.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OptionsError(String);
+
+impl fmt::Display for OptionsError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for OptionsError {}
+
+/// What one source says; `None` leaves the choice to the next one.
+#[derive(Debug, Default)]
+struct Given {
+    config: Option<String>,
+    version: Option<bool>,
+    log_level: Option<Level>,
+    log_prefix: Option<String>,
+    tcp_address: Option<ListenAddress>,
+    http_address: Option<ListenAddress>,
+    broadcast_address: Option<String>,
+    inactive_producer_timeout: Option<Duration>,
+    tombstone_lifetime: Option<Duration>,
+    workers: Option<NonZeroUsize>,
+    pin_workers: Option<bool>,
+}
+
+impl Options {
+    /// Reads the arguments, without the program's name, and the file that they name.
+    ///
+    /// # Errors
+    /// An unknown flag or key, a value that is not allowed, a stray argument, or a file that cannot be read.
+    pub fn from_args(args: impl Iterator<Item = OsString>) -> Result<Invocation, OptionsError> {
+        let Some(given) = flags::parse(args)? else {
+            return Ok(Invocation::Print(flags::usage(&Self::default())));
+        };
+        if given.version == Some(true) {
+            return Ok(Invocation::Print(format!("nsqlookupd v{VERSION} (built w/rustc)\n")));
+        }
+        let file = match given.config.as_deref() {
+            // Stock: an empty path is no file.
+            None | Some("") => Given::default(),
+            Some(path) => file::load(path)?,
+        };
+        Ok(Invocation::Run(given.over(file.over(Self::default()))))
+    }
+}
+
+impl Given {
+    /// What is given here, and for the rest what `base` holds.
+    fn over(self, base: Options) -> Options {
+        Options {
+            tcp_address: self.tcp_address.unwrap_or(base.tcp_address),
+            http_address: self.http_address.unwrap_or(base.http_address),
+            broadcast_address: self.broadcast_address.unwrap_or(base.broadcast_address),
+            inactive_producer_timeout: self.inactive_producer_timeout.unwrap_or(base.inactive_producer_timeout),
+            tombstone_lifetime: self.tombstone_lifetime.unwrap_or(base.tombstone_lifetime),
+            log_level: self.log_level.unwrap_or(base.log_level),
+            log_prefix: self.log_prefix.unwrap_or(base.log_prefix),
+            workers: self.workers.unwrap_or(base.workers),
+            pin_workers: self.pin_workers.unwrap_or(base.pin_workers),
+        }
+    }
+}
+
+impl Default for Options {
+    /// Stock's defaults, with a worker for each core that this process may use.
+    fn default() -> Self {
+        let address = |text: &str| text.parse().expect("a default is well-formed");
+        Self {
+            tcp_address: address("0.0.0.0:4160"),
+            http_address: address("0.0.0.0:4161"),
+            broadcast_address: rustix::system::uname().nodename().to_string_lossy().into_owned(),
+            inactive_producer_timeout: Duration::from_mins(5),
+            tombstone_lifetime: Duration::from_secs(45),
+            log_level: Level::Info,
+            log_prefix: "[nsqlookupd] ".to_owned(),
+            workers: thread::available_parallelism()
+                .map_or(NonZeroUsize::MIN, |cores| cores.min(setting::MAX_WORKERS)),
+            pin_workers: false,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn run(args: &[&str]) -> Options {
+        match Options::from_args(args.iter().map(OsString::from)) {
+            Ok(Invocation::Run(options)) => options,
+            other => panic!("{args:?}: {other:?}"),
+        }
+    }
+
+    #[test]
+    fn the_defaults_are_stocks() {
+        let options = run(&[]);
+        assert_eq!(options, Options::default());
+        assert_eq!(options.tcp_address.to_string(), "0.0.0.0:4160");
+        assert_eq!(options.http_address.to_string(), "0.0.0.0:4161");
+        assert!(!options.broadcast_address.is_empty());
+        assert_eq!(options.inactive_producer_timeout, Duration::from_mins(5));
+        assert_eq!(options.tombstone_lifetime, Duration::from_secs(45));
+        assert_eq!(options.log_level, Level::Info);
+        assert_eq!(options.log_prefix, "[nsqlookupd] ");
+        assert!(!options.pin_workers);
+    }
+
+    #[test]
+    fn the_example_file_holds_the_defaults() {
+        assert_eq!(run(&["-config", "contrib/nsqlookupd.cfg.example"]), Options::default());
+    }
+
+    #[test]
+    fn the_command_line_goes_before_a_file_and_a_file_before_a_default() {
+        let given = |level, prefix: Option<&str>| Given {
+            log_level: level,
+            log_prefix: prefix.map(str::to_owned),
+            ..Given::default()
+        };
+        let flags = given(Some(Level::Debug), None);
+        let file = given(Some(Level::Fatal), Some("file "));
+        let options = flags.over(file.over(Options::default()));
+        assert_eq!(options.log_level, Level::Debug);
+        assert_eq!(options.log_prefix, "file ");
+        assert_eq!(options.tombstone_lifetime, Options::default().tombstone_lifetime);
+    }
+
+    #[test]
+    fn an_empty_broadcast_address_is_kept_and_an_empty_config_is_none() {
+        let options = run(&["-broadcast-address=", "-config="]);
+        assert_eq!(options.broadcast_address, "");
+    }
+}

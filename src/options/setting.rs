@@ -1,0 +1,126 @@
+//! The types that a flag or a key may have: how each is read, and how it is shown as a default.
+
+use std::num::NonZeroUsize;
+use std::time::Duration;
+
+use toml::Value;
+
+use super::address::ListenAddress;
+use super::duration::{GoDuration, from_milliseconds, parse_duration};
+use crate::log::Level;
+
+/// The most workers that can be asked for; far above the cores of any machine, far below what exhausts one.
+pub(super) const MAX_WORKERS: NonZeroUsize = NonZeroUsize::new(1024).expect("not zero");
+
+pub(super) trait Setting: Sized {
+    /// What `-help` calls the value; empty for a boolean, whose flag stands alone.
+    const ARGUMENT: &'static str;
+    /// What an error asks for.
+    const ALLOWED: &'static str;
+
+    /// Reads what the file holds, or the command line's text as a TOML string. The error says what is allowed.
+    fn read(value: &Value) -> Result<Self, String>;
+
+    /// The value as the operator would type it.
+    fn show(&self) -> String;
+}
+
+impl Setting for String {
+    const ARGUMENT: &'static str = "string";
+    const ALLOWED: &'static str = "use a string";
+
+    fn read(value: &Value) -> Result<Self, String> {
+        value.as_str().map(str::to_owned).ok_or_else(|| Self::ALLOWED.to_owned())
+    }
+
+    fn show(&self) -> String {
+        format!("{self:?}")
+    }
+}
+
+impl Setting for bool {
+    const ARGUMENT: &'static str = "";
+    const ALLOWED: &'static str = "use true or false";
+
+    fn read(value: &Value) -> Result<Self, String> {
+        match value {
+            Value::Boolean(given) => Ok(*given),
+            // Go's strconv.ParseBool.
+            Value::String(text) => match text.as_str() {
+                "1" | "t" | "T" | "true" | "TRUE" | "True" => Ok(true),
+                "0" | "f" | "F" | "false" | "FALSE" | "False" => Ok(false),
+                _ => Err(Self::ALLOWED.to_owned()),
+            },
+            _ => Err(Self::ALLOWED.to_owned()),
+        }
+    }
+
+    fn show(&self) -> String {
+        self.to_string()
+    }
+}
+
+impl Setting for Level {
+    const ARGUMENT: &'static str = "level";
+    const ALLOWED: &'static str = "use debug, info, warn, error or fatal";
+
+    fn read(value: &Value) -> Result<Self, String> {
+        value.as_str().and_then(|text| text.parse().ok()).ok_or_else(|| Self::ALLOWED.to_owned())
+    }
+
+    fn show(&self) -> String {
+        self.name().to_owned()
+    }
+}
+
+impl Setting for ListenAddress {
+    const ARGUMENT: &'static str = "address";
+    const ALLOWED: &'static str = "use host:port, [IPv6]:port or :port, with a port from 0 to 65535";
+
+    fn read(value: &Value) -> Result<Self, String> {
+        let text = value.as_str().ok_or(Self::ALLOWED)?;
+        text.parse().map_err(|error| format!("{error}, {}", Self::ALLOWED))
+    }
+
+    fn show(&self) -> String {
+        format!("\"{self}\"")
+    }
+}
+
+impl Setting for Duration {
+    const ARGUMENT: &'static str = "duration";
+    const ALLOWED: &'static str =
+        "use a duration from 0s to 292 years such as 300s, 1m30s or 1.5h (ns, us, ms, s, m, h)";
+
+    fn read(value: &Value) -> Result<Self, String> {
+        let duration = match value {
+            Value::String(text) => parse_duration(text),
+            Value::Integer(number) => from_milliseconds(*number),
+            _ => return Err(Self::ALLOWED.to_owned()),
+        };
+        duration.map_err(|error| format!("{error}, {}", Self::ALLOWED))
+    }
+
+    fn show(&self) -> String {
+        GoDuration(*self).to_string()
+    }
+}
+
+/// The number of workers.
+impl Setting for NonZeroUsize {
+    const ARGUMENT: &'static str = "number";
+    const ALLOWED: &'static str = "use a whole number from 1 to 1024";
+
+    fn read(value: &Value) -> Result<Self, String> {
+        let number = match value {
+            Value::Integer(number) => usize::try_from(*number).ok().and_then(Self::new),
+            Value::String(text) => text.parse().ok(),
+            _ => None,
+        };
+        number.filter(|&number| number <= MAX_WORKERS).ok_or_else(|| Self::ALLOWED.to_owned())
+    }
+
+    fn show(&self) -> String {
+        self.to_string()
+    }
+}

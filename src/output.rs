@@ -1,0 +1,118 @@
+//! What a connection still has to send.
+
+use std::io::Write as _;
+
+use bytes::Bytes;
+
+use crate::io::SendBuffer;
+use crate::limits::OUTPUT_BYTES_MAX;
+use crate::registry::Stream;
+
+/// Replies in order: small ones staged together, the last possibly with a large body behind it. While there
+/// is a large body, or much is staged, the session stages no more.
+#[derive(Default)]
+pub struct Output {
+    staged: Vec<u8>,
+    body: Body,
+}
+
+#[derive(Default)]
+enum Body {
+    #[default]
+    None,
+    Shared(Bytes),
+    Stream(Stream, Framing),
+}
+
+/// How the end of a streamed body is shown.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Framing {
+    /// By a length in the head, or by closing the connection.
+    Plain,
+    /// By chunks (RFC 9112, section 7.1).
+    Chunked,
+}
+
+impl Output {
+    /// Whether another reply may be staged.
+    pub fn has_room(&self) -> bool {
+        matches!(self.body, Body::None) && self.staged.len() < OUTPUT_BYTES_MAX
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.staged.is_empty() && matches!(self.body, Body::None)
+    }
+
+    /// Where to append a reply.
+    ///
+    /// # Panics
+    /// When a large body is not yet out: the reply would overtake it.
+    pub fn staged(&mut self) -> &mut Vec<u8> {
+        assert!(matches!(self.body, Body::None), "a reply behind a large body waits for it");
+        &mut self.staged
+    }
+
+    /// Puts a large body behind what is staged, without copying it.
+    pub fn share(&mut self, body: Bytes) {
+        self.body = Body::Shared(body);
+    }
+
+    /// Puts a body behind what is staged that is rendered while it is sent.
+    pub fn stream(&mut self, stream: Stream, framing: Framing) {
+        self.body = Body::Stream(stream, framing);
+    }
+
+    /// Takes a buffer to stage in, when there is none.
+    pub fn lend(&mut self, spare: impl FnOnce() -> Vec<u8>) {
+        if self.staged.capacity() == 0 {
+            self.staged = spare();
+        }
+    }
+
+    /// Gives a buffer that was not needed back: idle connections hold none.
+    pub fn reclaim(&mut self) -> Option<Vec<u8>> {
+        (self.staged.is_empty() && self.staged.capacity() > 0).then(|| std::mem::take(&mut self.staged))
+    }
+
+    /// What to send next; the rest waits until that is out.
+    pub fn next_buffer(&mut self) -> Option<SendBuffer> {
+        if let Body::Stream(stream, framing) = &mut self.body {
+            let (page, framing) = (stream.next_page(), *framing);
+            let finished = stream.is_finished();
+            if finished {
+                self.body = Body::None;
+            }
+            let page = page.unwrap_or_default();
+            if self.staged.is_empty() && framing == Framing::Plain {
+                return Some(page.into());
+            }
+            framing.append(&page, finished, &mut self.staged);
+        }
+        if !self.staged.is_empty() {
+            return Some(std::mem::take(&mut self.staged).into());
+        }
+        match std::mem::take(&mut self.body) {
+            Body::Shared(body) => Some(body.into()),
+            Body::None => None,
+            Body::Stream(..) => unreachable!("a stream's page was staged above"),
+        }
+    }
+}
+
+impl Framing {
+    /// Appends a part of a body.
+    pub fn append(self, part: &[u8], last: bool, out: &mut Vec<u8>) {
+        let chunked = self == Self::Chunked;
+        out.reserve(part.len() + 32);
+        if chunked && !part.is_empty() {
+            write!(out, "{:x}\r\n", part.len()).expect("a Vec takes every write");
+        }
+        out.extend_from_slice(part);
+        if chunked && !part.is_empty() {
+            out.extend_from_slice(b"\r\n");
+        }
+        if chunked && last {
+            out.extend_from_slice(b"0\r\n\r\n");
+        }
+    }
+}

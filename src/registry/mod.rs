@@ -1,0 +1,170 @@
+//! Who produces what. Knows neither sockets nor protocols.
+//!
+//! Readers answer from an immutable [`Snapshot`](snapshot::Snapshot) behind an `ArcSwap` and never wait;
+//! [`Writer`]s take turns, and each publishes one new snapshot for a whole batch of changes. What does not
+//! change the structure stays out of it: a PING is one atomic store, and the passing of time (inactivity,
+//! tombstones) is judged when an answer is rendered, which also says until when the answer holds.
+
+mod freshness;
+mod json;
+mod names;
+mod producer;
+mod render;
+mod snapshot;
+mod stream;
+mod writer;
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use arc_swap::{ArcSwap, Cache, Guard};
+use bytes::Bytes;
+
+use crate::clock::Timestamp;
+use crate::limits::LOOKUP_CACHE_BYTES;
+use freshness::Judge;
+pub use freshness::Lifetimes;
+pub use json::string as write_json_string;
+pub use names::{Name, ProducerId};
+pub use producer::{PeerInfo, Producer};
+use render::{Cursor, DebugCursor, Document};
+use snapshot::{LookupAnswer, Snapshot, Topic};
+pub use stream::Stream;
+use writer::Head;
+pub use writer::{Changed, Writer};
+
+/// All topics, channels and producers. Shared by every worker.
+pub struct Registry {
+    published: Arc<ArcSwap<Snapshot>>,
+    head: Mutex<Head>,
+    lifetimes: Lifetimes,
+}
+
+impl Registry {
+    pub fn new(lifetimes: Lifetimes) -> Self {
+        Self { published: Arc::default(), head: Mutex::default(), lifetimes }
+    }
+
+    /// Waits for the writer lock and begins a batch.
+    ///
+    /// # Panics
+    /// When a writer panicked before: what it left cannot be trusted.
+    pub fn write(&self) -> Writer<'_> {
+        let head = self.head.lock().map_err(|_: PoisonError<_>| ()).expect("no writer has panicked");
+        Writer { head, published: &self.published, changed: false, topics_changed: false, nodes_changed: false }
+    }
+
+    /// A reader of its own for one worker.
+    pub fn reader(&self) -> Reader {
+        Reader {
+            snapshot: Cache::new(Arc::clone(&self.published)),
+            lifetimes: self.lifetimes,
+            cached: VecDeque::new(),
+            cached_bytes: 0,
+        }
+    }
+}
+
+/// One worker's view of the registry: no lock, and no reference count that two workers share.
+pub struct Reader {
+    snapshot: Cache<Arc<ArcSwap<Snapshot>>, Arc<Snapshot>>,
+    lifetimes: Lifetimes,
+    /// The topics whose answer this reader rendered and left in the topic, oldest first, with its size.
+    cached: VecDeque<(Arc<Topic>, usize)>,
+    cached_bytes: usize,
+}
+
+/// The body of an answer, borrowed from the registry's cache.
+pub struct LookupBody(Guard<Option<Arc<LookupAnswer>>>);
+
+impl LookupBody {
+    /// # Panics
+    /// Never: it is made only of an answer that is there.
+    pub fn bytes(&self) -> &Bytes {
+        &self.0.as_ref().expect("made of an answer").content
+    }
+}
+
+impl Reader {
+    /// The answer to `/lookup`; `None` when the topic is not listed.
+    pub fn lookup(&mut self, topic: &[u8], now: Timestamp) -> Option<LookupBody> {
+        let snapshot = self.snapshot.load();
+        let topic = snapshot.topic(topic).filter(|topic| topic.listed)?;
+        let answer = topic.lookup.load();
+        if answer.as_ref().is_some_and(|answer| answer.is_fresh(now)) {
+            return Some(LookupBody(answer));
+        }
+        let mut judge = Judge::new(self.lifetimes, now);
+        let body = render::lookup(topic, snapshot, &mut judge);
+        let answer = Arc::new(judge.rendered(Bytes::from(body.into_boxed_slice())));
+        topic.lookup.store(Some(Arc::clone(&answer)));
+        let topic = Arc::clone(topic);
+        self.remember(topic, answer.content.len());
+        Some(LookupBody(Guard::from_inner(Some(answer))))
+    }
+
+    /// The answer to `/lookup?topic=*`; `None` when no topic is listed.
+    pub fn lookup_all(&mut self, now: Timestamp) -> Option<Stream> {
+        let snapshot = self.snapshot.load();
+        let document = Document::LookupAll(Cursor::default(), Cursor::default());
+        (snapshot.listed > 0).then(|| Stream::new(snapshot, document, Judge::new(self.lifetimes, now)))
+    }
+
+    /// Appends the answer to `/channels` of one topic, which need not exist.
+    pub fn channels(&mut self, topic: &[u8], out: &mut Vec<u8>) {
+        let channels = self.snapshot.load().topic(topic).map_or(&[][..], |topic| &topic.channels);
+        out.extend_from_slice(b"{\"channels\":");
+        render::channel_names(channels, out);
+        out.push(b'}');
+    }
+
+    /// The answer to `/channels?topic=*`.
+    pub fn all_channels(&mut self, now: Timestamp) -> Stream {
+        Stream::new(
+            self.snapshot.load(),
+            Document::AllChannels(Cursor::default()),
+            Judge::new(self.lifetimes, now),
+        )
+    }
+
+    /// The answer to `/topics`.
+    pub fn topics(&mut self, now: Timestamp) -> Stream {
+        let snapshot = self.snapshot.load();
+        let document = Document::Topics(Cursor::default());
+        Stream::kept(&snapshot.topics_answer, now, snapshot, document, Judge::new(self.lifetimes, now))
+    }
+
+    /// The answer to `/nodes`.
+    pub fn nodes(&mut self, now: Timestamp) -> Stream {
+        let snapshot = self.snapshot.load();
+        let document = Document::Nodes(Cursor::default());
+        Stream::kept(&snapshot.nodes_answer, now, snapshot, document, Judge::new(self.lifetimes, now))
+    }
+
+    /// The answer to `/debug`.
+    pub fn debug(&mut self, now: Timestamp) -> Stream {
+        let document = Document::Debug(DebugCursor::default(), Cursor::default());
+        Stream::new(self.snapshot.load(), document, Judge::new(self.lifetimes, now))
+    }
+
+    /// Lets go of a snapshot that was replaced. For workers that have nothing to answer: the last reader of
+    /// an old snapshot keeps its memory.
+    pub fn refresh(&mut self) {
+        self.snapshot.load();
+    }
+
+    /// Keeps what this reader left in topics below its share of memory. A hot answer that is let go of with
+    /// the cold ones is rendered once more, by whoever asks next.
+    fn remember(&mut self, topic: Arc<Topic>, body: usize) {
+        self.cached.push_back((topic, body + LOOKUP_CACHE_OVERHEAD));
+        self.cached_bytes += body + LOOKUP_CACHE_OVERHEAD;
+        while self.cached_bytes > LOOKUP_CACHE_BYTES && self.cached.len() > 1 {
+            let (topic, bytes) = self.cached.pop_front().expect("more than one");
+            topic.lookup.store(None);
+            self.cached_bytes -= bytes;
+        }
+    }
+}
+
+/// What an answer costs beside its body: the topic version it may keep alive, its own allocations.
+const LOOKUP_CACHE_OVERHEAD: usize = 320;

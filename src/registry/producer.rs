@@ -1,0 +1,169 @@
+//! A producer: one nsqd, which is one identified connection.
+
+use std::io::Write as _;
+use std::sync::atomic::{AtomicI64, Ordering};
+
+use super::json;
+use super::names::ProducerId;
+use crate::clock::Timestamp;
+
+/// What an nsqd says of itself in IDENTIFY.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct PeerInfo {
+    pub hostname: String,
+    pub broadcast_address: String,
+    pub tcp_port: i64,
+    pub http_port: i64,
+    pub version: String,
+    pub topology_zone: String,
+    pub topology_region: String,
+}
+
+/// An identified nsqd. All snapshots share it, so that a PING reaches them without a commit.
+#[derive(Debug)]
+pub struct Producer {
+    id: ProducerId,
+    /// `host:port` of the connection, whatever the body said.
+    remote_address: Box<str>,
+    info: PeerInfo,
+    /// Its object in the answer to `/lookup`; without the closing brace it begins the one in `/nodes`.
+    fragment: Box<[u8]>,
+    /// Nanoseconds of a [`Timestamp`].
+    last_update: AtomicI64,
+}
+
+impl Producer {
+    pub fn new(id: ProducerId, remote_address: String, info: PeerInfo, now: Timestamp) -> Self {
+        let fragment = fragment(&remote_address, &info).into_boxed_slice();
+        let last_update = AtomicI64::new(now.nanos());
+        Self { id, remote_address: remote_address.into_boxed_str(), info, fragment, last_update }
+    }
+
+    pub fn id(&self) -> ProducerId {
+        self.id
+    }
+
+    pub fn info(&self) -> &PeerInfo {
+        &self.info
+    }
+
+    pub fn remote_address(&self) -> &str {
+        &self.remote_address
+    }
+
+    /// Notes a sign of life and returns the one before. No lock, nothing published: relaxed is enough, as a
+    /// reader that sees the older time answers what was true a moment ago.
+    pub fn touch(&self, now: Timestamp) -> Timestamp {
+        Timestamp::from_nanos(self.last_update.swap(now.nanos(), Ordering::Relaxed))
+    }
+
+    pub fn last_update(&self) -> Timestamp {
+        Timestamp::from_nanos(self.last_update.load(Ordering::Relaxed))
+    }
+
+    pub(super) fn fragment(&self) -> &[u8] {
+        &self.fragment
+    }
+
+    /// How `/topic/tombstone` names a node: `broadcast_address:http_port`, compared byte for byte.
+    pub(super) fn is_node(&self, node: &[u8]) -> bool {
+        let port = self.info.http_port.to_string();
+        node.strip_prefix(self.info.broadcast_address.as_bytes())
+            .and_then(|rest| rest.strip_prefix(b":"))
+            .is_some_and(|rest| rest == port.as_bytes())
+    }
+
+    /// Its object in the answer to `/debug`, where stock marshals a map: keys in alphabetical order.
+    pub(super) fn write_debug(&self, tombstoned_at: Option<Timestamp>, out: &mut Vec<u8>) {
+        let info = &self.info;
+        out.extend_from_slice(b"{\"broadcast_address\":");
+        json::string(out, &info.broadcast_address);
+        out.extend_from_slice(b",\"hostname\":");
+        json::string(out, &info.hostname);
+        number(out, "http_port", info.http_port);
+        out.extend_from_slice(b",\"id\":");
+        json::string(out, &self.remote_address);
+        number(out, "last_update", self.last_update().nanos());
+        number(out, "tcp_port", info.tcp_port);
+        out.extend_from_slice(b",\"tombstoned\":");
+        json::boolean(out, tombstoned_at.is_some());
+        number(out, "tombstoned_at", tombstoned_at.map_or(GO_ZERO_TIME_NANOS, Timestamp::nanos));
+        out.extend_from_slice(b",\"topology_region\":");
+        json::string(out, &info.topology_region);
+        out.extend_from_slice(b",\"topology_zone\":");
+        json::string(out, &info.topology_zone);
+        out.extend_from_slice(b",\"version\":");
+        json::string(out, &info.version);
+        out.push(b'}');
+    }
+}
+
+/// `time.Time{}.UnixNano()`, which is how stock shows that there never was a tombstone.
+const GO_ZERO_TIME_NANOS: i64 = -6_795_364_578_871_345_152;
+
+fn fragment(remote_address: &str, info: &PeerInfo) -> Vec<u8> {
+    let mut out = Vec::with_capacity(256);
+    out.extend_from_slice(b"{\"remote_address\":");
+    json::string(&mut out, remote_address);
+    out.extend_from_slice(b",\"hostname\":");
+    json::string(&mut out, &info.hostname);
+    out.extend_from_slice(b",\"broadcast_address\":");
+    json::string(&mut out, &info.broadcast_address);
+    number(&mut out, "tcp_port", info.tcp_port);
+    number(&mut out, "http_port", info.http_port);
+    out.extend_from_slice(b",\"version\":");
+    json::string(&mut out, &info.version);
+    out.extend_from_slice(b",\"topology_zone\":");
+    json::string(&mut out, &info.topology_zone);
+    out.extend_from_slice(b",\"topology_region\":");
+    json::string(&mut out, &info.topology_region);
+    out.push(b'}');
+    out
+}
+
+fn number(out: &mut Vec<u8>, key: &str, value: i64) {
+    write!(out, ",\"{key}\":{value}").expect("a Vec takes every write");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn producer() -> Producer {
+        let info = PeerInfo {
+            broadcast_address: "<b>".into(),
+            tcp_port: -1,
+            http_port: 4151,
+            version: "1.3.0".into(),
+            ..PeerInfo::default()
+        };
+        Producer::new(ProducerId::new(0, 0), "1.2.3.4:5".into(), info, Timestamp::from_nanos(7))
+    }
+
+    #[test]
+    fn fragments_have_stocks_field_order_and_escapes() {
+        let expected = r#"{"remote_address":"1.2.3.4:5","hostname":"","broadcast_address":"\u003cb\u003e","tcp_port":-1,"http_port":4151,"version":"1.3.0","topology_zone":"","topology_region":""}"#;
+        assert_eq!(str::from_utf8(producer().fragment()).expect("UTF-8"), expected);
+
+        let mut out = Vec::new();
+        producer().write_debug(None, &mut out);
+        let expected = r#"{"broadcast_address":"\u003cb\u003e","hostname":"","http_port":4151,"id":"1.2.3.4:5","last_update":7,"tcp_port":-1,"tombstoned":false,"tombstoned_at":-6795364578871345152,"topology_region":"","topology_zone":"","version":"1.3.0"}"#;
+        assert_eq!(str::from_utf8(&out).expect("UTF-8"), expected);
+    }
+
+    #[test]
+    fn a_node_is_its_broadcast_address_and_http_port() {
+        let producer = producer();
+        assert!(producer.is_node(b"<b>:4151"));
+        for other in ["<b>", "<b>:", "<b>:4150", "<B>:4151", "<b>:04151", "<b>:4151 ", ""] {
+            assert!(!producer.is_node(other.as_bytes()), "{other}");
+        }
+    }
+
+    #[test]
+    fn touching_returns_the_time_before() {
+        let producer = producer();
+        assert_eq!(producer.touch(Timestamp::from_nanos(9)), Timestamp::from_nanos(7));
+        assert_eq!(producer.last_update(), Timestamp::from_nanos(9));
+    }
+}

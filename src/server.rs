@@ -1,0 +1,258 @@
+//! The process's life: bind, start the workers, wait for a signal, drain.
+
+use std::fmt;
+use std::io::{self, PipeReader, PipeWriter};
+use std::net::{SocketAddr, TcpListener};
+use std::sync::{Arc, mpsc};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, SystemTime};
+
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
+use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
+use signal_hook::low_level::raise;
+use socket2::{Domain, Protocol, Socket, TcpKeepalive, Type};
+
+use crate::VERSION;
+use crate::clock::Clock;
+use crate::io::Service;
+use crate::io::support::refusal;
+use crate::io::uring::{Ring, Sizes};
+use crate::limits::BACKLOG;
+use crate::log::Log;
+use crate::options::{ListenAddress, Options};
+use crate::registry::{Lifetimes, Registry, write_json_string};
+use crate::turn::{ServerInfo, Turn};
+use crate::worker::Worker;
+
+/// Why the server did not start, or stopped: one line for the operator.
+#[derive(Debug)]
+pub enum ServerError {
+    /// A port is taken, or an address is not this machine's.
+    Listen { address: ListenAddress, error: io::Error },
+    /// The kernel gives us no ring.
+    NoRing(io::Error),
+    /// A thread, a pipe, a signal handler: something that does not fail on a machine that works.
+    Start { what: &'static str, error: io::Error },
+    /// A worker's ring failed while it served.
+    Ring(io::Error),
+    /// A worker ended by a panic, whose message says more.
+    Panicked,
+}
+
+impl fmt::Display for ServerError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Listen { address, error } => {
+                write!(f, "listen ({address}) failed - listen tcp {address}: {}", describe(error))
+            }
+            Self::NoRing(error) => f.write_str(&refusal(error)),
+            Self::Start { what, error } => write!(f, "cannot start {what} - {error}"),
+            Self::Ring(error) => write!(f, "io_uring failed - {error}"),
+            Self::Panicked => f.write_str("a worker panicked"),
+        }
+    }
+}
+
+/// Errors of bind as Go words them.
+fn describe(error: &io::Error) -> String {
+    match error.kind() {
+        io::ErrorKind::AddrInUse => "bind: address already in use".into(),
+        io::ErrorKind::AddrNotAvailable => "bind: cannot assign requested address".into(),
+        io::ErrorKind::PermissionDenied => "bind: permission denied".into(),
+        _ => error.to_string(),
+    }
+}
+
+/// A server that is listening.
+pub struct Server {
+    log: Log,
+    addresses: [SocketAddr; Service::ALL.len()],
+    workers: Vec<JoinHandle<Result<(), ServerError>>>,
+    /// Closed to stop the workers.
+    stop: PipeWriter,
+    signals: Signals,
+}
+
+impl Server {
+    /// Binds both ports and starts the workers. Returns when all of them serve.
+    pub fn start(options: &Options, log: &Log) -> Result<Self, ServerError> {
+        raise_open_file_limit();
+        // Before anything that a signal should end in order.
+        let signals = Signals::new([SIGINT, SIGTERM]).map_err(starting("signal handling"))?;
+        let count = options.workers.get();
+        let (v1_address, v1) = listeners(&options.tcp_address, count)?;
+        let (http_address, http) = listeners(&options.http_address, count)?;
+        let addresses = [v1_address, http_address];
+        let info = Arc::new(server_info(options, addresses));
+        let registry = Arc::new(Registry::new(Lifetimes {
+            inactive_producer_timeout: options.inactive_producer_timeout,
+            tombstone_lifetime: options.tombstone_lifetime,
+        }));
+        let cores = if options.pin_workers { cores().map_err(starting("pinned workers"))? } else { Vec::new() };
+        let clock = Clock::start();
+        let (stopped, stop) = io::pipe().map_err(starting("workers"))?;
+        let (ready, all_ready) = mpsc::channel();
+        let mut workers = Vec::with_capacity(count);
+        for ((number, v1), http) in (0..).zip(v1).zip(http) {
+            let thread = WorkerThread {
+                worker: Worker::new(
+                    number,
+                    Turn::new(Arc::clone(&registry), Arc::clone(&info), log.clone(), clock.now()),
+                ),
+                listeners: [v1, http],
+                stopped: stopped.try_clone().map_err(starting("workers"))?,
+                core: cores.get(number as usize % cores.len().max(1)).copied(),
+                clock,
+            };
+            let ready = ready.clone();
+            let builder = thread::Builder::new().name(format!("worker-{number}"));
+            workers.push(builder.spawn(move || thread.run(&ready)).map_err(starting("workers"))?);
+        }
+        drop(ready);
+        for _ in 0..count {
+            all_ready.recv().map_err(|_| ServerError::Panicked)??;
+        }
+        Ok(Self { log: log.clone(), addresses, workers, stop, signals })
+    }
+
+    /// Serves until SIGINT or SIGTERM, then finishes the replies in hand.
+    pub fn run(mut self) -> Result<(), ServerError> {
+        let named = ["TCP", "HTTP"].into_iter().zip(self.addresses);
+        for (name, address) in named.clone() {
+            self.log.info(format_args!("{name}: listening on {address}"));
+        }
+        self.signals.wait();
+        drop(self.stop);
+        let ends: Vec<_> = self.workers.into_iter().map(JoinHandle::join).collect();
+        for (name, address) in named {
+            self.log.info(format_args!("{name}: closing {address}"));
+        }
+        ends.into_iter().try_for_each(|end| end.unwrap_or(Err(ServerError::Panicked)))
+    }
+}
+
+/// What a worker's thread begins with.
+struct WorkerThread {
+    worker: Worker,
+    listeners: [TcpListener; Service::ALL.len()],
+    stopped: PipeReader,
+    core: Option<usize>,
+    clock: Clock,
+}
+
+impl WorkerThread {
+    fn run(self, ready: &mpsc::Sender<Result<(), ServerError>>) -> Result<(), ServerError> {
+        if let Some(core) = self.core {
+            let mut set = CpuSet::new();
+            set.set(core);
+            // A core that went away since the mask was read: serve unpinned.
+            let _ = sched_setaffinity(None, &set);
+        }
+        let ring = match Ring::new(self.listeners, self.stopped.into(), Sizes::default()) {
+            Ok(ring) => ring,
+            Err(error) => {
+                // Nobody listens any more when another worker has failed first.
+                let _ = ready.send(Err(ServerError::NoRing(error)));
+                return Ok(());
+            }
+        };
+        let _ = ready.send(Ok(()));
+        let end = turns(self.worker, ring, self.clock);
+        if end.is_err() {
+            // One worker less would leave its connections unserved: the others stop too, and main says why.
+            let _ = raise(SIGTERM);
+        }
+        end.map_err(ServerError::Ring)
+    }
+}
+
+/// The loop.
+fn turns(mut worker: Worker, mut ring: Ring, clock: Clock) -> io::Result<()> {
+    loop {
+        worker.begin_turn(clock.now());
+        while let Some(event) = ring.next_event() {
+            worker.handle(event);
+        }
+        worker.end_turn(SystemTime::now());
+        if worker.is_finished() {
+            return Ok(());
+        }
+        for request in worker.requests() {
+            ring.submit(request)?;
+        }
+        ring.wait(worker.timeout())?;
+    }
+}
+
+/// One listening socket for each worker; the kernel spreads connections over them.
+fn listeners(address: &ListenAddress, count: usize) -> Result<(SocketAddr, Vec<TcpListener>), ServerError> {
+    let failed = |error| ServerError::Listen { address: address.clone(), error };
+    let mut at = address.resolve().map_err(failed)?;
+    if count > 1 {
+        // Another server of the same user could join the group that SO_REUSEPORT makes, and the two would
+        // share the connections. A socket without it finds the port taken, as stock would.
+        at = listen(at, false).and_then(|probe| probe.local_addr()).map_err(failed)?;
+    }
+    let mut all = Vec::with_capacity(count);
+    for _ in 0..count {
+        let listener = listen(at, count > 1).map_err(failed)?;
+        at = listener.local_addr().map_err(failed)?;
+        all.push(listener);
+    }
+    Ok((at, all))
+}
+
+fn listen(at: SocketAddr, shared: bool) -> io::Result<TcpListener> {
+    let socket = Socket::new(Domain::for_address(at), Type::STREAM, Some(Protocol::TCP))?;
+    if at.is_ipv6() {
+        // [::] takes IPv4 as well, as Go's listeners do.
+        socket.set_only_v6(false)?;
+    }
+    socket.set_reuse_address(true)?;
+    socket.set_reuse_port(shared)?;
+    // Inherited by what is accepted. The keepalive is Go's: it ends connections of hosts that vanished.
+    socket.set_tcp_nodelay(true)?;
+    let period = Duration::from_secs(15);
+    let keepalive = TcpKeepalive::new().with_time(period).with_interval(period).with_retries(9);
+    socket.set_tcp_keepalive(&keepalive)?;
+    socket.bind(&at.into())?;
+    socket.listen(BACKLOG)?;
+    Ok(socket.into())
+}
+
+/// As Go's runtime does: a connection is a descriptor, and the soft limit is often 1,024.
+fn raise_open_file_limit() {
+    let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
+    if current < maximum {
+        // Refused: then the limit stays, and accept says so when it is met.
+        let _ = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum });
+    }
+}
+
+/// The cores this process may run on.
+fn cores() -> io::Result<Vec<usize>> {
+    let set = sched_getaffinity(None)?;
+    Ok((0..CpuSet::MAX_CPU).filter(|&core| set.is_set(core)).collect())
+}
+
+fn server_info(options: &Options, [v1, http]: [SocketAddr; 2]) -> ServerInfo {
+    let string = |text: &str| {
+        let mut out = Vec::new();
+        write_json_string(&mut out, text);
+        String::from_utf8(out).expect("JSON of a string is UTF-8")
+    };
+    let hostname = rustix::system::uname().nodename().to_string_lossy().into_owned();
+    let (address, hostname, version) = (string(&options.broadcast_address), string(&hostname), string(VERSION));
+    let (tcp_port, http_port) = (v1.port(), http.port());
+    let identify_reply = format!(
+        "{{\"broadcast_address\":{address},\"hostname\":{hostname},\"http_port\":{http_port},\"tcp_port\":{tcp_port},\"version\":{version}}}"
+    );
+    let info = format!("{{\"version\":{version}}}");
+    ServerInfo { identify_reply: identify_reply.into_bytes(), info: info.into_bytes() }
+}
+
+fn starting(what: &'static str) -> impl Fn(io::Error) -> ServerError {
+    move |error| ServerError::Start { what, error }
+}

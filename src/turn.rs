@@ -1,0 +1,160 @@
+//! What the sessions of a worker share during a turn: the moment, the registry, the log.
+
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use crate::clock::Timestamp;
+use crate::log::Log;
+use crate::registry::{Changed, Name, Producer, Reader, Registry, Writer};
+
+/// A worker's view of everything that is not one connection's.
+pub struct Turn {
+    /// When this turn began.
+    pub now: Timestamp,
+    pub log: Log,
+    pub reader: Reader,
+    pub server: Arc<ServerInfo>,
+    /// The value of the `Date` header.
+    pub date: String,
+    registry: Arc<Registry>,
+    batch: Vec<Mutation>,
+}
+
+/// What a session did with input.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Advance {
+    /// Bytes that are done with.
+    pub used: usize,
+    /// The connection is to be closed when its output is out.
+    pub close: bool,
+}
+
+/// How the server describes itself.
+pub struct ServerInfo {
+    /// The answer to IDENTIFY.
+    pub identify_reply: Vec<u8>,
+    /// The answer to `/info`.
+    pub info: Vec<u8>,
+}
+
+/// A change that waits for the end of the turn, when the whole batch is committed at once.
+pub enum Mutation {
+    Identify(Arc<Producer>),
+    Register { producer: Arc<Producer>, topic: Name, channel: Option<Name> },
+    Unregister { producer: Arc<Producer>, topic: Name, channel: Option<Name> },
+    Disconnect(Arc<Producer>),
+}
+
+/// What became of a mutation, for the log.
+enum Outcome {
+    Identified,
+    Changed(Changed),
+    Disconnected { topics: usize },
+}
+
+impl Turn {
+    pub fn new(registry: Arc<Registry>, server: Arc<ServerInfo>, log: Log, now: Timestamp) -> Self {
+        let reader = registry.reader();
+        Self { now, log, reader, server, date: String::new(), registry, batch: Vec::new() }
+    }
+
+    /// Adds to the batch. The reply to it may be staged now: it leaves after the commit.
+    pub fn mutate(&mut self, mutation: Mutation) {
+        self.batch.push(mutation);
+    }
+
+    /// Makes the batch visible to all readers.
+    pub fn commit(&mut self) {
+        if !self.batch.is_empty() {
+            self.write(|_| ());
+        }
+    }
+
+    /// Commits the batch with one more change, whose result is needed at once.
+    pub fn write<T>(&mut self, change: impl FnOnce(&mut Writer<'_>) -> T) -> T {
+        let mut writer = self.registry.write();
+        let outcomes: Vec<_> = self.batch.iter().map(|mutation| mutation.apply(&mut writer)).collect();
+        let result = change(&mut writer);
+        writer.publish();
+        for (mutation, outcome) in self.batch.drain(..).zip(outcomes) {
+            mutation.log(outcome, &self.log);
+        }
+        result
+    }
+
+    /// For once in a while: keeps what is derived from time current.
+    pub fn tick(&mut self, wall: SystemTime) {
+        self.date = httpdate::fmt_http_date(wall);
+        self.reader.refresh();
+    }
+}
+
+impl Mutation {
+    fn apply(&self, writer: &mut Writer<'_>) -> Outcome {
+        match self {
+            Self::Identify(producer) => {
+                writer.identify(Arc::clone(producer));
+                Outcome::Identified
+            }
+            Self::Register { producer, topic, channel } => {
+                Outcome::Changed(writer.register(producer.id(), *topic, *channel))
+            }
+            Self::Unregister { producer, topic, channel } => {
+                Outcome::Changed(writer.unregister(producer.id(), *topic, *channel))
+            }
+            Self::Disconnect(producer) => Outcome::Disconnected { topics: writer.disconnect(producer.id()) },
+        }
+    }
+
+    /// Stock's lines, but for the disconnect: one line with a count instead of one for each registration.
+    fn log(&self, outcome: Outcome, log: &Log) {
+        if !log.enabled(crate::log::Level::Info) {
+            return;
+        }
+        let line =
+            |client: &Producer, verb: &str, category: &str, topic: &Name, channel: &dyn std::fmt::Display| {
+                let client = client.remote_address();
+                log.info(format_args!(
+                    "DB: client({client}) {verb} category:{category} key:{topic} subkey:{channel}"
+                ));
+            };
+        match (self, outcome) {
+            (Self::Identify(producer), _) => {
+                log.info(format_args!(
+                    "DB: client({}) REGISTER category:client key: subkey:",
+                    producer.remote_address()
+                ));
+            }
+            (Self::Register { producer, topic, channel }, Outcome::Changed(changed)) => {
+                if let Some(channel) = channel.filter(|_| changed.channels > 0) {
+                    line(producer, "REGISTER", "channel", topic, &channel);
+                }
+                if changed.topic {
+                    line(producer, "REGISTER", "topic", topic, &"");
+                }
+            }
+            (Self::Unregister { producer, topic, channel: Some(channel) }, Outcome::Changed(changed)) => {
+                if changed.channels > 0 {
+                    line(producer, "UNREGISTER", "channel", topic, channel);
+                }
+            }
+            (Self::Unregister { producer, topic, channel: None }, Outcome::Changed(changed)) => {
+                if changed.channels > 0 {
+                    // nsqd unregisters channels first; stock warns as well.
+                    let (client, count) = (producer.remote_address(), changed.channels);
+                    log.warn(format_args!(
+                        "client({client}) unexpected UNREGISTER of {count} channels key:{topic}"
+                    ));
+                }
+                if changed.topic {
+                    line(producer, "UNREGISTER", "topic", topic, &"");
+                }
+            }
+            (Self::Disconnect(producer), Outcome::Disconnected { topics }) => {
+                let client = producer.remote_address();
+                log.info(format_args!("DB: client({client}) UNREGISTER category:client topics:{topics}"));
+            }
+            _ => unreachable!("an outcome is its mutation's"),
+        }
+    }
+}

@@ -1,0 +1,57 @@
+//! What is wrong with what an nsqd sent: every error of the protocol in one table. Each is told to the client
+//! and closes its connection (stock has no other kind).
+
+/// An error and what it says of the input.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Error<'a> {
+    /// The connection does not begin with the magic.
+    BadProtocol,
+    UnknownCommand(&'a [u8]),
+    /// REGISTER or UNREGISTER comes before IDENTIFY.
+    NotIdentified,
+    IdentifiedAlready,
+    NoTopic(&'static str),
+    BadTopic(&'static str, &'a [u8]),
+    BadChannel(&'static str, &'a [u8]),
+    /// The client's FIN came instead of the length of a body, or of the body.
+    NoBodySize,
+    NoBody,
+    /// A length that is negative or over the limit. Stock panics or allocates it.
+    BadBodySize(i32),
+    BadJson,
+    MissingFields,
+    /// A line over the limit. Stock reads on.
+    LineTooLong,
+}
+
+impl Error<'_> {
+    /// Appends the error's text, byte for byte as stock says it; names are echoed as they came.
+    pub fn write(self, out: &mut Vec<u8>) {
+        let number;
+        let parts: &[&[u8]] = match self {
+            Self::BadProtocol => &[b"E_BAD_PROTOCOL"],
+            Self::UnknownCommand(word) => &[b"E_INVALID invalid command ", word],
+            Self::NotIdentified => &[b"E_INVALID client must IDENTIFY"],
+            Self::IdentifiedAlready => &[b"E_INVALID cannot IDENTIFY again"],
+            Self::NoTopic(verb) => &[b"E_INVALID ", verb.as_bytes(), b" insufficient number of params"],
+            Self::BadTopic(verb, name) => {
+                &[b"E_BAD_TOPIC ", verb.as_bytes(), b" topic name '", name, b"' is not valid"]
+            }
+            Self::BadChannel(verb, name) => {
+                &[b"E_BAD_CHANNEL ", verb.as_bytes(), b" channel name '", name, b"' is not valid"]
+            }
+            Self::NoBodySize => &[b"E_BAD_BODY IDENTIFY failed to read body size"],
+            Self::NoBody => &[b"E_BAD_BODY IDENTIFY failed to read body"],
+            Self::BadBodySize(size) => {
+                number = size.to_string();
+                &[b"E_BAD_BODY IDENTIFY invalid body size ", number.as_bytes()]
+            }
+            Self::BadJson => &[b"E_BAD_BODY IDENTIFY failed to decode JSON body"],
+            Self::MissingFields => &[b"E_BAD_BODY IDENTIFY missing fields"],
+            Self::LineTooLong => &[b"E_INVALID command line too long"],
+        };
+        for part in parts {
+            out.extend_from_slice(part);
+        }
+    }
+}

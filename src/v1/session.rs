@@ -1,0 +1,209 @@
+//! One nsqd's connection: from the magic to the disconnect.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use super::error::Error;
+use super::identify::peer_info;
+use super::parse::{self, Command, MAGIC, Words};
+use crate::limits::{IDENTIFY_BYTES_MAX, V1_LINE_BYTES_MAX};
+use crate::output::Output;
+use crate::registry::{Name, Producer, ProducerId};
+use crate::turn::{Advance, Mutation, Turn};
+
+/// The protocol's state on one connection.
+pub struct Session {
+    state: State,
+    /// Who this connection is, once identified.
+    producer: Option<Arc<Producer>>,
+    /// Who it will be.
+    id: ProducerId,
+    peer: SocketAddr,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum State {
+    Magic,
+    /// Between or in command lines; so many bytes of the next are known to hold no newline.
+    Line {
+        scanned: usize,
+    },
+    BodySize,
+    Body {
+        size: usize,
+    },
+}
+
+impl Session {
+    pub fn new(id: ProducerId, peer: SocketAddr) -> Self {
+        Self { state: State::Magic, producer: None, id, peer }
+    }
+
+    /// Whether the peer owes the rest of something it began, `rest` being what is there of it.
+    pub fn is_mid_input(&self, rest: &[u8]) -> bool {
+        !rest.is_empty() || matches!(self.state, State::BodySize | State::Body { .. })
+    }
+
+    /// Takes what is complete of `input` and stages the replies.
+    pub fn advance(&mut self, input: &[u8], turn: &mut Turn, output: &mut Output) -> Advance {
+        let mut used = 0;
+        while output.has_room() {
+            match self.step(&input[used..], turn, output.staged()) {
+                Ok(Some(taken)) => used += taken,
+                Ok(None) => break,
+                Err(error) => {
+                    self.refuse(error, turn, output.staged());
+                    return Advance { used: input.len(), close: true };
+                }
+            }
+        }
+        Advance { used, close: false }
+    }
+
+    /// The peer will send no more, and `rest` is what it left unfinished.
+    pub fn finish(&mut self, rest: &[u8], turn: &mut Turn, output: &mut Output) {
+        match self.state {
+            State::Magic => {
+                let reason = if rest.is_empty() { "EOF" } else { "unexpected EOF" };
+                turn.log.error(format_args!("failed to read protocol version - {reason}"));
+            }
+            State::Line { .. } => {}
+            State::BodySize => self.refuse(Error::NoBodySize, turn, output.staged()),
+            State::Body { .. } => self.refuse(Error::NoBody, turn, output.staged()),
+        }
+    }
+
+    /// The connection ends, for whatever reason: its producer leaves the registry.
+    pub fn end(&mut self, turn: &mut Turn) {
+        if self.state != State::Magic {
+            turn.log.info(format_args!("PROTOCOL(V1): [{}] exiting ioloop", self.peer));
+        }
+        if let Some(producer) = self.producer.take() {
+            turn.mutate(Mutation::Disconnect(producer));
+        }
+    }
+
+    /// Takes one item off the front of `input`; `None` when it is not all there.
+    fn step<'a>(
+        &mut self,
+        input: &'a [u8],
+        turn: &mut Turn,
+        out: &mut Vec<u8>,
+    ) -> Result<Option<usize>, Error<'a>> {
+        match &mut self.state {
+            State::Magic => {
+                let Some(magic) = input.first_chunk::<4>() else { return Ok(None) };
+                let (peer, shown) = (self.peer, String::from_utf8_lossy(magic));
+                turn.log.info(format_args!("CLIENT({peer}): desired protocol magic '{shown}'"));
+                if magic != MAGIC {
+                    turn.log.error(format_args!("client({peer}) bad protocol magic '{shown}'"));
+                    return Err(Error::BadProtocol);
+                }
+                self.state = State::Line { scanned: 0 };
+                Ok(Some(MAGIC.len()))
+            }
+            State::Line { scanned } => {
+                let Some(end) = parse::line_end(input, scanned) else {
+                    let too_long = input.len() > V1_LINE_BYTES_MAX;
+                    return if too_long { Err(Error::LineTooLong) } else { Ok(None) };
+                };
+                if end > V1_LINE_BYTES_MAX + 1 {
+                    return Err(Error::LineTooLong);
+                }
+                self.execute(parse::command(&input[..end]), turn, out)?;
+                Ok(Some(end))
+            }
+            State::BodySize => {
+                let Some(&size) = input.first_chunk() else { return Ok(None) };
+                let size = i32::from_be_bytes(size);
+                let fits = usize::try_from(size).ok().filter(|&size| size <= IDENTIFY_BYTES_MAX);
+                self.state = State::Body { size: fits.ok_or(Error::BadBodySize(size))? };
+                Ok(Some(size_of::<i32>()))
+            }
+            &mut State::Body { size } => {
+                let Some(body) = input.get(..size) else { return Ok(None) };
+                self.state = State::Line { scanned: 0 };
+                self.identify(body, turn)?;
+                frame(out, |out| out.extend_from_slice(&turn.server.identify_reply));
+                Ok(Some(size))
+            }
+        }
+    }
+
+    fn execute<'a>(&mut self, command: Command<'a>, turn: &mut Turn, out: &mut Vec<u8>) -> Result<(), Error<'a>> {
+        match command {
+            Command::Ping => self.ping(turn),
+            Command::Identify => {
+                if self.producer.is_some() {
+                    return Err(Error::IdentifiedAlready);
+                }
+                self.state = State::BodySize;
+                return Ok(());
+            }
+            Command::Register(words) => {
+                let (producer, topic, channel) = self.registration("REGISTER", words)?;
+                turn.mutate(Mutation::Register { producer, topic, channel });
+            }
+            Command::Unregister(words) => {
+                let (producer, topic, channel) = self.registration("UNREGISTER", words)?;
+                turn.mutate(Mutation::Unregister { producer, topic, channel });
+            }
+            Command::Unknown(word) => return Err(Error::UnknownCommand(word)),
+        }
+        frame(out, |out| out.extend_from_slice(b"OK"));
+        Ok(())
+    }
+
+    /// A PING before IDENTIFY is answered and means nothing (stock).
+    fn ping(&self, turn: &Turn) {
+        if let Some(producer) = &self.producer {
+            let before = producer.touch(turn.now);
+            let (client, ago) = (producer.remote_address(), turn.now.since(before));
+            turn.log.debug(format_args!("CLIENT({client}): pinged (last ping {ago:?})"));
+        }
+    }
+
+    fn identify(&mut self, body: &[u8], turn: &mut Turn) -> Result<(), Error<'static>> {
+        let info = peer_info(body)?;
+        turn.log.info(format_args!(
+            "CLIENT({}): IDENTIFY Address:{} TCP:{} HTTP:{} Version:{}",
+            self.peer, info.broadcast_address, info.tcp_port, info.http_port, info.version
+        ));
+        let producer = Arc::new(Producer::new(self.id, self.peer.to_string(), info, turn.now));
+        turn.mutate(Mutation::Identify(Arc::clone(&producer)));
+        self.producer = Some(producer);
+        Ok(())
+    }
+
+    /// Who registers what, judged in stock's order.
+    fn registration<'a>(
+        &self,
+        verb: &'static str,
+        words: Option<Words<'a>>,
+    ) -> Result<(Arc<Producer>, Name, Option<Name>), Error<'a>> {
+        let producer = self.producer.as_ref().ok_or(Error::NotIdentified)?;
+        let Words { topic, channel } = words.ok_or(Error::NoTopic(verb))?;
+        let topic = Name::new(topic).ok_or(Error::BadTopic(verb, topic))?;
+        let channel =
+            channel.map(|channel| Name::new(channel).ok_or(Error::BadChannel(verb, channel))).transpose()?;
+        Ok((Arc::clone(producer), topic, channel))
+    }
+
+    fn refuse(&self, error: Error<'_>, turn: &Turn, out: &mut Vec<u8>) {
+        frame(out, |out| {
+            let from = out.len();
+            error.write(out);
+            let text = String::from_utf8_lossy(&out[from..]);
+            turn.log.error(format_args!("[{}] - {text}", self.peer));
+        });
+    }
+}
+
+/// Appends a response frame: the payload behind its length in 4 bytes, big-endian.
+fn frame(out: &mut Vec<u8>, payload: impl FnOnce(&mut Vec<u8>)) {
+    let from = out.len();
+    out.extend_from_slice(&[0; 4]);
+    payload(out);
+    let len = u32::try_from(out.len() - from - 4).expect("a reply is shorter than a line and a half");
+    out[from..from + 4].copy_from_slice(&len.to_be_bytes());
+}

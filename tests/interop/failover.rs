@@ -1,0 +1,71 @@
+//! A lookupd may die: its twin answers for it, and it learns everything anew when it comes back.
+
+use crate::cluster::{Lookupd, Nsqd};
+use crate::daemon::Daemon;
+use crate::programs::{Client, Programs};
+
+/// Consumers of every library ask two lookupd. One of them is killed; an nsqd that starts only afterwards can be
+/// found through the other alone. The consumers find it there, and so do consumers that start after the loss.
+#[test]
+fn consumers_outlive_one_of_two_lookupds() {
+    let Some(programs) = Programs::find() else {
+        return;
+    };
+    let mut lost = Lookupd::start();
+    let kept = Lookupd::start();
+    let lookupds = [lost.http, kept.http];
+    let consume = |client, channel: &str, count| {
+        Daemon::start(&mut programs.consumer(client, "orders", channel, count, &lookupds))
+    };
+
+    let old = Nsqd::start(&programs, &[&lost, &kept]);
+    old.create_topic("orders");
+    lost.await_producers("orders", &[&old]);
+    kept.await_producers("orders", &[&old]);
+    let consumers = Client::ALL.map(|client| consume(client, &format!("{client:?}"), 4));
+    kept.await_channels("orders", &["GoNsq", "Nsqjs", "Pynsq"]);
+    old.publish("orders", &["a", "b"]);
+    for consumer in &consumers {
+        assert_eq!(consumer.printed(2), ["a", "b"]);
+    }
+
+    lost.kill();
+    let new = Nsqd::start(&programs, &[&lost, &kept]);
+    kept.await_nodes(&[&old, &new]);
+    old.publish("orders", &["c"]);
+    new.publish("orders", &["d"]);
+    for consumer in consumers {
+        assert_eq!(consumer.finish(), ["a", "b", "c", "d"]);
+    }
+
+    for client in Client::ALL {
+        let channel = format!("late_{client:?}");
+        new.create_channel("orders", &channel);
+        new.publish("orders", &["late"]);
+        assert_eq!(consume(client, &channel, 1).finish(), ["late"]);
+    }
+}
+
+/// A lookupd is killed and starts again, with nothing, on the ports that it had. nsqd notices when it next has
+/// something to say, connects anew with the command after that, and then registers all it has.
+#[test]
+fn restarted_lookupd_gets_its_nsqd_back() {
+    let Some(programs) = Programs::find() else {
+        return;
+    };
+    let lookupd = Lookupd::start();
+    let nsqd = Nsqd::start(&programs, &[&lookupd]);
+    nsqd.create_topic("orders");
+    nsqd.create_channel("orders", "archive");
+    lookupd.await_channels("orders", &["archive"]);
+
+    let lookupd = lookupd.restart();
+    // Two commands, so that the test need not wait for two heartbeats.
+    nsqd.create_topic("first");
+    nsqd.create_topic("second");
+    lookupd.await_nodes(&[&nsqd]);
+    for topic in ["first", "orders", "second"] {
+        lookupd.await_producers(topic, &[&nsqd]);
+    }
+    lookupd.await_channels("orders", &["archive"]);
+}

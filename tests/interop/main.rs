@@ -1,0 +1,18 @@
+//! ringlookupd among the programs it is made for: nsqd registers with it, nsqadmin and `nsq_tail` ask it, and
+//! consumers written with go-nsq, pynsq and nsqjs find their topics through it.
+//!
+//! Without `NSQ_BIN` each test says that it was skipped, and passes; `README.md` beside this file tells how to get
+//! the programs. `RINGLOOKUPD_SERVER` puts another server under test, stock nsqlookupd for example.
+
+mod admin;
+mod consumers;
+mod discovery;
+mod failover;
+
+mod cluster;
+mod daemon;
+mod programs;
+mod wait;
+
+#[path = "../support/mod.rs"]
+mod support;
