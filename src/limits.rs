@@ -11,6 +11,10 @@ pub const CONNECTIONS_MAX: u32 = 1 << 20;
 /// Connections that the kernel holds for a listener before a worker accepts them; `net.core.somaxconn` caps it.
 pub const BACKLOG: i32 = 65_535;
 
+/// How long a port that is taken is tried again, and how often.
+pub const BIND_PATIENCE: Duration = Duration::from_secs(1);
+pub const BIND_PAUSE: Duration = Duration::from_millis(10);
+
 /// Bytes of a large answer that are rendered in one turn. Sent in about the time that a few hundred small
 /// requests take, so nobody waits long behind it.
 pub const PAGE_BYTES: usize = 64 << 10;

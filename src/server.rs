@@ -5,7 +5,7 @@ use std::io::{self, PipeReader, PipeWriter};
 use std::net::{SocketAddr, TcpListener};
 use std::sync::{Arc, mpsc};
 use std::thread::{self, JoinHandle};
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
@@ -19,7 +19,7 @@ use crate::clock::Clock;
 use crate::io::Service;
 use crate::io::support::refusal;
 use crate::io::uring::{Ring, Sizes};
-use crate::limits::BACKLOG;
+use crate::limits::{BACKLOG, BIND_PATIENCE, BIND_PAUSE};
 use crate::log::Log;
 use crate::options::{ListenAddress, Options};
 use crate::registry::{Lifetimes, Registry, write_json_string};
@@ -190,18 +190,32 @@ fn turns(mut worker: Worker, mut ring: Ring, clock: Clock) -> io::Result<()> {
 fn listeners(address: &ListenAddress, count: usize) -> Result<(SocketAddr, Vec<TcpListener>), ServerError> {
     let failed = |error| ServerError::Listen { address: address.clone(), error };
     let mut at = address.resolve().map_err(failed)?;
+    let patience = Instant::now() + BIND_PATIENCE;
     if count > 1 {
         // Another server of the same user could join the group that SO_REUSEPORT makes, and the two would
         // share the connections. A socket without it finds the port taken, as stock would.
-        at = listen(at, false).and_then(|probe| probe.local_addr()).map_err(failed)?;
+        at = listen_patiently(at, false, patience).and_then(|probe| probe.local_addr()).map_err(failed)?;
     }
     let mut all = Vec::with_capacity(count);
     for _ in 0..count {
-        let listener = listen(at, count > 1).map_err(failed)?;
+        let listener = listen_patiently(at, count > 1, patience).map_err(failed)?;
         at = listener.local_addr().map_err(failed)?;
         all.push(listener);
     }
     Ok((at, all))
+}
+
+/// The kernel takes a ring down some time after its process is gone, and the ring's accepts hold their
+/// sockets until then: a server that is started right after it was killed finds its own ports taken.
+fn listen_patiently(at: SocketAddr, shared: bool, patience: Instant) -> io::Result<TcpListener> {
+    loop {
+        match listen(at, shared) {
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse && Instant::now() < patience => {
+                thread::sleep(BIND_PAUSE);
+            }
+            result => return result,
+        }
+    }
 }
 
 fn listen(at: SocketAddr, shared: bool) -> io::Result<TcpListener> {
