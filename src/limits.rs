@@ -1,9 +1,10 @@
 //! Every cap of the server, in one place.
 
+use std::num::NonZeroUsize;
 use std::time::Duration;
 
 /// Worker threads.
-pub const WORKERS_MAX: usize = 1024;
+pub const WORKERS_MAX: NonZeroUsize = NonZeroUsize::new(1024).expect("not zero");
 
 /// Connections of one worker; more wait in the kernel's accept queue.
 pub const CONNECTIONS_MAX: u32 = 1 << 20;
@@ -34,6 +35,14 @@ pub const IDENTIFY_BYTES_MAX: usize = 4 << 20;
 /// Nesting of the JSON in it (Go's `encoding/json` has the same).
 pub const IDENTIFY_DEPTH_MAX: usize = 10_000;
 
+/// A request head, its blank line included (Go's `http.DefaultMaxHeaderBytes` and its 4,096 of slack).
+pub const HTTP_HEAD_BYTES_MAX: usize = (1 << 20) + 4096;
+/// Header lines of one head. Stock counts only bytes.
+pub const HTTP_HEADERS_MAX: usize = 1024;
+/// Parameters of one query, empty ones included (Go's `urlmaxqueryparams`).
+pub const HTTP_PARAMETERS_MAX: usize = 10_000;
+/// A chunk-size line, and all trailers together, line ends included (the 4 KiB of Go's reader).
+pub const HTTP_CHUNK_LINE_BYTES_MAX: u16 = 4096;
 /// An HTTP request body, which is read and thrown away. Stock has no limit.
 pub const HTTP_BODY_BYTES_MAX: u64 = 64 << 20;
 /// A request body that the answer does not depend on is read up to here, so that the connection can be kept
@@ -60,6 +69,11 @@ pub const UNREAD_OUTPUT_MAX: Duration = Duration::from_mins(1);
 pub const HTTP_IDLE_MAX: Duration = Duration::from_hours(1);
 /// From SIGTERM to the end, whatever a client does.
 pub const DRAIN_MAX: Duration = Duration::from_secs(3);
+
+/// Log lines that wait for the writer; more are dropped and counted.
+pub const LOG_QUEUE_LINES: usize = 8192;
+/// One log message; a longer one is cut.
+pub const LOG_MESSAGE_BYTES: usize = 4096;
 
 /// How often a worker looks at deadlines, and the longest that it sleeps.
 pub const TICK: Duration = Duration::from_millis(250);

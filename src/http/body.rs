@@ -1,11 +1,8 @@
 //! Request bodies, which nsqlookupd reads only to throw them away.
 
 use super::fields::{is_field_name_byte, is_field_value_byte};
-use super::parse::Body;
-
-/// Bytes of a chunk-size line, and of all trailers together, line ends included; stock: the 4 KiB
-/// of its reader.
-pub const LINE_BYTES_MAX: u16 = 4096;
+use super::head::Body;
+use crate::limits::HTTP_CHUNK_LINE_BYTES_MAX;
 
 /// Bytes that chunking may take beyond [`OVERHEAD_FREE`] a chunk and twice the data; stock:
 /// `chunkedReader.excess`.
@@ -154,7 +151,7 @@ impl BodyDecoder {
             (State::ChunkCr, b'\r') => Some(State::ChunkLf),
             (State::ChunkLf, b'\n') => Some(State::Size(SizeLine::START)),
             (State::Trailers { at: Trailer::BlankLf, .. }, b'\n') => Some(State::Done),
-            (State::Trailers { bytes, at }, _) if bytes < LINE_BYTES_MAX - 1 => {
+            (State::Trailers { bytes, at }, _) if bytes < HTTP_CHUNK_LINE_BYTES_MAX - 1 => {
                 Some(State::Trailers { bytes: bytes + 1, at: at.step(byte)? })
             }
             _ => None,
@@ -179,7 +176,7 @@ impl SizeLine {
     fn step(self, byte: u8) -> Option<Self> {
         /// Digits of a `u64`; leading zeros count.
         const DIGITS_MAX: u8 = 16;
-        if self.bytes == LINE_BYTES_MAX - 1 {
+        if self.bytes == HTTP_CHUNK_LINE_BYTES_MAX - 1 {
             return None;
         }
         let mut line = self;

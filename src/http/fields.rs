@@ -3,8 +3,9 @@
 //!
 //! Each header is judged as it is read, so nothing of it needs to be kept.
 
-use super::parse::{Body, Expect, HEADERS_MAX, Refusal};
+use super::head::{Body, Expect, Refusal};
 use super::target::cut;
+use crate::limits::HTTP_HEADERS_MAX;
 
 /// What the headers of one request say.
 #[derive(Default)]
@@ -58,7 +59,7 @@ impl Fields {
         // Stock judges a space in a name only after everything else.
         self.invalid_name |= name.contains(&b' ');
         self.add(name, trim_start(value));
-        if self.count > HEADERS_MAX {
+        if self.count > HTTP_HEADERS_MAX {
             return Err(Refusal::HeadTooLarge);
         }
         Ok(())

@@ -4,6 +4,7 @@ mod answer;
 mod body;
 mod fields;
 mod handlers;
+mod head;
 mod parse;
 mod response;
 mod routes;

@@ -9,20 +9,16 @@
 //!
 //! Two differences from stock. A malformed header line is refused when the head is complete, not
 //! when the line is (a malformed request line is refused at once, as there). And a head holds
-//! [`HEADERS_MAX`] headers at most, where stock counts only bytes.
+//! [`HTTP_HEADERS_MAX`](crate::limits::HTTP_HEADERS_MAX) headers at most, where stock counts only bytes.
 
 use std::mem::MaybeUninit;
 
 use memchr::{memchr, memchr_iter};
 
 use super::fields::{Fields, Lone, is_token_byte, trim};
+use super::head::{Body, Expect, Head, Persistence, Refusal, Version};
 use super::target::Url;
-
-/// Bytes of a head, its blank line included; stock: `http.DefaultMaxHeaderBytes` and 4096 of slack.
-pub const HEAD_BYTES_MAX: usize = (1 << 20) + 4096;
-
-/// Header lines of one head; stock has no such limit.
-pub const HEADERS_MAX: usize = 1024;
+use crate::limits::HTTP_HEAD_BYTES_MAX;
 
 /// Headers that `httparse` is given room for: 2 KiB of stack, and more than any client of
 /// nsqlookupd sends.
@@ -31,115 +27,6 @@ const FAST_HEADERS: usize = 64;
 /// Bytes that must be there before a request after the first is looked at; stock: `bufr.Peek(4)` in
 /// `conn.serve`.
 const PEEK: usize = 4;
-
-/// A request head that can be acted on.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Head<'a> {
-    /// The method, a token in its own case.
-    pub method: &'a str,
-    /// The request target, as received.
-    pub target: &'a [u8],
-    /// The same, parsed.
-    pub url: Url<'a>,
-    /// The version to answer with.
-    pub version: Version,
-    /// What becomes of the connection after the answer.
-    pub persistence: Persistence,
-    /// The body that follows the head.
-    pub body: Body,
-    /// What the client waits for before it sends the body.
-    pub expect: Expect,
-}
-
-/// HTTP version; 1.2 to 1.9 count as 1.1.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Version {
-    Http10,
-    Http11,
-}
-
-/// What becomes of the connection after the answer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Persistence {
-    /// HTTP/1.1 without `close`: it stays open and nothing is said about it.
-    KeepAlive,
-    /// HTTP/1.0 that asked for it: it stays open and the answer says `Connection: keep-alive`, if
-    /// the answer has a `Content-Length`. A `close` beside the `keep-alive` changes nothing.
-    KeepAlive10,
-    /// It closes. The answer says `Connection: close`, but not to HTTP/1.0.
-    Close,
-}
-
-/// The body that follows a head.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Body {
-    /// None, or an empty one.
-    None,
-    /// `Content-Length` bytes, at least 1 and at most `i64::MAX`.
-    Length(u64),
-    /// `Transfer-Encoding: chunked`.
-    Chunked,
-}
-
-/// What a client waits for before it sends the body.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Expect {
-    /// Nothing.
-    None,
-    /// `HTTP/1.1 100 Continue`, which stock sends when the body is first read; if it never is, the
-    /// connection closes.
-    Continue,
-    /// Something unknown: answered, whatever the path, with an empty 417 that says `Connection:
-    /// close` (also to HTTP/1.0), `Content-Length: 0` (except to HEAD) and has no `Content-Type`,
-    /// and closes.
-    Unknown,
-}
-
-/// A request that is answered without looking at its path. The connection closes after the answer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Refusal {
-    BadRequest,
-    MissingHost,
-    MalformedHost,
-    InvalidHeaderName,
-    HeadTooLarge,
-    UnsupportedTransferEncoding,
-    UnsupportedVersion,
-}
-
-impl Refusal {
-    /// The whole answer, which is the same for every version and method and has neither `Date` nor
-    /// `Content-Length`.
-    #[must_use]
-    pub fn response(self) -> &'static str {
-        macro_rules! response {
-            ($status:literal) => {
-                response!($status, $status)
-            };
-            ($status:literal, $body:literal) => {
-                concat!(
-                    "HTTP/1.1 ",
-                    $status,
-                    "\r\nContent-Type: text/plain; charset=utf-8\r\nConnection: close\r\n\r\n",
-                    $body
-                )
-            };
-        }
-        match self {
-            Self::BadRequest => response!("400 Bad Request"),
-            Self::MissingHost => response!("400 Bad Request: missing required Host header"),
-            Self::MalformedHost => response!("400 Bad Request: malformed Host header"),
-            Self::InvalidHeaderName => response!("400 Bad Request: invalid header name"),
-            Self::HeadTooLarge => response!("431 Request Header Fields Too Large"),
-            Self::UnsupportedTransferEncoding => {
-                response!("501 Not Implemented", "Unsupported transfer encoding")
-            }
-            Self::UnsupportedVersion => {
-                response!("505 HTTP Version Not Supported: unsupported protocol version")
-            }
-        }
-    }
-}
 
 /// How far the head of one request has been searched for its end.
 #[derive(Debug, Clone)]
@@ -228,7 +115,7 @@ pub fn parse_head<'a>(input: &'a [u8], scan: &mut HeadScan) -> Parsed<'a> {
         (scan.line_start, scan.searched) = (start, start);
     }
     match scan.find_end(input) {
-        Some(used) if used <= HEAD_BYTES_MAX => match parse_complete(&input[start..used]) {
+        Some(used) if used <= HTTP_HEAD_BYTES_MAX => match parse_complete(&input[start..used]) {
             Ok(head) => Parsed::Request { head, used },
             Err(refusal) => Parsed::Refused(refusal),
         },
@@ -239,14 +126,14 @@ pub fn parse_head<'a>(input: &'a [u8], scan: &mut HeadScan) -> Parsed<'a> {
 fn judge_unfinished<'a>(partial: &[u8], start: usize, scan: &mut HeadScan) -> Parsed<'a> {
     if !scan.request_line_passed
         && scan.line_start > start
-        && let Some(end) = memchr(b'\n', partial).filter(|&end| end < HEAD_BYTES_MAX)
+        && let Some(end) = memchr(b'\n', partial).filter(|&end| end < HTTP_HEAD_BYTES_MAX)
     {
         if let Err(refusal) = parse_request_line(without_cr(&partial[..end])).and_then(|line| line.url()) {
             return Parsed::Refused(refusal);
         }
         scan.request_line_passed = true;
     }
-    if partial.len() >= HEAD_BYTES_MAX {
+    if partial.len() >= HTTP_HEAD_BYTES_MAX {
         return Parsed::Refused(Refusal::HeadTooLarge);
     }
     Parsed::NeedMore

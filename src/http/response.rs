@@ -3,7 +3,7 @@
 use std::io::Write as _;
 
 use super::answer::{Answer, ApiError, Status};
-use super::parse::{Head, Persistence, Version};
+use super::head::{Head, Persistence, Version};
 use crate::limits::SHARED_BODY_BYTES_MIN;
 use crate::output::{Framing, Output};
 use crate::registry::Stream;

@@ -10,8 +10,7 @@ use std::net::Ipv6Addr;
 
 use memchr::{memchr, memchr2, memmem, memrchr};
 
-/// Most parameters of one query, empty ones included; stock: Go's `urlmaxqueryparams`.
-pub const PARAMS_MAX: usize = 10_000;
+use crate::limits::HTTP_PARAMETERS_MAX;
 
 /// A target that stock answers with a bare 400.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -130,12 +129,12 @@ pub struct Args<'a> {
 /// request. Values without `%` and `+` are borrowed.
 ///
 /// # Errors
-/// [`BadQuery`] for a bad escape or a raw `;` anywhere, and for more than [`PARAMS_MAX`]
+/// [`BadQuery`] for a bad escape or a raw `;` anywhere, and for more than [`HTTP_PARAMETERS_MAX`]
 /// parameters.
 pub fn args(query: &[u8]) -> Result<Args<'_>, BadQuery> {
     let mut args = Args::default();
     for (count, pair) in query.split(|&b| b == b'&').enumerate() {
-        if count == PARAMS_MAX || memchr(b';', pair).is_some() {
+        if count == HTTP_PARAMETERS_MAX || memchr(b';', pair).is_some() {
             return Err(BadQuery);
         }
         let (key, value) = cut(pair, b'=');
@@ -425,7 +424,7 @@ mod tests {
     #[test]
     fn parameters_are_counted() {
         let query = |separators| format!("topic=a{}", "&".repeat(separators));
-        assert!(args(query(PARAMS_MAX - 1).as_bytes()).is_ok());
-        assert_eq!(args(query(PARAMS_MAX).as_bytes()), Err(BadQuery));
+        assert!(args(query(HTTP_PARAMETERS_MAX - 1).as_bytes()).is_ok());
+        assert_eq!(args(query(HTTP_PARAMETERS_MAX).as_bytes()), Err(BadQuery));
     }
 }

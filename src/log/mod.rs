@@ -23,11 +23,7 @@ use std::time::SystemTime;
 pub use level::{Level, ParseLevelError};
 pub use writer::LogWriter;
 
-/// The most lines that wait for the writer.
-pub const LOG_QUEUE_LINES: usize = 8192;
-
-/// The most bytes of a message; the rest is cut. With [`LOG_QUEUE_LINES`] it bounds what the queue holds to 32 MiB.
-pub const LOG_MESSAGE_BYTES: usize = 4096;
+use crate::limits::{LOG_MESSAGE_BYTES, LOG_QUEUE_LINES};
 
 /// Where messages go in. Clones share one queue; a clone costs a reference count.
 #[derive(Clone, Debug)]

@@ -19,6 +19,7 @@ pub use address::{AddressError, ListenAddress};
 pub use duration::{DurationError, GoDuration, parse_duration};
 
 use crate::VERSION;
+use crate::limits::WORKERS_MAX;
 use crate::log::Level;
 
 /// The settings of a server.
@@ -38,7 +39,7 @@ pub struct Options {
     pub log_level: Level,
     /// The start of every log line.
     pub log_prefix: String,
-    /// How many threads serve, at most 1024.
+    /// How many threads serve, at most [`WORKERS_MAX`].
     pub workers: NonZeroUsize,
     /// Whether each worker keeps to a core of its own.
     pub pin_workers: bool,
@@ -131,8 +132,7 @@ impl Default for Options {
             tombstone_lifetime: Duration::from_secs(45),
             log_level: Level::Info,
             log_prefix: "[nsqlookupd] ".to_owned(),
-            workers: thread::available_parallelism()
-                .map_or(NonZeroUsize::MIN, |cores| cores.min(setting::MAX_WORKERS)),
+            workers: thread::available_parallelism().map_or(NonZeroUsize::MIN, |cores| cores.min(WORKERS_MAX)),
             pin_workers: false,
         }
     }

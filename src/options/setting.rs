@@ -7,10 +7,8 @@ use toml::Value;
 
 use super::address::ListenAddress;
 use super::duration::{GoDuration, from_milliseconds, parse_duration};
+use crate::limits::WORKERS_MAX;
 use crate::log::Level;
-
-/// The most workers that can be asked for; far above the cores of any machine, far below what exhausts one.
-pub(super) const MAX_WORKERS: NonZeroUsize = NonZeroUsize::new(1024).expect("not zero");
 
 pub(super) trait Setting: Sized {
     /// What `-help` calls the value; empty for a boolean, whose flag stands alone.
@@ -117,7 +115,7 @@ impl Setting for NonZeroUsize {
             Value::String(text) => text.parse().ok(),
             _ => None,
         };
-        number.filter(|&number| number <= MAX_WORKERS).ok_or_else(|| Self::ALLOWED.to_owned())
+        number.filter(|&number| number <= WORKERS_MAX).ok_or_else(|| Self::ALLOWED.to_owned())
     }
 
     fn show(&self) -> String {

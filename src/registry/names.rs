@@ -12,7 +12,7 @@ pub const EPHEMERAL_SUFFIX: &[u8] = b"#ephemeral";
 
 const SLOT_BITS: u32 = 22;
 const _: () = assert!(CONNECTIONS_MAX <= 1 << SLOT_BITS);
-const _: () = assert!(WORKERS_MAX <= 1 << (u32::BITS - SLOT_BITS));
+const _: () = assert!(WORKERS_MAX.get() <= 1 << (u32::BITS - SLOT_BITS));
 
 /// A valid topic or channel name, held in place: mutations wait for their commit without allocating.
 #[derive(Clone, Copy)]

@@ -1,4 +1,5 @@
 use super::*;
+use crate::limits::HTTP_HEADERS_MAX;
 
 /// Parses the first request of a connection; what comes of it must not depend on how the input is
 /// cut.
@@ -340,19 +341,19 @@ fn both_readings_agree() {
 fn more_headers_than_httparse_has_room_for() {
     let headers = |count| refusal_of("HTTP/1.1", vec!["X: y"; count].join("\r\n").as_str());
     assert_eq!(headers(FAST_HEADERS), None);
-    assert_eq!(headers(HEADERS_MAX - 1), None);
-    assert_eq!(headers(HEADERS_MAX), Some(Refusal::HeadTooLarge));
+    assert_eq!(headers(HTTP_HEADERS_MAX - 1), None);
+    assert_eq!(headers(HTTP_HEADERS_MAX), Some(Refusal::HeadTooLarge));
 }
 
 #[test]
 fn a_head_has_a_megabyte() {
     let start = "GET /ping HTTP/1.1\r\nHost: kit\r\nX: ";
     let sized = |size: usize| format!("{start}{}\r\n\r\n", "h".repeat(size - start.len() - 4));
-    assert_eq!(refusal(&sized(HEAD_BYTES_MAX)), None);
-    let larger = sized(HEAD_BYTES_MAX + 1);
+    assert_eq!(refusal(&sized(HTTP_HEAD_BYTES_MAX)), None);
+    let larger = sized(HTTP_HEAD_BYTES_MAX + 1);
     assert_eq!(refusal(&larger), Some(Refusal::HeadTooLarge));
-    let partial = &larger.as_bytes()[..HEAD_BYTES_MAX];
-    assert_eq!(parse(&partial[..HEAD_BYTES_MAX - 1]), Parsed::NeedMore);
+    let partial = &larger.as_bytes()[..HTTP_HEAD_BYTES_MAX];
+    assert_eq!(parse(&partial[..HTTP_HEAD_BYTES_MAX - 1]), Parsed::NeedMore);
     assert_eq!(parse(partial), Parsed::Refused(Refusal::HeadTooLarge));
 }
 
