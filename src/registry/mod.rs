@@ -1,6 +1,6 @@
 //! Who produces what. Knows neither sockets nor protocols.
 //!
-//! Readers answer from an immutable [`Snapshot`](snapshot::Snapshot) behind an `ArcSwap` and never wait;
+//! Readers answer from an immutable snapshot behind an `ArcSwap` and never wait;
 //! [`Writer`]s take turns, and each publishes one new snapshot for a whole batch of changes. What does not
 //! change the structure stays out of it: a PING is one atomic store, and the passing of time (inactivity,
 //! tombstones) is judged when an answer is rendered, which also says until when the answer holds.
