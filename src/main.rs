@@ -19,7 +19,7 @@ fn main() -> ExitCode {
         }
         Err(error) => {
             let _ = writeln!(io::stderr(), "nsqlookupd: {error}");
-            return ExitCode::FAILURE;
+            return error.exit_code().into();
         }
     };
     let Ok((log, writer)) = Log::start(options.log_level, options.log_prefix.clone()) else {

@@ -10,14 +10,14 @@ fn run(args: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_ringlookupd")).args(args).output().unwrap()
 }
 
-/// What the program says when it refuses `args`: one line, and nothing else.
-fn refusal(args: &[&str]) -> String {
-    refusal_of(&run(args))
-}
+/// Stock's exit codes for a command line and for a file that cannot be used.
+const COMMAND_LINE: i32 = 2;
+const FILE: i32 = 1;
 
-fn refusal_of(output: &Output) -> String {
+/// What the program says when it refuses a command line or a file: one line, and nothing else.
+fn refusal(output: &Output, exit_code: i32) -> String {
     let text = str::from_utf8(&output.stderr).unwrap();
-    assert_eq!(output.status.code(), Some(1), "{text}");
+    assert_eq!(output.status.code(), Some(exit_code), "{text}");
     assert!(output.stdout.is_empty());
     let line = text.strip_suffix('\n').expect("a whole line");
     assert!(!line.contains(char::is_control), "{text:?}");
@@ -72,7 +72,7 @@ fn a_refused_flag_is_named_with_its_value_and_what_is_allowed() {
             r#"unexpected argument "tcp-address=:0": only flags are allowed, and a boolean takes its value as -pin-workers=false"#,
         ),
     ] {
-        assert_eq!(refusal(args), line);
+        assert_eq!(refusal(&run(args), COMMAND_LINE), line);
     }
 }
 
@@ -80,14 +80,14 @@ fn a_refused_flag_is_named_with_its_value_and_what_is_allowed() {
 fn an_argument_that_is_not_utf_8_is_refused() {
     let argument = std::ffi::OsStr::from_bytes(b"-log-prefix=\xff");
     let output = Command::new(env!("CARGO_BIN_EXE_ringlookupd")).arg(argument).output().unwrap();
-    assert_eq!(refusal_of(&output), "argument \"-log-prefix=\u{fffd}\" is not UTF-8");
+    assert_eq!(refusal(&output, COMMAND_LINE), "argument \"-log-prefix=\u{fffd}\" is not UTF-8");
 }
 
 #[test]
 fn a_refused_key_is_named_with_its_file() {
     let file = ConfigFile::new("refused-key", b"tombstone_lifetime = \"45\"\n");
     assert_eq!(
-        refusal(&["-config", file.path()]),
+        refusal(&run(&["-config", file.path()]), FILE),
         format!(
             "in -config {:?}: invalid value \"45\" for tombstone_lifetime: missing unit, \
              use a duration from 0s to 292 years such as 300s, 1m30s or 1.5h (ns, us, ms, s, m, h)",
@@ -99,26 +99,26 @@ fn a_refused_key_is_named_with_its_file() {
 #[test]
 fn a_key_is_checked_even_if_a_flag_goes_before_it() {
     let file = ConfigFile::new("overruled-key", b"log_level = \"loud\"\n");
-    assert!(refusal(&["-log-level=info", "-config", file.path()]).contains("for log_level: "));
+    assert!(refusal(&run(&["-log-level=info", "-config", file.path()]), FILE).contains("for log_level: "));
 }
 
 #[test]
 fn an_unknown_key_is_refused() {
     let file = ConfigFile::new("unknown-key", b"tcp_adress = \":0\"\n");
-    let line = refusal(&["-config", file.path()]);
+    let line = refusal(&run(&["-config", file.path()]), FILE);
     assert!(line.contains(r#"unknown key "tcp_adress": did you mean tcp_address? use log_level, "#), "{line}");
 }
 
 #[test]
 fn a_file_that_cannot_be_read_is_named() {
-    let line = refusal(&["-config=/nonexistent/nsqlookupd.cfg"]);
+    let line = refusal(&run(&["-config=/nonexistent/nsqlookupd.cfg"]), FILE);
     assert!(line.starts_with(r#"cannot read -config "/nonexistent/nsqlookupd.cfg": "#), "{line}");
 
     let binary = ConfigFile::new("binary", b"\xff\xfe");
-    assert!(refusal(&["-config", binary.path()]).starts_with("cannot read -config "));
+    assert!(refusal(&run(&["-config", binary.path()]), FILE).starts_with("cannot read -config "));
 
     let torn = ConfigFile::new("torn", b"workers = 1\nlog_level = \"info\n");
-    assert!(refusal(&["-config", torn.path()]).contains(": line 2: "));
+    assert!(refusal(&run(&["-config", torn.path()]), FILE).contains(": line 2: "));
 }
 
 #[test]

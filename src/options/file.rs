@@ -12,8 +12,8 @@ use super::{Given, OptionsError};
 /// leave a default in force that nobody chose.
 pub(super) fn load(path: &str) -> Result<Given, OptionsError> {
     let text = fs::read_to_string(path)
-        .map_err(|error| OptionsError(format!("cannot read -config {path:?}: {error}")))?;
-    parse(&text).map_err(|reason| OptionsError(format!("in -config {path:?}: {reason}")))
+        .map_err(|error| OptionsError::File(format!("cannot read -config {path:?}: {error}")))?;
+    parse(&text).map_err(|reason| OptionsError::File(format!("in -config {path:?}: {reason}")))
 }
 
 fn parse(text: &str) -> Result<Given, String> {

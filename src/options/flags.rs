@@ -115,7 +115,8 @@ pub(super) const SETTINGS: [Flag; 10] = [
 /// Reads the arguments, which do not include the program's name. `None` asks for [`usage`].
 pub(super) fn parse(args: impl Iterator<Item = OsString>) -> Result<Option<Given>, OptionsError> {
     let mut args = args.map(|arg| {
-        arg.into_string().map_err(|arg| OptionsError(format!("argument {:?} is not UTF-8", arg.to_string_lossy())))
+        arg.into_string()
+            .map_err(|arg| OptionsError::CommandLine(format!("argument {:?} is not UTF-8", arg.to_string_lossy())))
     });
     let mut given = Given::default();
     while let Some(arg) = args.next().transpose()? {
@@ -141,16 +142,17 @@ pub(super) fn parse(args: impl Iterator<Item = OsString>) -> Result<Option<Given
             Some(value) => value,
             None if flag.argument.is_empty() => "true".to_owned(),
             None => (args.next().transpose()?)
-                .ok_or_else(|| OptionsError(format!("no value for -{name}: {}", flag.allowed)))?,
+                .ok_or_else(|| OptionsError::CommandLine(format!("no value for -{name}: {}", flag.allowed)))?,
         };
-        (flag.set)(&mut given, &Value::String(value.clone()))
-            .map_err(|reason| OptionsError(format!("invalid value {value:?} for -{name}: {reason}")))?;
+        (flag.set)(&mut given, &Value::String(value.clone())).map_err(|reason| {
+            OptionsError::CommandLine(format!("invalid value {value:?} for -{name}: {reason}"))
+        })?;
     }
     Ok(Some(given))
 }
 
 fn unexpected(arg: &str) -> OptionsError {
-    OptionsError(format!(
+    OptionsError::CommandLine(format!(
         "unexpected argument {arg:?}: only flags are allowed, and a boolean takes its value as -pin-workers=false"
     ))
 }
@@ -161,14 +163,14 @@ fn all() -> impl Iterator<Item = &'static Flag> {
 
 fn find(arg: &str, name: &str) -> Result<&'static Flag, OptionsError> {
     if name.is_empty() || name.starts_with('-') {
-        return Err(OptionsError(format!("bad flag {arg:?}: use -name, -name=value or -name value")));
+        return Err(OptionsError::CommandLine(format!("bad flag {arg:?}: use -name, -name=value or -name value")));
     }
     all().find(|flag| flag.name == name).ok_or_else(|| {
         let advice = match nearest(name, all().map(|flag| flag.name)) {
             Some(known) => format!("did you mean -{known}?"),
             None => "-help lists the flags".to_owned(),
         };
-        OptionsError(format!("unknown flag {:?}: {advice}", format!("-{name}")))
+        OptionsError::CommandLine(format!("unknown flag {:?}: {advice}", format!("-{name}")))
     })
 }
 

@@ -54,13 +54,28 @@ pub enum Invocation {
     Print(String),
 }
 
-/// Why the settings cannot be used: one line for the operator.
+/// Why the settings cannot be used: one line for the operator, about the command line or the file.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct OptionsError(String);
+pub enum OptionsError {
+    CommandLine(String),
+    File(String),
+}
+
+impl OptionsError {
+    /// What the process exits with: 2 for the command line, as Go's package flag has it, otherwise 1 (stock).
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Self::CommandLine(_) => 2,
+            Self::File(_) => 1,
+        }
+    }
+}
 
 impl fmt::Display for OptionsError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
+        match self {
+            Self::CommandLine(line) | Self::File(line) => f.write_str(line),
+        }
     }
 }
 
