@@ -16,6 +16,11 @@ pub const BACKLOG: i32 = 65_535;
 pub const BIND_PATIENCE: Duration = Duration::from_secs(1);
 pub const BIND_PAUSE: Duration = Duration::from_millis(10);
 
+/// Changes of one commit. A turn that has collected so many ends, whatever else has happened meanwhile.
+pub const BATCH_WEIGHT_MAX: u32 = 1024;
+/// What a disconnect counts for, however many topics the producer has: a round number for a large nsqd.
+pub const DISCONNECT_WEIGHT: u32 = 128;
+
 /// Bytes of a large answer that are rendered in one turn. Sent in about the time that a few hundred small
 /// requests take, so nobody waits long behind it.
 pub const PAGE_BYTES: usize = 64 << 10;

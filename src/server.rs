@@ -172,7 +172,9 @@ impl WorkerThread {
 fn turns(mut worker: Worker, mut ring: Ring, clock: Clock) -> io::Result<()> {
     loop {
         worker.begin_turn(clock.now());
-        while let Some(event) = ring.next_event() {
+        while !worker.is_full()
+            && let Some(event) = ring.next_event()
+        {
             worker.handle(event);
         }
         worker.end_turn(SystemTime::now());

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use crate::clock::Timestamp;
+use crate::limits::{BATCH_WEIGHT_MAX, DISCONNECT_WEIGHT};
 use crate::log::Log;
 use crate::registry::{Changed, Name, Producer, Reader, Registry, Writer};
 
@@ -18,6 +19,7 @@ pub struct Turn {
     pub date: String,
     registry: Arc<Registry>,
     batch: Vec<Mutation>,
+    batch_weight: u32,
 }
 
 /// What a session did with input.
@@ -55,12 +57,19 @@ enum Outcome {
 impl Turn {
     pub fn new(registry: Arc<Registry>, server: Arc<ServerInfo>, log: Log, now: Timestamp) -> Self {
         let reader = registry.reader();
-        Self { now, log, reader, server, date: String::new(), registry, batch: Vec::new() }
+        Self { now, log, reader, server, date: String::new(), registry, batch: Vec::new(), batch_weight: 0 }
     }
 
     /// Adds to the batch. The reply to it may be staged now: it leaves after the commit.
     pub fn mutate(&mut self, mutation: Mutation) {
+        self.batch_weight += mutation.weight();
         self.batch.push(mutation);
+    }
+
+    /// Whether the turn should end here: a longer batch would keep other workers from committing, and this
+    /// worker's other connections from their replies.
+    pub fn is_full(&self) -> bool {
+        self.batch_weight >= BATCH_WEIGHT_MAX
     }
 
     /// Makes the batch visible to all readers.
@@ -73,6 +82,7 @@ impl Turn {
     /// Commits the batch with one more change, whose result is needed at once.
     pub fn write<T>(&mut self, change: impl FnOnce(&mut Writer<'_>) -> T) -> T {
         let mut writer = self.registry.write();
+        self.batch_weight = 0;
         let outcomes: Vec<_> = self.batch.iter().map(|mutation| mutation.apply(&mut writer)).collect();
         let result = change(&mut writer);
         writer.publish();
@@ -90,6 +100,14 @@ impl Turn {
 }
 
 impl Mutation {
+    /// What it costs to commit, in registrations.
+    fn weight(&self) -> u32 {
+        match self {
+            Self::Identify(_) | Self::Register { .. } | Self::Unregister { .. } => 1,
+            Self::Disconnect(_) => DISCONNECT_WEIGHT,
+        }
+    }
+
     fn apply(&self, writer: &mut Writer<'_>) -> Outcome {
         match self {
             Self::Identify(producer) => {

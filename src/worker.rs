@@ -89,6 +89,11 @@ impl Worker {
         }
     }
 
+    /// Whether the turn should end, and what else has happened wait for the next.
+    pub fn is_full(&self) -> bool {
+        self.turn.is_full()
+    }
+
     /// Commits, then asks for everything that the turn led to.
     pub fn end_turn(&mut self, wall: SystemTime) {
         if self.turn.now >= self.next_tick {

@@ -12,10 +12,12 @@ mod producer;
 mod render;
 mod snapshot;
 mod stream;
+#[cfg(test)]
+mod tests;
 mod writer;
 
 use std::collections::VecDeque;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use arc_swap::{ArcSwap, Cache, Guard};
 use bytes::Bytes;
@@ -69,8 +71,9 @@ impl Registry {
 pub struct Reader {
     snapshot: Cache<Arc<ArcSwap<Snapshot>>, Arc<Snapshot>>,
     lifetimes: Lifetimes,
-    /// The topics whose answer this reader rendered and left in the topic, oldest first, with its size.
-    cached: VecDeque<(Arc<Topic>, usize)>,
+    /// The topics whose answer this reader rendered and left in the topic, oldest first, with its size. A topic
+    /// that was replaced meanwhile took the answer with it.
+    cached: VecDeque<(Weak<Topic>, usize)>,
     cached_bytes: usize,
 }
 
@@ -98,7 +101,7 @@ impl Reader {
         let body = render::lookup(topic, snapshot, &mut judge);
         let answer = Arc::new(judge.rendered(Bytes::from(body.into_boxed_slice())));
         topic.lookup.store(Some(Arc::clone(&answer)));
-        let topic = Arc::clone(topic);
+        let topic = Arc::downgrade(topic);
         self.remember(topic, answer.content.len());
         Some(LookupBody(Guard::from_inner(Some(answer))))
     }
@@ -155,12 +158,14 @@ impl Reader {
 
     /// Keeps what this reader left in topics below its share of memory. A hot answer that is let go of with
     /// the cold ones is rendered once more, by whoever asks next.
-    fn remember(&mut self, topic: Arc<Topic>, body: usize) {
+    fn remember(&mut self, topic: Weak<Topic>, body: usize) {
         self.cached.push_back((topic, body + LOOKUP_CACHE_OVERHEAD));
         self.cached_bytes += body + LOOKUP_CACHE_OVERHEAD;
         while self.cached_bytes > LOOKUP_CACHE_BYTES && self.cached.len() > 1 {
             let (topic, bytes) = self.cached.pop_front().expect("more than one");
-            topic.lookup.store(None);
+            if let Some(topic) = topic.upgrade() {
+                topic.lookup.store(None);
+            }
             self.cached_bytes -= bytes;
         }
     }

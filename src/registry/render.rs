@@ -65,9 +65,6 @@ impl Document {
                 channels(topics, snapshot, out) || visible_anywhere(producers, snapshot, judge, out)
             }
             Self::Debug(registrations, clients) => {
-                if registrations.at.is_none() && !registrations.begun {
-                    out.push(b'{');
-                }
                 registrations.render(snapshot, out) || debug_clients(registrations.begun, clients, snapshot, out)
             }
         }
@@ -209,25 +206,27 @@ fn write_node(node: &Node, snapshot: &Snapshot, judge: &mut Judge, topics: &mut 
 
 /// Where `/debug` is among the registrations of topics and channels: producer by producer, as one topic may
 /// have thousands.
-#[derive(Default)]
 pub(super) struct DebugCursor {
-    at: Option<(TopicId, usize, usize)>,
+    /// The topic, its registration and the producer to go on with; None when all are out.
+    next: Option<(TopicId, usize, usize)>,
     begun: bool,
+}
+
+impl Default for DebugCursor {
+    fn default() -> Self {
+        Self { next: Some((TopicId(0), 0, 0)), begun: false }
+    }
 }
 
 impl DebugCursor {
     fn render(&mut self, snapshot: &Snapshot, out: &mut Vec<u8>) -> bool {
-        let (mut skip_lists, mut skip_producers) = (0, 0);
-        let mut from = Unbounded;
-        if let Some((topic, list, producer)) = self.at {
-            (from, skip_lists, skip_producers) = (Bound::Included(topic), list, producer);
-        }
-        for (&id, topic) in snapshot.topics.range((from, Unbounded)) {
+        let Some((from, mut skip_lists, mut skip_producers)) = self.next else { return false };
+        for (&id, topic) in snapshot.topics.range(from..) {
             for nth in std::mem::take(&mut skip_lists)..=topic.channels.len() {
                 let producers = registration(topic, nth).as_slice();
                 for at in std::mem::take(&mut skip_producers)..producers.len() {
                     if is_full(out) {
-                        self.at = Some((id, nth, at));
+                        self.next = Some((id, nth, at));
                         return true;
                     }
                     if at == 0 {
@@ -244,13 +243,12 @@ impl DebugCursor {
                 }
             }
         }
+        self.next = None;
         false
     }
 
     fn begin_registration(&mut self, topic: &Topic, nth: usize, out: &mut Vec<u8>) {
-        if self.begun {
-            out.push(b',');
-        }
+        out.push(if self.begun { b',' } else { b'{' });
         self.begun = true;
         let (category, channel): (&[u8], &[u8]) = match nth {
             0 => (b"topic", b""),
@@ -277,9 +275,9 @@ fn debug_clients(
     out: &mut Vec<u8>,
 ) -> bool {
     if snapshot.nodes.is_empty() {
-        return end(out, "}");
+        return end(out, "{}");
     }
-    cursor.open(out, if after_registrations { ",\"client::\":[" } else { "\"client::\":[" });
+    cursor.open(out, if after_registrations { ",\"client::\":[" } else { "{\"client::\":[" });
     for (&id, node) in snapshot.nodes.range(cursor.rest()) {
         if is_full(out) {
             return true;

@@ -28,7 +28,8 @@ pub struct Changed {
     pub channels: usize,
 }
 
-/// The writer lock, held over a batch. Nothing is visible before [`Writer::publish`].
+/// The writer lock, held over a batch. Nothing is visible before [`Writer::publish`], which must end it.
+#[must_use]
 pub struct Writer<'a> {
     pub(super) head: MutexGuard<'a, Head>,
     pub(super) published: &'a ArcSwap<Snapshot>,

@@ -1,0 +1,241 @@
+//! What the model in `tests/model` cannot see: what is shared, kept and let go of.
+
+use std::time::Duration;
+
+use serde_json::Value;
+
+use super::*;
+use crate::limits::{PAGE_BYTES, PAGES_CACHED_BYTES_MAX};
+
+const START: Timestamp = Timestamp::from_nanos(1_700_000_000_000_000_000);
+const TIMEOUT: Duration = Duration::from_mins(5);
+const TOMBSTONE: Duration = Duration::from_secs(45);
+
+fn registry() -> Registry {
+    Registry::new(Lifetimes { inactive_producer_timeout: TIMEOUT, tombstone_lifetime: TOMBSTONE })
+}
+
+fn name(text: &str) -> Name {
+    Name::new(text.as_bytes()).expect("a valid name")
+}
+
+fn id(slot: u32) -> ProducerId {
+    ProducerId::new(0, slot)
+}
+
+/// A producer that registered the topics, and whose host has a name so long.
+fn connect(registry: &Registry, slot: u32, hostname_bytes: usize, topics: &[&str]) -> Arc<Producer> {
+    let info = PeerInfo {
+        hostname: "h".repeat(hostname_bytes),
+        broadcast_address: "b".into(),
+        http_port: 4151,
+        ..PeerInfo::default()
+    };
+    let producer = Arc::new(Producer::new(id(slot), format!("127.0.0.1:{slot}"), info, START));
+    let mut writer = registry.write();
+    writer.identify(Arc::clone(&producer));
+    for topic in topics {
+        writer.register(id(slot), name(topic), None);
+    }
+    writer.publish();
+    producer
+}
+
+fn pages(mut stream: Stream) -> Vec<Bytes> {
+    let pages: Vec<_> = std::iter::from_fn(|| stream.next_page()).collect();
+    assert!(stream.is_finished() && pages.iter().all(|page| !page.is_empty()));
+    pages
+}
+
+fn are_same(some: &[Bytes], other: &[Bytes]) -> bool {
+    some.len() == other.len() && some.iter().zip(other).all(|(page, other)| page.as_ptr() == other.as_ptr())
+}
+
+fn lookup(reader: &mut Reader, topic: &str, now: Timestamp) -> Bytes {
+    reader.lookup(topic.as_bytes(), now).expect("the topic is listed").bytes().clone()
+}
+
+#[test]
+fn debug_goes_on_where_its_page_ended() {
+    for topics in [&[][..], &["t"], &["t", "u"]] {
+        let registry = registry();
+        for slot in 0..5 {
+            connect(&registry, slot, PAGE_BYTES / 2, topics);
+        }
+        let pages = pages(registry.reader().debug(START));
+        assert!(pages.len() > 1);
+        let answer: Value = serde_json::from_slice(&pages.concat()).expect("JSON");
+        let registrations = answer.as_object().expect("an object");
+        assert_eq!(registrations.len(), topics.len() + 1);
+        assert!(registrations.values().all(|producers| producers.as_array().is_some_and(|all| all.len() == 5)));
+    }
+}
+
+#[test]
+fn an_empty_debug_is_an_empty_object() {
+    assert_eq!(pages(registry().reader().debug(START)), ["{}"]);
+}
+
+#[test]
+fn a_stream_is_rendered_once_for_all_readers() {
+    let registry = registry();
+    for slot in 0..4 {
+        connect(&registry, slot, PAGE_BYTES, &["t"]);
+    }
+    let mut reader = registry.reader();
+    let stream = reader.nodes(START);
+    assert_eq!(stream.known_len(), None);
+    let first = pages(stream);
+    assert_eq!(first.len(), 4);
+    let kept = registry.reader().nodes(START.after(TIMEOUT));
+    assert_eq!(kept.known_len(), Some(first.concat().len()));
+    assert!(are_same(&pages(kept), &first));
+
+    let mut writer = registry.write();
+    writer.create_topic(name("u"));
+    writer.publish();
+    assert!(are_same(&pages(reader.nodes(START)), &first), "no node has the new topic");
+    assert_eq!(pages(reader.nodes(START.after(TIMEOUT + Duration::from_nanos(1)))), [r#"{"producers":[]}"#]);
+}
+
+#[test]
+fn a_stream_keeps_to_its_snapshot_and_its_pages_out_of_the_next() {
+    let registry = registry();
+    connect(&registry, 0, PAGE_BYTES, &["t"]);
+    connect(&registry, 1, PAGE_BYTES, &["t"]);
+    let mut reader = registry.reader();
+    let mut stream = reader.nodes(START);
+    let begun = stream.next_page().expect("a page");
+
+    let mut writer = registry.write();
+    writer.disconnect(id(0));
+    writer.disconnect(id(1));
+    writer.publish();
+    let rest = pages(stream).concat();
+    let answer: Value = serde_json::from_slice(&[&begun[..], &rest].concat()).expect("JSON");
+    assert_eq!(answer["producers"].as_array().map(Vec::len), Some(2));
+    assert_eq!(pages(reader.nodes(START)), [r#"{"producers":[]}"#]);
+}
+
+#[test]
+fn a_stream_past_its_cap_is_not_kept() {
+    let registry = registry();
+    for slot in 0..4 {
+        connect(&registry, slot, PAGES_CACHED_BYTES_MAX / 4, &[]);
+    }
+    let mut reader = registry.reader();
+    let first = pages(reader.nodes(START));
+    assert!(reader.nodes(START).known_len().is_none());
+    assert!(pages(reader.nodes(START)) == first);
+    assert!(reader.snapshot.load().nodes_answer.load().is_none());
+}
+
+#[test]
+fn a_lookup_is_rendered_anew_when_its_topic_changed_only() {
+    let registry = registry();
+    connect(&registry, 0, 8, &["t", "u"]);
+    let (mut reader, mut other) = (registry.reader(), registry.reader());
+    let first = lookup(&mut reader, "t", START);
+    assert_eq!(lookup(&mut other, "t", START).as_ptr(), first.as_ptr());
+    connect(&registry, 1, 8, &["u"]);
+    assert_eq!(lookup(&mut reader, "t", START).as_ptr(), first.as_ptr());
+    connect(&registry, 2, 8, &["t"]);
+    assert!(lookup(&mut reader, "t", START).len() > first.len());
+}
+
+#[test]
+fn a_lookup_is_kept_until_time_or_a_ping_makes_it_false() {
+    let registry = registry();
+    let producer = connect(&registry, 0, 8, &["t"]);
+    let (mut reader, nano) = (registry.reader(), Duration::from_nanos(1));
+    let first = lookup(&mut reader, "t", START);
+    producer.touch(START.after(nano));
+    let last_moment = START.after(TIMEOUT);
+    assert_eq!(lookup(&mut reader, "t", last_moment).as_ptr(), first.as_ptr());
+    let again = lookup(&mut reader, "t", last_moment.after(nano));
+    assert!(again == first && again.as_ptr() != first.as_ptr(), "what the ping moved is known when it is asked");
+
+    let lapsed = lookup(&mut reader, "t", last_moment.after(2 * nano));
+    assert_eq!(lapsed, r#"{"channels":[],"producers":[]}"#);
+    assert_eq!(lookup(&mut reader, "t", Timestamp::MAX).as_ptr(), lapsed.as_ptr());
+    producer.touch(Timestamp::MAX);
+    assert_eq!(lookup(&mut reader, "t", Timestamp::MAX), first);
+
+    let mut writer = registry.write();
+    assert_eq!(writer.tombstone(b"t", b"b:4151", START), 1);
+    writer.publish();
+    let hidden = lookup(&mut reader, "t", START);
+    let end = START.after(TOMBSTONE);
+    let last_moment = Timestamp::from_nanos(end.nanos() - 1);
+    assert_eq!(lookup(&mut reader, "t", last_moment).as_ptr(), hidden.as_ptr());
+    assert_eq!(lookup(&mut reader, "t", end), first);
+}
+
+#[test]
+fn a_reader_lets_go_of_old_lookups() {
+    let registry = registry();
+    let topics = ["t", "u", "v", "w", "x"];
+    connect(&registry, 0, LOOKUP_CACHE_BYTES / 4, &topics);
+    let mut reader = registry.reader();
+    for topic in topics {
+        lookup(&mut reader, topic, START);
+        assert!(reader.cached_bytes <= LOOKUP_CACHE_BYTES);
+    }
+    let snapshot = Arc::clone(reader.snapshot.load());
+    let kept = topics.map(|topic| snapshot.topic(topic.as_bytes()).expect("there").lookup.load().is_some());
+    assert_eq!(kept, [false, false, true, true, true]);
+    assert_eq!(reader.cached.len(), 3);
+    assert_eq!(lookup(&mut reader, "t", START), lookup(&mut reader, "x", START));
+}
+
+#[test]
+fn a_batch_that_changes_nothing_publishes_nothing() {
+    let registry = registry();
+    connect(&registry, 0, 8, &["t"]);
+    let before = registry.published.load_full();
+    let mut writer = registry.write();
+    writer.create_topic(name("t"));
+    writer.register(id(0), name("t"), None);
+    writer.unregister(id(0), name("t"), Some(name("c")));
+    writer.unregister(id(0), name("u"), None);
+    writer.delete_topic(b"u");
+    writer.delete_channel(name("t"), name("c"));
+    writer.tombstone(b"t", b"b:1", START);
+    writer.publish();
+    assert!(Arc::ptr_eq(&registry.published.load(), &before));
+}
+
+#[test]
+fn unchanged_topics_are_shared_and_ids_are_used_again() {
+    let registry = registry();
+    connect(&registry, 0, 8, &["t", "u"]);
+    let before = registry.published.load_full();
+    let mut writer = registry.write();
+    writer.delete_topic(b"t");
+    writer.create_channel(name("v"), name("c"));
+    writer.publish();
+    let after = registry.published.load_full();
+    let topic = |snapshot: &Snapshot, name: &[u8]| Arc::clone(snapshot.topic(name).expect("there"));
+    assert!(Arc::ptr_eq(&topic(&before, b"u"), &topic(&after, b"u")));
+    assert_eq!(topic(&before, b"t").label.id(), topic(&after, b"v").label.id());
+    assert!(after.topic(b"t").is_none() && before.topic(b"v").is_none());
+}
+
+#[test]
+fn an_ephemeral_topic_leaves_with_its_last_channel() {
+    let registry = registry();
+    connect(&registry, 0, 8, &[]);
+    let mut writer = registry.write();
+    let topic = name("t#ephemeral");
+    writer.register(id(0), topic, Some(name("c")));
+    writer.unregister(id(0), topic, None);
+    writer.publish();
+    let snapshot = registry.published.load_full();
+    assert!(snapshot.topic(topic.as_bytes()).is_some_and(|topic| !topic.listed));
+
+    let mut writer = registry.write();
+    assert!(writer.delete_channel(topic, name("c")));
+    writer.publish();
+    let snapshot = registry.published.load_full();
+    assert!(snapshot.topic(topic.as_bytes()).is_none() && snapshot.topics.is_empty());
+}

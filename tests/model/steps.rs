@@ -1,0 +1,251 @@
+//! What a run does: steps drawn from a seed. Each means something whatever was done before, so that a failing
+//! run can be shrunk by leaving steps out.
+
+use std::time::Duration;
+
+use fastrand::Rng;
+use ringlookupd::registry::Lifetimes;
+
+/// How large the pools are that steps draw from.
+#[derive(Clone, Copy)]
+pub struct Profile {
+    pub topics: usize,
+    pub channels: usize,
+    pub slots: usize,
+    pub topic_bytes: usize,
+    pub hostname_bytes: usize,
+    /// Topics that each producer registers before the random steps.
+    pub populated: usize,
+    pub steps: usize,
+    /// A batch is published after so many changes, on average.
+    pub batch: usize,
+    /// All questions are asked after so many steps, on average.
+    pub ask_all_every: usize,
+}
+
+/// All that a run depends on, drawn from one seed.
+pub struct Run {
+    pub profile: Profile,
+    pub lifetimes: Lifetimes,
+    pub steps: Vec<Step>,
+}
+
+/// Producers are named by the slot of their connection, topics and channels by their place in the pool. A
+/// step for a slot that is not in the state it needs does nothing.
+#[derive(Clone, Copy, Debug)]
+pub enum Step {
+    Identify {
+        slot: usize,
+        node: usize,
+    },
+    Disconnect {
+        slot: usize,
+    },
+    Register {
+        slot: usize,
+        topic: usize,
+        channel: Option<usize>,
+    },
+    Unregister {
+        slot: usize,
+        topic: usize,
+        channel: Option<usize>,
+    },
+    CreateTopic {
+        topic: usize,
+    },
+    CreateChannel {
+        topic: usize,
+        channel: usize,
+    },
+    DeleteTopic {
+        topic: usize,
+    },
+    DeleteChannel {
+        topic: usize,
+        channel: usize,
+    },
+    Tombstone {
+        topic: usize,
+        node: usize,
+    },
+    /// Steps from the one before to here were one batch.
+    Publish,
+    Touch {
+        slot: usize,
+    },
+    Advance(Advance),
+    /// Asks one reader, then another, then the first again.
+    Ask {
+        reader: usize,
+        question: Question,
+    },
+    AskAll {
+        reader: usize,
+    },
+    /// Begins a stream that is read to its end only after changes.
+    Hold {
+        reader: usize,
+        question: Question,
+    },
+    Refresh {
+        reader: usize,
+    },
+}
+
+/// Time goes by. `past` is added to the moment, in nanoseconds.
+#[derive(Clone, Copy, Debug)]
+pub enum Advance {
+    By(Duration),
+    ToTimeout { slot: usize, past: i64 },
+    ToTombstoneEnd { topic: usize, past: i64 },
+}
+
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub enum Question {
+    Lookup { topic: usize },
+    LookupAll,
+    Channels { topic: usize },
+    AllChannels,
+    Topics,
+    Nodes,
+    Debug,
+}
+
+pub const NODES: usize = 3;
+pub const READERS: usize = 4;
+
+impl Run {
+    pub fn new(profile: Profile, seed: u64) -> Self {
+        let mut random = Rng::with_seed(seed);
+        let lifetimes = Lifetimes {
+            inactive_producer_timeout: lifetime(&mut random, Duration::from_mins(5)),
+            tombstone_lifetime: lifetime(&mut random, Duration::from_secs(45)),
+        };
+        let mut steps = profile.population(&mut random);
+        for _ in 0..profile.steps {
+            let step = profile.step(&mut random);
+            steps.extend(profile.around(step, &mut random));
+            if random.usize(..profile.batch) == 0 {
+                steps.push(Step::Publish);
+            }
+            if random.usize(..profile.ask_all_every) == 0 {
+                steps.push(Step::AskAll { reader: random.usize(..READERS) });
+            }
+        }
+        steps.push(Step::Publish);
+        steps.push(Step::AskAll { reader: random.usize(..READERS) });
+        Self { profile, lifetimes, steps }
+    }
+}
+
+/// Mostly the usual one, else a limit of what can be configured.
+fn lifetime(random: &mut Rng, usual: Duration) -> Duration {
+    match random.u8(..8) {
+        0 => Duration::ZERO,
+        1 => Duration::MAX,
+        _ => usual,
+    }
+}
+
+impl Profile {
+    /// Every second name is ephemeral.
+    pub fn topic(&self, index: usize) -> String {
+        name("t", index, self.topic_bytes)
+    }
+
+    pub fn channel(index: usize) -> String {
+        name("c", index, 0)
+    }
+
+    /// Every question; the last `/lookup` and `/channels` are of a topic that never was.
+    pub fn questions(&self) -> impl Iterator<Item = Question> {
+        let topics =
+            (0..=self.topics).flat_map(|topic| [Question::Lookup { topic }, Question::Channels { topic }]);
+        topics.chain(STREAMS)
+    }
+
+    fn population(&self, random: &mut Rng) -> Vec<Step> {
+        let mut steps = Vec::new();
+        if self.populated > 0 {
+            for slot in 0..self.slots {
+                steps.push(Step::Identify { slot, node: slot % NODES });
+                for _ in 0..self.populated {
+                    let (topic, channel) = (random.usize(..self.topics), self.some_channel(random));
+                    steps.push(Step::Register { slot, topic, channel });
+                }
+            }
+            steps.push(Step::Publish);
+        }
+        steps
+    }
+
+    fn step(&self, random: &mut Rng) -> Step {
+        let slot = random.usize(..self.slots);
+        let topic = random.usize(..self.topics);
+        let channel = random.usize(..self.channels);
+        let node = random.usize(..NODES);
+        let reader = random.usize(..READERS);
+        match random.u8(..100) {
+            0..8 => Step::Identify { slot, node },
+            8..11 => Step::Disconnect { slot },
+            11..31 => Step::Register { slot, topic, channel: self.some_channel(random) },
+            31..41 => Step::Unregister { slot, topic, channel: self.some_channel(random) },
+            41..43 => Step::CreateTopic { topic },
+            43..45 => Step::CreateChannel { topic, channel },
+            45..48 => Step::DeleteTopic { topic },
+            48..53 => Step::DeleteChannel { topic, channel },
+            53..59 => Step::Tombstone { topic, node },
+            59..69 => Step::Touch { slot },
+            69..78 => Step::Advance(advance(random, slot, topic)),
+            78..92 => Step::Ask { reader, question: self.question(random) },
+            92..97 => Step::Hold { reader, question: STREAMS[random.usize(..STREAMS.len())] },
+            _ => Step::Refresh { reader },
+        }
+    }
+
+    /// An answer that holds until a moment is wanted in the cache before it, and asked for again right then.
+    fn around(&self, step: Step, random: &mut Rng) -> Vec<Step> {
+        let topic = match step {
+            Step::Advance(Advance::ToTombstoneEnd { topic, .. }) => topic,
+            Step::Advance(Advance::ToTimeout { .. }) => random.usize(..self.topics),
+            _ => return vec![step],
+        };
+        let reader = random.usize(..READERS);
+        let lookup = Step::Ask { reader, question: Question::Lookup { topic } };
+        let nodes = Step::Ask { reader, question: Question::Nodes };
+        vec![lookup, nodes, step, lookup, nodes]
+    }
+
+    fn some_channel(&self, random: &mut Rng) -> Option<usize> {
+        random.bool().then(|| random.usize(..self.channels))
+    }
+
+    fn question(&self, random: &mut Rng) -> Question {
+        let topic = random.usize(..=self.topics);
+        match random.usize(..STREAMS.len() + 4) {
+            0..3 => Question::Lookup { topic },
+            3 => Question::Channels { topic },
+            nth => STREAMS[nth - 4],
+        }
+    }
+}
+
+const STREAMS: [Question; 5] =
+    [Question::LookupAll, Question::AllChannels, Question::Topics, Question::Nodes, Question::Debug];
+
+fn advance(random: &mut Rng, slot: usize, topic: usize) -> Advance {
+    let past = random.i64(-1..=1);
+    match random.u8(..10) {
+        0..3 => Advance::By(Duration::from_nanos(random.u64(..1_000_000_000))),
+        3..6 => Advance::ToTimeout { slot, past },
+        6..9 => Advance::ToTombstoneEnd { topic, past },
+        _ => Advance::By(Duration::from_secs(random.u64(..100_000))),
+    }
+}
+
+fn name(prefix: &str, index: usize, bytes: usize) -> String {
+    let suffix = if index % 2 == 1 { "#ephemeral" } else { "" };
+    let width = bytes.saturating_sub(prefix.len() + suffix.len());
+    format!("{prefix}{index:0width$}{suffix}")
+}
