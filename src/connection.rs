@@ -185,20 +185,22 @@ impl Slots {
         self.len() == 0
     }
 
-    /// The number of the slot that the next connection gets.
-    pub fn next(&self) -> u32 {
-        self.free.last().copied().unwrap_or_else(|| u32::try_from(self.slots.len()).unwrap_or(u32::MAX))
+    /// The place that the next connection gets.
+    pub fn next(&self) -> Token {
+        let slot =
+            self.free.last().copied().unwrap_or_else(|| u32::try_from(self.slots.len()).unwrap_or(u32::MAX));
+        let generation = self.slots.get(slot as usize).map_or(0, |slot| slot.generation);
+        Token { slot, generation }
     }
 
     /// Puts a connection into [`Slots::next`].
     pub fn insert(&mut self, connection: Connection) -> Token {
-        let number = self.next();
+        let token = self.next();
         if self.free.pop().is_none() {
             self.slots.push(Slot::default());
         }
-        let slot = &mut self.slots[number as usize];
-        slot.connection = Some(Box::new(connection));
-        Token { slot: number, generation: slot.generation }
+        self.slots[token.slot as usize].connection = Some(Box::new(connection));
+        token
     }
 
     /// # Panics

@@ -115,12 +115,12 @@ impl Mutation {
                 Outcome::Identified
             }
             Self::Register { producer, topic, channel } => {
-                Outcome::Changed(writer.register(producer.id(), *topic, *channel))
+                Outcome::Changed(writer.register(producer, *topic, *channel))
             }
             Self::Unregister { producer, topic, channel } => {
-                Outcome::Changed(writer.unregister(producer.id(), *topic, *channel))
+                Outcome::Changed(writer.unregister(producer, *topic, *channel))
             }
-            Self::Disconnect(producer) => Outcome::Disconnected { topics: writer.disconnect(producer.id()) },
+            Self::Disconnect(producer) => Outcome::Disconnected { topics: writer.disconnect(producer) },
         }
     }
 

@@ -138,7 +138,8 @@ impl Worker {
         if service == Service::V1 {
             self.turn.log.info(format_args!("TCP: new client({peer})"));
         }
-        let id = ProducerId::new(self.number, self.slots.next());
+        let place = self.slots.next();
+        let id = ProducerId::new(self.number, place.slot, place.generation);
         let session = Session::new(service, id, peer);
         let token = self.slots.insert(Connection::new(socket, session, Timestamp::MAX));
         self.await_input(token);

@@ -1,9 +1,9 @@
 //! Who produces what. Knows neither sockets nor protocols.
 //!
-//! Readers answer from an immutable snapshot behind an `ArcSwap` and never wait;
-//! [`Writer`]s take turns, and each publishes one new snapshot for a whole batch of changes. What does not
-//! change the structure stays out of it: a PING is one atomic store, and the passing of time (inactivity,
-//! tombstones) is judged when an answer is rendered, which also says until when the answer holds.
+//! Readers answer from immutable snapshots and states behind `ArcSwap`s and never wait; [`Writer`]s take turns,
+//! and each publishes a whole batch of changes. What does not change the structure stays out of it: a PING is
+//! one atomic store, and the passing of time (inactivity, tombstones) is judged when an answer is rendered,
+//! which also says until when the answer holds.
 
 mod freshness;
 mod json;
@@ -30,21 +30,24 @@ pub use json::string as write_json_string;
 pub use names::{Name, ProducerId};
 pub use producer::{PeerInfo, Producer};
 use render::{Cursor, DebugCursor, Document};
-use snapshot::{LookupAnswer, Snapshot, Topic};
+use snapshot::{LookupAnswer, Snapshot, TopicState};
 pub use stream::Stream;
-use writer::Head;
+use writer::Changes;
 pub use writer::{Changed, Writer};
 
 /// All topics, channels and producers. Shared by every worker.
 pub struct Registry {
     published: Arc<ArcSwap<Snapshot>>,
-    head: Mutex<Head>,
+    /// The snapshot in the making, under the writer lock.
+    head: Mutex<Snapshot>,
     lifetimes: Lifetimes,
 }
 
 impl Registry {
     pub fn new(lifetimes: Lifetimes) -> Self {
-        Self { published: Arc::default(), head: Mutex::default(), lifetimes }
+        let empty = Snapshot::default();
+        let published = Arc::new(ArcSwap::from_pointee(empty.clone()));
+        Self { published, head: Mutex::new(empty), lifetimes }
     }
 
     /// Waits for the writer lock and begins a batch.
@@ -53,7 +56,7 @@ impl Registry {
     /// When a writer panicked before: what it left cannot be trusted.
     pub fn write(&self) -> Writer<'_> {
         let head = self.head.lock().map_err(|_: PoisonError<_>| ()).expect("no writer has panicked");
-        Writer { head, published: &self.published, changed: false, topics_changed: false, nodes_changed: false }
+        Writer { head, published: &self.published, changes: Changes::default() }
     }
 
     /// A reader of its own for one worker.
@@ -71,9 +74,9 @@ impl Registry {
 pub struct Reader {
     snapshot: Cache<Arc<ArcSwap<Snapshot>>, Arc<Snapshot>>,
     lifetimes: Lifetimes,
-    /// The topics whose answer this reader rendered and left in the topic, oldest first, with its size. A topic
-    /// that was replaced meanwhile took the answer with it.
-    cached: VecDeque<(Weak<Topic>, usize)>,
+    /// Where this reader left answers that it rendered, oldest first, with their sizes. A state that was
+    /// replaced meanwhile took the answer with it.
+    cached: VecDeque<(Weak<TopicState>, usize)>,
     cached_bytes: usize,
 }
 
@@ -91,18 +94,23 @@ impl LookupBody {
 impl Reader {
     /// The answer to `/lookup`; `None` when the topic is not listed.
     pub fn lookup(&mut self, topic: &[u8], now: Timestamp) -> Option<LookupBody> {
-        let snapshot = self.snapshot.load();
-        let topic = snapshot.topic(topic).filter(|topic| topic.listed)?;
-        let answer = topic.lookup.load();
+        let state = &self.snapshot.load().topic(topic)?.state;
+        let current = state.load();
+        if !current.listed {
+            return None;
+        }
+        let answer = current.lookup.load();
         if answer.as_ref().is_some_and(|answer| answer.is_fresh(now)) {
             return Some(LookupBody(answer));
         }
+        let state = Guard::into_inner(current);
+        // Loaded after the state, so that it has every producer that the state lists and that has not left.
+        let snapshot = self.snapshot.load();
         let mut judge = Judge::new(self.lifetimes, now);
-        let body = render::lookup(topic, snapshot, &mut judge);
+        let body = render::lookup(&state, snapshot, &mut judge);
         let answer = Arc::new(judge.rendered(Bytes::from(body.into_boxed_slice())));
-        topic.lookup.store(Some(Arc::clone(&answer)));
-        let topic = Arc::downgrade(topic);
-        self.remember(topic, answer.content.len());
+        state.lookup.store(Some(Arc::clone(&answer)));
+        self.remember(Arc::downgrade(&state), answer.content.len());
         Some(LookupBody(Guard::from_inner(Some(answer))))
     }
 
@@ -115,9 +123,9 @@ impl Reader {
 
     /// Appends the answer to `/channels` of one topic, which need not exist.
     pub fn channels(&mut self, topic: &[u8], out: &mut Vec<u8>) {
-        let channels = self.snapshot.load().topic(topic).map_or(&[][..], |topic| &topic.channels);
+        let state = self.snapshot.load().topic(topic).map(|topic| topic.state.load());
         out.extend_from_slice(b"{\"channels\":");
-        render::channel_names(channels, out);
+        render::channel_names(state.as_ref().map_or(&[], |state| &state.channels), out);
         out.push(b'}');
     }
 
@@ -158,13 +166,13 @@ impl Reader {
 
     /// Keeps what this reader left in topics below its share of memory. A hot answer that is let go of with
     /// the cold ones is rendered once more, by whoever asks next.
-    fn remember(&mut self, topic: Weak<Topic>, body: usize) {
-        self.cached.push_back((topic, body + LOOKUP_CACHE_OVERHEAD));
+    fn remember(&mut self, state: Weak<TopicState>, body: usize) {
+        self.cached.push_back((state, body + LOOKUP_CACHE_OVERHEAD));
         self.cached_bytes += body + LOOKUP_CACHE_OVERHEAD;
         while self.cached_bytes > LOOKUP_CACHE_BYTES && self.cached.len() > 1 {
-            let (topic, bytes) = self.cached.pop_front().expect("more than one");
-            if let Some(topic) = topic.upgrade() {
-                topic.lookup.store(None);
+            let (state, bytes) = self.cached.pop_front().expect("more than one");
+            if let Some(state) = state.upgrade() {
+                state.lookup.store(None);
             }
             self.cached_bytes -= bytes;
         }

@@ -10,10 +10,6 @@ pub const NAME_BYTES_MAX: usize = 64;
 /// Topics and channels whose name ends so are dropped with their last UNREGISTER.
 pub const EPHEMERAL_SUFFIX: &[u8] = b"#ephemeral";
 
-const SLOT_BITS: u32 = 22;
-const _: () = assert!(CONNECTIONS_MAX <= 1 << SLOT_BITS);
-const _: () = assert!(WORKERS_MAX.get() <= 1 << (u32::BITS - SLOT_BITS));
-
 /// A valid topic or channel name, held in place: mutations wait for their commit without allocating.
 #[derive(Clone, Copy)]
 pub struct Name {
@@ -59,21 +55,30 @@ pub(super) fn is_ephemeral(name: &[u8]) -> bool {
     name.ends_with(EPHEMERAL_SUFFIX)
 }
 
-/// A topic's place in the registry: given at creation, free for another topic after deletion.
+/// A topic's place in the registry: the hash of its name, and a number that tells apart the few names whose
+/// hashes are equal. One tree, keyed by it, finds topics by id and by name.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
-pub struct TopicId(pub(super) u32);
+pub struct TopicId {
+    pub(super) hash: u32,
+    pub(super) serial: u32,
+}
 
-/// A producer is its connection, so its id is the connection's place: worker and slot. It is free for
-/// another producer as soon as the disconnect is committed, which is before the slot can be reused.
+/// A producer is its connection, so its id is the connection's place, worker and slot, and the number of the
+/// connections that had the slot before: no two producers have the same.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
-pub struct ProducerId(u32);
+pub struct ProducerId(u64);
+
+const SLOT_BITS: u32 = 22;
+const WORKER_BITS: u32 = 10;
+const _: () = assert!(CONNECTIONS_MAX <= 1 << SLOT_BITS);
+const _: () = assert!(WORKERS_MAX.get() <= 1 << WORKER_BITS);
 
 impl ProducerId {
     /// # Panics
-    /// When a number does not fit its share of the 32 bits: the limits keep both below.
-    pub fn new(worker: u32, slot: u32) -> Self {
-        assert!(worker >> (u32::BITS - SLOT_BITS) == 0 && slot >> SLOT_BITS == 0);
-        Self(worker << SLOT_BITS | slot)
+    /// When worker or slot does not fit its share of the bits: the limits keep both below.
+    pub fn new(worker: u32, slot: u32, generation: u32) -> Self {
+        assert!(worker >> WORKER_BITS == 0 && slot >> SLOT_BITS == 0);
+        Self(u64::from(worker << SLOT_BITS | slot) << u32::BITS | u64::from(generation))
     }
 }
 
@@ -108,8 +113,10 @@ mod tests {
     }
 
     #[test]
-    fn producer_ids_keep_worker_and_slot_apart() {
-        assert_ne!(ProducerId::new(0, 1), ProducerId::new(1, 0));
-        assert_ne!(ProducerId::new(1023, 0), ProducerId::new(0, CONNECTIONS_MAX - 1));
+    fn producer_ids_keep_their_parts_apart() {
+        let ids = [(0, 0, 0), (0, 0, 1), (0, 1, 0), (1, 0, 0), (1023, CONNECTIONS_MAX - 1, u32::MAX)];
+        let distinct: std::collections::HashSet<_> =
+            ids.iter().map(|&(w, s, g)| ProducerId::new(w, s, g)).collect();
+        assert_eq!(distinct.len(), ids.len());
     }
 }

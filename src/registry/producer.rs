@@ -1,10 +1,13 @@
 //! A producer: one nsqd, which is one identified connection.
 
 use std::io::Write as _;
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+
+use arc_swap::ArcSwap;
+use imbl::OrdSet;
 
 use super::json;
-use super::names::ProducerId;
+use super::names::{ProducerId, TopicId};
 use crate::clock::Timestamp;
 
 /// What an nsqd says of itself in IDENTIFY.
@@ -19,7 +22,7 @@ pub struct PeerInfo {
     pub topology_region: String,
 }
 
-/// An identified nsqd. All snapshots share it, so that a PING reaches them without a commit.
+/// An identified nsqd. All snapshots share it: a PING and a REGISTER reach them without a new one.
 #[derive(Debug)]
 pub struct Producer {
     id: ProducerId,
@@ -30,13 +33,25 @@ pub struct Producer {
     fragment: Box<[u8]>,
     /// Nanoseconds of a [`Timestamp`].
     last_update: AtomicI64,
+    /// What it registered. Changed by the writer alone, a whole set at a time.
+    pub(super) topics: ArcSwap<OrdSet<TopicId>>,
+    /// Whether it was ever tombstoned in some topic: for most, none needs to be asked.
+    pub(super) was_tombstoned: AtomicBool,
 }
 
 impl Producer {
     pub fn new(id: ProducerId, remote_address: String, info: PeerInfo, now: Timestamp) -> Self {
         let fragment = fragment(&remote_address, &info).into_boxed_slice();
         let last_update = AtomicI64::new(now.nanos());
-        Self { id, remote_address: remote_address.into_boxed_str(), info, fragment, last_update }
+        Self {
+            id,
+            remote_address: remote_address.into_boxed_str(),
+            info,
+            fragment,
+            last_update,
+            topics: ArcSwap::default(),
+            was_tombstoned: AtomicBool::new(false),
+        }
     }
 
     pub fn id(&self) -> ProducerId {
@@ -137,7 +152,7 @@ mod tests {
             version: "1.3.0".into(),
             ..PeerInfo::default()
         };
-        Producer::new(ProducerId::new(0, 0), "1.2.3.4:5".into(), info, Timestamp::from_nanos(7))
+        Producer::new(ProducerId::new(0, 0, 0), "1.2.3.4:5".into(), info, Timestamp::from_nanos(7))
     }
 
     #[test]

@@ -2,23 +2,22 @@
 
 use std::ops::Bound::{self, Excluded, Unbounded};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use super::freshness::Judge;
 use super::json;
 use super::names::{ProducerId, TopicId};
 use super::producer::Producer;
-use super::snapshot::{Channel, Ids, Node, Snapshot, Topic};
+use super::snapshot::{Channel, Snapshot, Topic, TopicState};
 use crate::limits::PAGE_BYTES;
 
 /// `/lookup` of one topic: its channels and visible producers, from fragments rendered once for each.
-pub(super) fn lookup(topic: &Topic, snapshot: &Snapshot, judge: &mut Judge) -> Vec<u8> {
-    let ids = topic.producers.as_slice();
-    let mut out = Vec::with_capacity(64 + 256 * ids.len());
+pub(super) fn lookup(state: &TopicState, snapshot: &Snapshot, judge: &mut Judge) -> Vec<u8> {
+    let mut out = Vec::with_capacity(64 + 256 * state.producers.as_slice().len());
     out.extend_from_slice(b"{\"channels\":");
-    channel_names(&topic.channels, &mut out);
+    channel_names(&state.channels, &mut out);
     out.extend_from_slice(b",\"producers\":");
-    let visible =
-        ids.iter().map(|&id| snapshot.producer(id)).filter(|producer| is_visible(topic, producer, judge));
+    let visible = snapshot.present(&state.producers).filter(|producer| is_visible(state, producer, judge));
     json::array(&mut out, visible, |out, producer| out.extend_from_slice(producer.fragment()));
     out.push(b'}');
     out
@@ -30,8 +29,14 @@ pub(super) fn channel_names(channels: &[Channel], out: &mut Vec<u8>) {
 }
 
 /// Whether `/lookup` of the topic lists its producer.
-fn is_visible(topic: &Topic, producer: &Arc<Producer>, judge: &mut Judge) -> bool {
-    judge.is_active(producer) && !judge.is_tombstoned(topic.tombstoned_at(producer.id()))
+fn is_visible(state: &TopicState, producer: &Arc<Producer>, judge: &mut Judge) -> bool {
+    judge.is_active(producer) && !judge.is_tombstoned(state.tombstoned_at(producer.id()))
+}
+
+/// Whether the topic's tombstones hide the producer, asking the topic only when there can be one.
+fn is_tombstoned(topic: &Topic, producer: &Producer, judge: &mut Judge) -> bool {
+    producer.was_tombstoned.load(Ordering::Relaxed)
+        && judge.is_tombstoned(topic.state.load().tombstoned_at(producer.id()))
 }
 
 /// A JSON document in the making.
@@ -65,7 +70,8 @@ impl Document {
                 channels(topics, snapshot, out) || visible_anywhere(producers, snapshot, judge, out)
             }
             Self::Debug(registrations, clients) => {
-                registrations.render(snapshot, out) || debug_clients(registrations.begun, clients, snapshot, out)
+                registrations.render(snapshot, out)
+                    || debug_clients(registrations.topics.comma, clients, snapshot, out)
             }
         }
     }
@@ -122,9 +128,9 @@ fn topics(cursor: &mut Cursor<TopicId>, snapshot: &Snapshot, out: &mut Vec<u8>) 
             return true;
         }
         cursor.last = Some(id);
-        if topic.listed {
+        if topic.state.load().listed {
             cursor.element(out);
-            json::name(out, topic.label.name());
+            json::name(out, &topic.name);
         }
     }
     end(out, "]}")
@@ -136,7 +142,7 @@ fn channels(cursor: &mut Cursor<TopicId>, snapshot: &Snapshot, out: &mut Vec<u8>
             return true;
         }
         cursor.last = Some(id);
-        for channel in &*topic.channels {
+        for channel in &*topic.state.load().channels {
             cursor.element(out);
             json::name(out, &channel.name);
         }
@@ -151,15 +157,16 @@ fn visible_anywhere(
     out: &mut Vec<u8>,
 ) -> bool {
     cursor.open(out, "],\"producers\":[");
-    for (&id, node) in snapshot.nodes.range(cursor.rest()) {
+    for (&id, producer) in snapshot.producers.range(cursor.rest()) {
         if is_full(out) {
             return true;
         }
         cursor.last = Some(id);
-        let mut topics = node.topics.iter().map(|topic| &snapshot.topics[topic]);
-        if topics.any(|topic| is_visible(topic, &node.producer, judge)) {
+        let topics = producer.topics.load();
+        let mut present = topics.iter().filter_map(|topic| snapshot.topics.get(topic));
+        if judge.is_active(producer) && present.any(|topic| !is_tombstoned(topic, producer, judge)) {
             cursor.element(out);
-            out.extend_from_slice(node.producer.fragment());
+            out.extend_from_slice(producer.fragment());
         }
     }
     end(out, "]}")
@@ -168,14 +175,14 @@ fn visible_anywhere(
 fn nodes(cursor: &mut Cursor<ProducerId>, snapshot: &Snapshot, judge: &mut Judge, out: &mut Vec<u8>) -> bool {
     cursor.open(out, "{\"producers\":[");
     let mut topics = Vec::new();
-    for (&id, node) in snapshot.nodes.range(cursor.rest()) {
+    for (&id, producer) in snapshot.producers.range(cursor.rest()) {
         if is_full(out) {
             return true;
         }
         cursor.last = Some(id);
-        if judge.is_active(&node.producer) {
+        if judge.is_active(producer) {
             cursor.element(out);
-            write_node(node, snapshot, judge, &mut topics, out);
+            write_node(producer, snapshot, judge, &mut topics, out);
         }
     }
     end(out, "]}")
@@ -183,18 +190,25 @@ fn nodes(cursor: &mut Cursor<ProducerId>, snapshot: &Snapshot, judge: &mut Judge
 
 /// The fragment of `/lookup` with two more fields, whose elements belong together one by one. `topics` is
 /// scratch space, so that one walk over the producer's topics fills both.
-fn write_node(node: &Node, snapshot: &Snapshot, judge: &mut Judge, topics: &mut Vec<u8>, out: &mut Vec<u8>) {
-    let open = node.producer.fragment().strip_suffix(b"}").expect("a fragment is an object");
+fn write_node(
+    producer: &Arc<Producer>,
+    snapshot: &Snapshot,
+    judge: &mut Judge,
+    topics: &mut Vec<u8>,
+    out: &mut Vec<u8>,
+) {
+    let open = producer.fragment().strip_suffix(b"}").expect("a fragment is an object");
     out.extend_from_slice(open);
     out.extend_from_slice(b",\"tombstones\":");
     topics.clear();
     let mut separator = b'[';
-    json::array(out, &node.topics, |out, id| {
-        let topic = &snapshot.topics[id];
-        json::boolean(out, judge.is_tombstoned(topic.tombstoned_at(node.producer.id())));
+    let registered = producer.topics.load();
+    let present = registered.iter().filter_map(|topic| snapshot.topics.get(topic));
+    json::array(out, present, |out, topic| {
+        json::boolean(out, is_tombstoned(topic, producer, judge));
         topics.push(separator);
         separator = b',';
-        json::name(topics, topic.label.name());
+        json::name(topics, &topic.name);
     });
     if topics.is_empty() {
         topics.push(b'[');
@@ -206,65 +220,67 @@ fn write_node(node: &Node, snapshot: &Snapshot, judge: &mut Judge, topics: &mut 
 
 /// Where `/debug` is among the registrations of topics and channels: producer by producer, as one topic may
 /// have thousands.
+#[derive(Default)]
 pub(super) struct DebugCursor {
-    /// The topic, its registration and the producer to go on with; None when all are out.
-    next: Option<(TopicId, usize, usize)>,
-    begun: bool,
-}
-
-impl Default for DebugCursor {
-    fn default() -> Self {
-        Self { next: Some((TopicId(0), 0, 0)), begun: false }
-    }
+    topics: Cursor<TopicId>,
+    /// The topic that is being written, as it was when that began, and the registration that is next: the
+    /// topic's own, then each channel's.
+    topic: Option<(Arc<Topic>, Arc<TopicState>, usize)>,
+    /// The rest of a registration that is being written.
+    producers: std::vec::IntoIter<Arc<Producer>>,
 }
 
 impl DebugCursor {
     fn render(&mut self, snapshot: &Snapshot, out: &mut Vec<u8>) -> bool {
-        let Some((from, mut skip_lists, mut skip_producers)) = self.next else { return false };
-        for (&id, topic) in snapshot.topics.range(from..) {
-            for nth in std::mem::take(&mut skip_lists)..=topic.channels.len() {
-                let producers = registration(topic, nth).as_slice();
-                for at in std::mem::take(&mut skip_producers)..producers.len() {
-                    if is_full(out) {
-                        self.next = Some((id, nth, at));
-                        return true;
-                    }
-                    if at == 0 {
-                        self.begin_registration(topic, nth, out);
-                    } else {
-                        out.push(b',');
-                    }
-                    let producer = producers[at];
-                    let tombstoned_at = topic.tombstoned_at(producer).filter(|_| nth == 0);
-                    snapshot.producer(producer).write_debug(tombstoned_at, out);
-                    if at + 1 == producers.len() {
-                        out.push(b']');
-                    }
-                }
+        loop {
+            if self.write_producers(out) {
+                return true;
             }
+            if self.begin_registration(snapshot, out) {
+                continue;
+            }
+            let Some((&id, topic)) = snapshot.topics.range(self.topics.rest()).next() else { return false };
+            self.topics.last = Some(id);
+            self.topic = Some((Arc::clone(topic), topic.state.load_full(), 0));
         }
-        self.next = None;
+    }
+
+    /// Writes what is left of the registration that has begun; true when the page is full before its end.
+    fn write_producers(&mut self, out: &mut Vec<u8>) -> bool {
+        while let Some(producer) = self.producers.as_slice().first() {
+            if is_full(out) {
+                return true;
+            }
+            let (_, state, next) = self.topic.as_ref().expect("a registration is a topic's");
+            let is_topic = *next == 1;
+            producer.write_debug(state.tombstoned_at(producer.id()).filter(|_| is_topic), out);
+            self.producers.next();
+            out.push(if self.producers.as_slice().is_empty() { b']' } else { b',' });
+        }
         false
     }
 
-    fn begin_registration(&mut self, topic: &Topic, nth: usize, out: &mut Vec<u8>) {
-        out.push(if self.begun { b',' } else { b'{' });
-        self.begun = true;
-        let (category, channel): (&[u8], &[u8]) = match nth {
-            0 => (b"topic", b""),
-            nth => (b"channel", &topic.channels[nth - 1].name),
-        };
-        let key = [category, topic.label.name(), channel].join(&b':');
-        json::name(out, &key);
-        out.extend_from_slice(b":[");
-    }
-}
-
-/// The topic itself, then each of its channels.
-fn registration(topic: &Topic, nth: usize) -> &Ids {
-    match nth {
-        0 => &topic.producers,
-        nth => &topic.channels[nth - 1].producers,
+    /// Begins the next registration of the topic that has producers; false when there is none.
+    fn begin_registration(&mut self, snapshot: &Snapshot, out: &mut Vec<u8>) -> bool {
+        let Some((topic, state, next)) = &mut self.topic else { return false };
+        while *next <= state.channels.len() {
+            let (category, channel, ids): (&[u8], &[u8], _) = match *next {
+                0 => (b"topic", b"", &state.producers),
+                nth => (b"channel", &state.channels[nth - 1].name, &state.channels[nth - 1].producers),
+            };
+            *next += 1;
+            let producers: Vec<_> = snapshot.present(ids).cloned().collect();
+            if !producers.is_empty() {
+                out.push(if self.topics.comma { b',' } else { b'{' });
+                self.topics.comma = true;
+                json::name(out, &[category, &topic.name, channel].join(&b':'));
+                out.extend_from_slice(b":[");
+                self.producers = producers.into_iter();
+                return true;
+            }
+        }
+        self.topic = None;
+        false
     }
 }
 
@@ -274,17 +290,17 @@ fn debug_clients(
     snapshot: &Snapshot,
     out: &mut Vec<u8>,
 ) -> bool {
-    if snapshot.nodes.is_empty() {
+    if snapshot.producers.is_empty() {
         return end(out, "{}");
     }
     cursor.open(out, if after_registrations { ",\"client::\":[" } else { "{\"client::\":[" });
-    for (&id, node) in snapshot.nodes.range(cursor.rest()) {
+    for (&id, producer) in snapshot.producers.range(cursor.rest()) {
         if is_full(out) {
             return true;
         }
         cursor.last = Some(id);
         cursor.element(out);
-        node.producer.write_debug(None, out);
+        producer.write_debug(None, out);
     }
     end(out, "]}")
 }

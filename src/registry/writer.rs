@@ -1,5 +1,6 @@
 //! Changing the registry: one writer at a time, one new snapshot for a whole batch of changes.
 
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, MutexGuard};
 
 use arc_swap::ArcSwap;
@@ -7,17 +8,8 @@ use imbl::OrdSet;
 
 use super::names::{Name, ProducerId, TopicId, is_ephemeral};
 use super::producer::Producer;
-use super::snapshot::{Channel, Ids, Label, Node, Snapshot, Topic};
+use super::snapshot::{Snapshot, Topic, TopicState};
 use crate::clock::Timestamp;
-
-/// What the writer lock protects: the snapshot in the making.
-#[derive(Default)]
-pub(super) struct Head {
-    snapshot: Snapshot,
-    /// Ids of deleted topics, for reuse, so that the tree of topics stays dense.
-    free: Vec<TopicId>,
-    next: u32,
-}
 
 /// What a REGISTER or UNREGISTER changed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -28,26 +20,40 @@ pub struct Changed {
     pub channels: usize,
 }
 
-/// The writer lock, held over a batch. Nothing is visible before [`Writer::publish`], which must end it.
+/// The writer lock, held over a batch. All of it is visible after [`Writer::publish`], which must end it, and
+/// parts of it may be before.
 #[must_use]
 pub struct Writer<'a> {
-    pub(super) head: MutexGuard<'a, Head>,
+    pub(super) head: MutexGuard<'a, Snapshot>,
     pub(super) published: &'a ArcSwap<Snapshot>,
-    pub(super) changed: bool,
-    pub(super) topics_changed: bool,
-    pub(super) nodes_changed: bool,
+    pub(super) changes: Changes,
+}
+
+/// What a batch has changed so far.
+#[derive(Default)]
+pub(super) struct Changes {
+    /// Which topics or producers there are.
+    index: bool,
+    /// What `/topics` answers.
+    topics: bool,
+    /// What `/nodes` answers.
+    nodes: bool,
+    /// The producer that registers or unregisters, with the set that it will have: a batch often holds many
+    /// changes of one, and the set is copied once for all of them.
+    registering: Option<(Arc<Producer>, OrdSet<TopicId>)>,
 }
 
 impl Writer<'_> {
-    /// Adds a producer without topics.
+    /// Adds a producer without topics. It is published at once, before any topic can list it.
     ///
     /// # Panics
     /// When the id is taken: a connection identifies once.
     pub fn identify(&mut self, producer: Arc<Producer>) {
-        self.nodes_changed = true;
-        let node = Node { topics: OrdSet::new(), producer };
-        let before = self.head.snapshot.nodes.insert(node.producer.id(), node);
+        let before = self.head.producers.insert(producer.id(), producer);
         assert!(before.is_none(), "a producer id is given once");
+        self.changes.index = true;
+        self.changes.nodes = true;
+        self.publish_snapshot();
     }
 
     /// Removes the producer from all it registered, in proportion to what it registered, and returns the
@@ -55,60 +61,74 @@ impl Writer<'_> {
     ///
     /// # Panics
     /// When the producer is not there.
-    pub fn disconnect(&mut self, id: ProducerId) -> usize {
-        self.nodes_changed = true;
-        let node = self.head.snapshot.nodes.remove(&id).expect("a producer disconnects once");
-        for &topic in &node.topics {
-            leave(self.topic_mut(topic), id);
+    pub fn disconnect(&mut self, producer: &Arc<Producer>) -> usize {
+        self.settle();
+        let id = producer.id();
+        assert!(self.head.producers.remove(&id).is_some(), "a producer disconnects once");
+        self.changes.index = true;
+        self.changes.nodes = true;
+        let topics = producer.topics.swap(Arc::default());
+        for topic in &*topics {
+            change(&self.head.topics[topic], |state| state.leave(id));
         }
-        node.topics.len()
+        topics.len()
     }
 
     /// Adds the producer to the topic and the channel, making both when they are new.
-    pub fn register(&mut self, id: ProducerId, topic: Name, channel: Option<Name>) -> Changed {
-        let mut changed = Changed::default();
+    pub fn register(&mut self, producer: &Arc<Producer>, topic: Name, channel: Option<Name>) -> Changed {
         let topic = self.topic_or_new(topic);
-        if let Some(channel) = channel {
-            changed.channels = usize::from(self.join_channel(topic, channel, id));
+        let state = topic.state.load();
+        // What nsqd has registered before it may register again: that copies nothing.
+        if state.listed && state.has(producer.id(), channel) {
+            return Changed::default();
         }
-        if !self.head.snapshot.topics[&topic].producers.contains(id) {
-            self.topic_mut(topic).producers.insert(id);
-            self.node_mut(id).topics.insert(topic);
-            changed.topic = true;
+        self.list(&state);
+        let changed = change(&topic, |state| {
+            state.listed = true;
+            let channels = channel.is_some_and(|channel| state.join_channel(channel.as_bytes(), producer.id()));
+            Changed { topic: state.producers.insert(producer.id()), channels: usize::from(channels) }
+        });
+        if changed.topic {
+            self.topics_of(producer).insert(topic.id);
         }
-        self.list(topic);
         changed
     }
 
     /// Removes the producer from the topic and all its channels, or from the one channel. An ephemeral topic
     /// or channel goes with its last producer, or when it had none to begin with (stock).
-    pub fn unregister(&mut self, id: ProducerId, topic: Name, channel: Option<Name>) -> Changed {
-        let mut changed = Changed::default();
-        let Some(found) = self.head.snapshot.topic(topic.as_bytes()).cloned() else { return changed };
-        let topic = found.label.id();
-        if let Some(channel) = channel {
-            let Ok(at) = found.channel(channel.as_bytes()) else { return changed };
-            let mut left = found.channels[at].producers.clone();
-            drop(found);
-            if left.remove(id) {
-                changed.channels = 1;
-            }
-            if left.is_empty() && is_ephemeral(channel.as_bytes()) {
-                self.drop_channel(topic, at);
-            } else if changed.channels > 0 {
-                Arc::make_mut(&mut self.topic_mut(topic).channels)[at].producers = left;
-            }
-            return changed;
+    pub fn unregister(&mut self, producer: &Arc<Producer>, topic: Name, channel: Option<Name>) -> Changed {
+        let Some(topic) = self.head.topic(topic.as_bytes()).cloned() else { return Changed::default() };
+        match channel {
+            Some(channel) => self.unregister_channel(producer.id(), &topic, channel),
+            None => self.unregister_topic(producer, &topic),
         }
-        changed.topic = found.producers.contains(id);
-        drop(found);
+    }
+
+    fn unregister_channel(&mut self, id: ProducerId, topic: &Topic, channel: Name) -> Changed {
+        let state = topic.state.load();
+        let Ok(at) = state.channel(channel.as_bytes()) else { return Changed::default() };
+        let had = state.channels[at].producers.contains(id);
+        let others = state.channels[at].producers.as_slice().len() - usize::from(had);
+        if others == 0 && is_ephemeral(channel.as_bytes()) {
+            self.remove_channel(topic, at);
+        } else if had {
+            change(topic, |state| Arc::make_mut(&mut state.channels)[at].producers.remove(id));
+        }
+        Changed { topic: false, channels: usize::from(had) }
+    }
+
+    fn unregister_topic(&mut self, producer: &Arc<Producer>, topic: &Topic) -> Changed {
+        let id = producer.id();
+        let mut changed = Changed { topic: topic.state.load().producers.contains(id), channels: 0 };
         if changed.topic {
-            changed.channels = leave(self.topic_mut(topic), id);
-            self.node_mut(id).topics.remove(&topic);
+            changed.channels = change(topic, |state| state.leave(id));
+            self.topics_of(producer).remove(&topic.id);
         }
-        let topic_now = &self.head.snapshot.topics[&topic];
-        if topic_now.producers.is_empty() && is_ephemeral(topic_now.label.name()) {
-            self.unlist(topic);
+        let state = topic.state.load();
+        if state.producers.is_empty() && is_ephemeral(&topic.name) {
+            self.unlist(&state);
+            change(topic, |state| state.listed = false);
+            self.forget_if_empty(topic);
         }
         changed
     }
@@ -116,170 +136,146 @@ impl Writer<'_> {
     /// Makes a topic that nobody need produce.
     pub fn create_topic(&mut self, topic: Name) {
         let topic = self.topic_or_new(topic);
-        self.list(topic);
+        let state = topic.state.load();
+        if !state.listed {
+            self.list(&state);
+            change(&topic, |state| state.listed = true);
+        }
     }
 
     /// Makes a channel, and its topic with it.
     pub fn create_channel(&mut self, topic: Name, channel: Name) {
+        self.create_topic(topic);
         let topic = self.topic_or_new(topic);
-        self.channel_or_new(topic, channel);
-        self.list(topic);
+        if topic.state.load().channel(channel.as_bytes()).is_err() {
+            change(&topic, |state| state.channel_or_new(channel.as_bytes()));
+        }
     }
 
     /// Deletes the topic and its channels, taking them from their producers. False when it was not there.
     pub fn delete_topic(&mut self, topic: &[u8]) -> bool {
-        let Some(found) = self.head.snapshot.topic(topic).cloned() else { return false };
-        self.nodes_changed |= !found.producers.is_empty();
-        for &id in found.producers.as_slice() {
-            self.node_mut(id).topics.remove(&found.label.id());
+        let Some(topic) = self.head.topic(topic).cloned() else { return false };
+        let state = topic.state.swap(Arc::default());
+        let producers: Vec<_> = self.head.present(&state.producers).cloned().collect();
+        for producer in producers {
+            self.topics_of(&producer).remove(&topic.id);
         }
-        self.forget(&found.label, found.listed);
+        self.unlist(&state);
+        self.forget_if_empty(&topic);
         true
     }
 
     /// Deletes the channel, taking it from its producers. False when it was not there.
     pub fn delete_channel(&mut self, topic: Name, channel: Name) -> bool {
-        let Some(found) = self.head.snapshot.topic(topic.as_bytes()) else { return false };
-        let Ok(at) = found.channel(channel.as_bytes()) else { return false };
-        let topic = found.label.id();
-        self.drop_channel(topic, at);
+        let Some(topic) = self.head.topic(topic.as_bytes()).cloned() else { return false };
+        let Ok(at) = topic.state.load().channel(channel.as_bytes()) else { return false };
+        self.remove_channel(&topic, at);
         true
     }
 
     /// Tombstones every producer of the topic that calls itself `node` (`broadcast_address:http_port`), anew
     /// when it was already, and returns their number.
     pub fn tombstone(&mut self, topic: &[u8], node: &[u8], now: Timestamp) -> usize {
-        let snapshot = &self.head.snapshot;
-        let Some(found) = snapshot.topic(topic) else { return 0 };
-        let ids = found.producers.as_slice();
-        let hit: Vec<_> = ids.iter().copied().filter(|&id| snapshot.producer(id).is_node(node)).collect();
+        let Some(topic) = self.head.topic(topic) else { return 0 };
+        let state = topic.state.load();
+        let mut hit = Vec::new();
+        for producer in self.head.present(&state.producers).filter(|producer| producer.is_node(node)) {
+            producer.was_tombstoned.store(true, Ordering::Relaxed);
+            hit.push(producer.id());
+        }
         if hit.is_empty() {
             return 0;
         }
-        let kept = found.tombstones.iter().filter(|(id, _)| hit.binary_search(id).is_err());
+        let kept = state.tombstones.iter().filter(|(id, _)| hit.binary_search(id).is_err());
         let mut tombstones: Vec<_> = kept.copied().chain(hit.iter().map(|&id| (id, now))).collect();
         tombstones.sort_unstable_by_key(|&(id, _)| id);
-        let topic = found.label.id();
-        self.nodes_changed = true;
-        self.topic_mut(topic).tombstones = tombstones.into();
+        self.changes.nodes = true;
+        change(topic, |state| state.tombstones = tombstones.into());
         hit.len()
     }
 
-    /// Makes the batch visible to every reader at once. A batch that changed nothing publishes nothing.
+    /// Makes the whole batch visible. One that changed neither which topics and producers there are nor what
+    /// the large answers say publishes no snapshot.
     pub fn publish(mut self) {
-        if self.topics_changed {
-            self.head.snapshot.topics_answer = Arc::default();
-        }
-        if self.nodes_changed {
-            self.head.snapshot.nodes_answer = Arc::default();
-        }
-        if self.changed || self.topics_changed || self.nodes_changed {
-            self.published.store(Arc::new(self.head.snapshot.clone()));
-        }
+        self.settle();
+        self.publish_snapshot();
     }
 
-    fn topic_mut(&mut self, id: TopicId) -> &mut Topic {
-        self.changed = true;
-        Arc::make_mut(self.head.snapshot.topics.get_mut(&id).expect("the topic is in the registry"))
-    }
-
-    /// For a change of its topics.
-    fn node_mut(&mut self, id: ProducerId) -> &mut Node {
-        self.nodes_changed = true;
-        self.head.snapshot.nodes.get_mut(&id).expect("the producer is in the registry")
-    }
-
-    fn topic_or_new(&mut self, name: Name) -> TopicId {
-        if let Some(found) = self.head.snapshot.topic(name.as_bytes()) {
-            return found.label.id();
+    fn publish_snapshot(&mut self) {
+        // The flags stay set: a reader may meanwhile cache what it sees of the rest of the batch.
+        let Changes { index, topics, nodes, .. } = self.changes;
+        if topics {
+            self.head.topics_answer = Arc::default();
         }
-        self.changed = true;
-        let head = &mut *self.head;
-        let id = head.free.pop().unwrap_or_else(|| {
-            head.next += 1;
-            TopicId(head.next)
-        });
-        let label = Label::new(id, name.as_bytes());
-        head.snapshot.names.insert(label.clone(), ());
-        head.snapshot.topics.insert(id, Arc::new(Topic::new(label)));
-        id
-    }
-
-    fn channel_or_new(&mut self, topic: TopicId, name: Name) -> usize {
-        match self.head.snapshot.topics[&topic].channel(name.as_bytes()) {
-            Ok(at) => at,
-            Err(at) => {
-                let topic = self.topic_mut(topic);
-                let (before, after) = topic.channels.split_at(at);
-                let new = Channel { name: name.as_bytes().into(), producers: Ids::default() };
-                topic.channels = before.iter().chain([&new]).chain(after).cloned().collect();
-                at
-            }
+        if nodes {
+            self.head.nodes_answer = Arc::default();
+        }
+        if index || topics || nodes {
+            self.published.store(Arc::new(self.head.clone()));
         }
     }
 
-    fn join_channel(&mut self, topic: TopicId, name: Name, id: ProducerId) -> bool {
-        let at = self.channel_or_new(topic, name);
-        if self.head.snapshot.topics[&topic].channels[at].producers.contains(id) {
-            return false;
+    /// The set of the producer's topics, for changing it.
+    fn topics_of(&mut self, producer: &Arc<Producer>) -> &mut OrdSet<TopicId> {
+        self.changes.nodes = true;
+        if self.changes.registering.as_ref().is_some_and(|(other, _)| !Arc::ptr_eq(other, producer)) {
+            self.settle();
         }
-        Arc::make_mut(&mut self.topic_mut(topic).channels)[at].producers.insert(id)
+        let open = || (Arc::clone(producer), OrdSet::clone(&producer.topics.load()));
+        &mut self.changes.registering.get_or_insert_with(open).1
     }
 
-    fn drop_channel(&mut self, topic: TopicId, at: usize) {
-        let topic_mut = self.topic_mut(topic);
-        let (before, after) = (&topic_mut.channels[..at], &topic_mut.channels[at + 1..]);
-        topic_mut.channels = before.iter().chain(after).cloned().collect();
+    /// Gives the producer that registers its set.
+    fn settle(&mut self) {
+        if let Some((producer, topics)) = self.changes.registering.take() {
+            producer.topics.store(Arc::new(topics));
+        }
+    }
+
+    fn topic_or_new(&mut self, name: Name) -> Arc<Topic> {
+        if let Some(found) = self.head.topic(name.as_bytes()) {
+            return Arc::clone(found);
+        }
+        self.changes.index = true;
+        let id = self.head.new_id(name.as_bytes());
+        let topic = Arc::new(Topic::new(id, name.as_bytes()));
+        self.head.topics.insert(id, Arc::clone(&topic));
+        topic
+    }
+
+    /// Counts a topic that is about to be listed, unless `before` is already.
+    fn list(&mut self, before: &TopicState) {
+        if !before.listed {
+            self.head.listed += 1;
+            self.changes.topics = true;
+        }
+    }
+
+    fn unlist(&mut self, before: &TopicState) {
+        if before.listed {
+            self.head.listed -= 1;
+            self.changes.topics = true;
+        }
+    }
+
+    fn remove_channel(&mut self, topic: &Topic, at: usize) {
+        change(topic, |state| state.remove_channel(at));
         self.forget_if_empty(topic);
     }
 
-    fn list(&mut self, topic: TopicId) {
-        if !self.head.snapshot.topics[&topic].listed {
-            self.topic_mut(topic).listed = true;
-            self.head.snapshot.listed += 1;
-            self.topics_changed = true;
+    fn forget_if_empty(&mut self, topic: &Topic) {
+        let state = topic.state.load();
+        if !state.listed && state.channels.is_empty() {
+            self.changes.index = true;
+            self.head.topics.remove(&topic.id);
         }
-    }
-
-    fn unlist(&mut self, topic: TopicId) {
-        if self.head.snapshot.topics[&topic].listed {
-            self.topic_mut(topic).listed = false;
-            self.head.snapshot.listed -= 1;
-            self.topics_changed = true;
-        }
-        self.forget_if_empty(topic);
-    }
-
-    fn forget_if_empty(&mut self, topic: TopicId) {
-        let topic = &self.head.snapshot.topics[&topic];
-        if !topic.listed && topic.channels.is_empty() {
-            let label = topic.label.clone();
-            self.forget(&label, false);
-        }
-    }
-
-    fn forget(&mut self, label: &Label, listed: bool) {
-        self.changed = true;
-        self.topics_changed |= listed;
-        let head = &mut *self.head;
-        head.snapshot.listed -= usize::from(listed);
-        head.snapshot.names.remove(label.name());
-        head.snapshot.topics.remove(&label.id());
-        head.free.push(label.id());
     }
 }
 
-/// Takes the producer from the topic, its channels and its tombstones; returns how many channels it had.
-fn leave(topic: &mut Topic, id: ProducerId) -> usize {
-    topic.producers.remove(id);
-    if topic.tombstoned_at(id).is_some() {
-        topic.tombstones = topic.tombstones.iter().filter(|&&(other, _)| other != id).copied().collect();
-    }
-    if !topic.channels.iter().any(|channel| channel.producers.contains(id)) {
-        return 0;
-    }
-    Arc::make_mut(&mut topic.channels)
-        .iter_mut()
-        .filter_map(|channel| channel.producers.remove(id).then_some(()))
-        .count()
+/// Replaces what a topic has.
+fn change<T>(topic: &Topic, how: impl FnOnce(&mut TopicState) -> T) -> T {
+    let mut state = TopicState::clone(&topic.state.load());
+    let result = how(&mut state);
+    topic.state.store(Arc::new(state));
+    result
 }

@@ -1,5 +1,7 @@
-//! One thread writes, others read. Each publish raises a counter that every answer shows, and keeps two topics
-//! alike, so a reader can tell whether it looks at one snapshot, and at one no older than it saw before.
+//! One thread writes, others read. Each batch raises a counter that every answer shows, so a reader can tell
+//! whether it sees what was published before it asked, and never less than it saw before. Parts of a batch may
+//! be seen before the batch is published, so answers may run ahead of each other, but none stays behind; one that
+//! takes longer than several batches may miss what came and went meanwhile, which here is the counter.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -15,12 +17,14 @@ use crate::run::read;
 
 const PUBLISHES: u64 = 5000;
 const PRODUCERS: usize = 20;
+/// Batches during an answer that is still compared: fewer than it takes for a producer to come and go.
+const MISSED_MAX: u64 = 8;
 const NOW: Timestamp = Timestamp::from_nanos(1);
-/// Topics whose producers and channels are the same in every snapshot.
+/// Topics whose producers and channels are the same whenever a batch is published.
 const TWINS: [&str; 2] = ["left", "right"];
 
 #[test]
-fn readers_see_whole_snapshots_in_their_order() {
+fn readers_see_what_was_published() {
     let lifetimes = Lifetimes {
         inactive_producer_timeout: Duration::from_mins(5),
         tombstone_lifetime: Duration::from_secs(45),
@@ -43,29 +47,29 @@ fn readers_see_whole_snapshots_in_their_order() {
 }
 
 /// Moves the counter in a topic's name, in a channel's name and to a new producer, in one batch.
-fn publish(registry: &Registry, counter: u64, connected: &mut VecDeque<ProducerId>) {
+fn publish(registry: &Registry, counter: u64, connected: &mut VecDeque<Arc<Producer>>) {
     let mut writer = registry.write();
     writer.create_topic(counter_name(counter));
-    if let Some(before) = counter.checked_sub(1) {
+    // A deletion may be seen before what else the batch does: the topic before stays until the next.
+    if let Some(before) = counter.checked_sub(2) {
         writer.delete_topic(counter_name(before).as_bytes());
     }
-    let id = if connected.len() < PRODUCERS {
-        ProducerId::new(0, u32::try_from(counter).expect("few producers"))
-    } else {
-        // Whoever leaves leaves his slot to the next.
-        let id = connected.pop_front().expect("some are connected");
-        writer.disconnect(id);
-        id
-    };
+    if connected.len() == PRODUCERS {
+        writer.disconnect(&connected.pop_front().expect("some are connected"));
+    }
+    // Whoever leaves leaves his slot to the next.
+    let number = u32::try_from(counter).expect("few producers");
+    let id = ProducerId::new(0, number % 20, number / 20);
     let info = PeerInfo { hostname: counter.to_string(), ..PeerInfo::default() };
-    writer.identify(Arc::new(Producer::new(id, counter.to_string(), info, NOW)));
-    connected.push_back(id);
+    let producer = Arc::new(Producer::new(id, counter.to_string(), info, NOW));
+    writer.identify(Arc::clone(&producer));
     for topic in TWINS.map(|topic| Name::new(topic.as_bytes()).expect("a valid name")) {
-        writer.register(id, topic, Some(counter_name(counter)));
+        writer.register(&producer, topic, Some(counter_name(counter)));
         if let Some(before) = counter.checked_sub(1) {
             writer.delete_channel(topic, counter_name(before));
         }
     }
+    connected.push_back(producer);
     writer.publish();
 }
 
@@ -73,60 +77,55 @@ fn counter_name(counter: u64) -> Name {
     Name::new(format!("counter-{counter}").as_bytes()).expect("a valid name")
 }
 
-/// Asks one question after the other, each of which must show a counter no lower than the last.
+/// Asks one question after the other, each of which must show a counter no lower than it did before.
 fn observe(reader: &mut Reader, published: &Weak<AtomicU64>, first_question: usize) {
     let questions = [from_topics, from_nodes, from_debug, from_lookup, from_lookup_all];
-    let mut last = 0;
-    for question in questions.iter().cycle().skip(first_question) {
-        let Some(at_least) = published.upgrade().map(|published| published.load(Ordering::Acquire)) else { break };
-        let seen = question(reader);
-        assert!(seen >= last.max(at_least), "{seen} was seen after {last}, and {at_least} was published");
-        last = seen;
+    let mut last = [0; 5];
+    for number in (0..questions.len()).cycle().skip(first_question) {
+        let batches = || published.upgrade().map(|published| published.load(Ordering::Acquire));
+        let Some(at_least) = batches() else { break };
+        let (seen, last) = (questions[number](reader), &mut last[number]);
+        let is_slow = batches().is_some_and(|by_now| by_now - at_least > MISSED_MAX);
+        let Some(seen) = seen.filter(|_| !is_slow) else { continue };
+        assert!(seen >= (*last).max(at_least), "{seen} was seen after {last}, and {at_least} was published");
+        *last = seen;
     }
-    assert_eq!(questions.map(|question| question(reader)), [PUBLISHES; 5]);
+    assert_eq!(questions.map(|question| question(reader)), [Some(PUBLISHES); 5]);
 }
 
-fn from_topics(reader: &mut Reader) -> u64 {
+fn from_topics(reader: &mut Reader) -> Option<u64> {
     let answer = parse(&read(reader.topics(NOW), Vec::new()));
     let topics: BTreeSet<_> = strings(&answer["topics"]).collect();
-    assert!(topics.len() == 3 && TWINS.iter().all(|topic| topics.contains(topic)), "{topics:?}");
+    assert!(TWINS.iter().all(|topic| topics.contains(topic)), "{topics:?}");
     counter(topics.into_iter())
 }
 
-fn from_nodes(reader: &mut Reader) -> u64 {
+fn from_nodes(reader: &mut Reader) -> Option<u64> {
     let answer = parse(&read(reader.nodes(NOW), Vec::new()));
     for node in elements(&answer["producers"]) {
-        assert!(strings(&node["topics"]).collect::<BTreeSet<_>>() == TWINS.into(), "{node}");
+        assert!(strings(&node["topics"]).all(|topic| TWINS.contains(&topic)), "{node}");
     }
-    newest(&answer["producers"])
+    newest(elements(&answer["producers"]).filter(|node| elements(&node["topics"]).count() == TWINS.len()))
 }
 
-fn from_debug(reader: &mut Reader) -> u64 {
+fn from_debug(reader: &mut Reader) -> Option<u64> {
     let answer = parse(&read(reader.debug(NOW), Vec::new()));
-    let [left, right] = TWINS.map(|topic| &answer[format!("topic:{topic}:")]);
-    assert!(left == right && *left == answer["client::"], "{answer}");
-    newest(left)
+    let [left, right] = TWINS.map(|topic| answer.get(format!("topic:{topic}:")));
+    Some(newest(elements(left?))?.min(newest(elements(right?))?))
 }
 
-fn from_lookup(reader: &mut Reader) -> u64 {
+fn from_lookup(reader: &mut Reader) -> Option<u64> {
     let [left, right] = TWINS.map(|topic| {
         let answer = reader.lookup(topic.as_bytes(), NOW).expect("the topic is listed");
         let answer = parse(answer.bytes());
-        let counter = counter(strings(&answer["channels"]));
-        assert_eq!(newest(&answer["producers"]), counter, "{answer}");
-        counter
+        Some(counter(strings(&answer["channels"]))?.min(newest(elements(&answer["producers"]))?))
     });
-    assert!(left <= right, "the second question was answered from an older snapshot");
-    right
+    Some(left?.min(right?))
 }
 
-fn from_lookup_all(reader: &mut Reader) -> u64 {
+fn from_lookup_all(reader: &mut Reader) -> Option<u64> {
     let answer = parse(&read(reader.lookup_all(NOW).expect("a topic is listed"), Vec::new()));
-    let channels: Vec<_> = strings(&answer["channels"]).collect();
-    assert!(channels.len() == 2 && channels[0] == channels[1], "{channels:?}");
-    let counter = counter(channels.into_iter());
-    assert_eq!(newest(&answer["producers"]), counter, "{answer}");
-    counter
+    Some(counter(strings(&answer["channels"]))?.min(newest(elements(&answer["producers"]))?))
 }
 
 fn parse(body: &[u8]) -> Value {
@@ -141,13 +140,14 @@ fn strings(array: &Value) -> impl Iterator<Item = &str> {
     elements(array).map(|item| item.as_str().expect("a string"))
 }
 
-fn counter<'a>(mut names: impl Iterator<Item = &'a str>) -> u64 {
-    let digits = names.find_map(|name| name.strip_prefix("counter-")).expect("a name has the counter");
-    digits.parse().expect("a number")
+/// The highest counter that a name has.
+fn counter<'a>(names: impl Iterator<Item = &'a str>) -> Option<u64> {
+    let counters = names.filter_map(|name| name.strip_prefix("counter-"));
+    counters.map(|digits| digits.parse().expect("a number")).max()
 }
 
 /// The counter at which the youngest producer came.
-fn newest(producers: &Value) -> u64 {
+fn newest<'a>(producers: impl Iterator<Item = &'a Value>) -> Option<u64> {
     let hostname = |producer: &Value| producer["hostname"].as_str().and_then(|text| text.parse().ok());
-    elements(producers).map(|producer| hostname(producer).expect("a number")).max().expect("a producer")
+    producers.map(|producer| hostname(producer).expect("a number")).max()
 }
