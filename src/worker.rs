@@ -362,7 +362,7 @@ impl Worker {
     fn drain(&mut self) {
         if self.draining.is_none() {
             self.draining = Some(self.turn.now.after(DRAIN_MAX));
-            for token in self.slots.tokens(|_| true) {
+            for token in self.slots.tokens(|connection| connection.phase == Phase::Open) {
                 self.flush(token);
             }
         }

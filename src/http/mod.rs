@@ -5,7 +5,7 @@ mod body;
 mod fields;
 mod handlers;
 mod head;
-mod parse;
+pub mod parse;
 mod response;
 mod routes;
 mod session;

@@ -1,8 +1,8 @@
 //! The protocol that nsqd speaks: a magic, then command lines, one of which brings a JSON body.
 
-mod error;
-mod identify;
-mod parse;
+pub mod error;
+pub mod identify;
+pub mod parse;
 mod session;
 
 pub use session::Session;

@@ -18,6 +18,9 @@ use rustix::process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open};
 /// How long a server may take to start, to log what is waited for, or to end: far more than it needs.
 pub const PATIENCE: Duration = Duration::from_secs(15);
 
+/// The flags that every server is started with; a later one of the same name counts.
+pub const DEFAULTS: [&str; 3] = ["-tcp-address=127.0.0.1:0", "-http-address=127.0.0.1:0", "-log-level=info"];
+
 /// A running server; dropping it kills the process.
 pub struct Server {
     process: Child,
@@ -42,21 +45,27 @@ impl Server {
     /// # Panics
     /// As [`Server::start`].
     pub fn start_program<F: AsRef<OsStr>>(program: &Path, flags: &[F]) -> Self {
-        let mut process = Command::new(program)
-            .args(["-tcp-address=127.0.0.1:0", "-http-address=127.0.0.1:0", "-log-level=info"])
-            .args(flags)
+        Self::start_command(Command::new(program).args(DEFAULTS).args(flags))
+    }
+
+    /// Starts a command that ends in such a program, and in no other process.
+    ///
+    /// # Panics
+    /// As [`Server::start`].
+    pub fn start_command(command: &mut Command) -> Self {
+        let mut process = command
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::piped())
             .spawn()
-            .unwrap_or_else(|err| panic!("{}: {err}", program.display()));
+            .unwrap_or_else(|err| panic!("{}: {err}", command.get_program().display()));
         let log = Log::drain(process.stderr.take().expect("stderr is piped"));
         let listening = log.wait_for(|text| {
             Some((logged_address(text, "TCP: listening on ")?, logged_address(text, "HTTP: listening on ")?))
         });
         let Some((tcp, http)) = listening else {
             end(&mut process);
-            panic!("{} does not listen; its log:\n{}", program.display(), log.text());
+            panic!("{} does not listen; its log:\n{}", command.get_program().display(), log.text());
         };
         Self { process, log, tcp, http }
     }

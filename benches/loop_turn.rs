@@ -1,0 +1,147 @@
+//! What does a whole turn of a worker cost without the kernel: events in, commit, requests out? Each turn takes the
+//! completions of the sends before it and new input, as with clients that ask again once they have their answer.
+
+#[expect(dead_code, reason = "here the registry changes by what clients send")]
+mod population;
+
+use std::hint::black_box;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use population::{NOW, Population};
+use ringlookupd::io::{Event, Request, SendBuffer, Service, Socket, Token};
+use ringlookupd::log::Log;
+use ringlookupd::turn::{ServerInfo, Turn};
+use ringlookupd::worker::Worker;
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+const IDENTIFY: &str =
+    r#"{"broadcast_address":"node.example","hostname":"node","http_port":4151,"tcp_port":4150,"version":"1.3.0"}"#;
+
+/// A worker over a registry of 100 k registrations, with a kernel that does at once what it is asked.
+struct Simulation {
+    worker: Worker,
+    clients: Vec<Token>,
+    /// Answers of the last turn; the next begins with their completion.
+    sending: Vec<(Token, SendBuffer)>,
+}
+
+impl Simulation {
+    /// Workers beside each other need a number each, so that their producers differ.
+    fn new(number: u32, service: Service, clients: u16) -> Self {
+        let server = ServerInfo { identify_reply: b"{}".to_vec(), info: b"{}".to_vec() };
+        let registry = Arc::clone(&Population::of(100_000).registry);
+        let worker = Worker::new(number, Turn::new(registry, Arc::new(server), Log::disabled(), NOW));
+        let mut simulation = Self { worker, clients: Vec::new(), sending: Vec::new() };
+        for nth in 0..clients {
+            let (socket, peer) = (Socket(nth.into()), SocketAddr::from(([10, 0, 0, 1], 1024 + nth)));
+            simulation.worker.handle(Event::Accepted { service, socket, peer, armed: true });
+        }
+        simulation.end_turn();
+        simulation
+    }
+
+    /// One turn in which each client sends its input.
+    fn turn(&mut self, inputs: &[Vec<u8>]) {
+        self.worker.begin_turn(NOW);
+        for (token, buffer) in self.sending.drain(..) {
+            let sent = Ok(buffer.rest().len());
+            self.worker.handle(Event::Sent { token, buffer, sent });
+        }
+        for (&token, bytes) in self.clients.iter().zip(inputs) {
+            self.worker.handle(Event::Received { token, bytes: black_box(bytes), armed: true });
+        }
+        self.end_turn();
+        assert_eq!(self.sending.len(), inputs.len(), "each client has its answer");
+    }
+
+    fn end_turn(&mut self) {
+        self.worker.end_turn(SystemTime::UNIX_EPOCH);
+        for request in self.worker.requests() {
+            match request {
+                Request::Send { token, buffer, .. } => self.sending.push((token, buffer)),
+                Request::Receive { token, .. } => self.clients.push(token),
+                Request::Accept(_) => {}
+                other => panic!("nothing ends here: {other:?}"),
+            }
+        }
+    }
+}
+
+/// A lookup from each of as many consumers, of a topic of its own whose answer is there.
+fn lookups(c: &mut Criterion) {
+    let mut group = c.benchmark_group("turn of lookups");
+    for clients in [1, 16, 64] {
+        let mut made = None;
+        group.throughput(Throughput::Elements(clients.into()));
+        group.bench_function(clients.to_string(), |b| {
+            let (simulation, requests) = made.get_or_insert_with(|| {
+                let topics = &Population::of(100_000).topics;
+                let requests: Vec<_> = topics.iter().step_by(100).take(clients.into()).map(request).collect();
+                (Simulation::new(1, Service::Http, clients), requests)
+            });
+            simulation.turn(requests);
+            b.iter(|| simulation.turn(requests));
+        });
+    }
+}
+
+/// As go-nsq 1.1.0 sends it.
+fn request(topic: &impl std::fmt::Display) -> Vec<u8> {
+    format!(
+        "GET /lookup?topic={topic} HTTP/1.1\r\nHost: lookupd-1.example:4161\r\nUser-Agent: Go-http-client/1.1\r\n\
+         Accept: application/vnd.nsq; version=1.0\r\nAccept-Encoding: gzip\r\n\r\n"
+    )
+    .into_bytes()
+}
+
+/// REGISTERs that one nsqd sends at once, or as many nsqds one each. The turns between, which take them back, are
+/// not timed.
+fn registers(c: &mut Criterion) {
+    let mut group = c.benchmark_group("turn of REGISTERs");
+    let shapes = [(1, 1), (1, 16), (1, 64), (16, 1), (64, 1)];
+    for ((clients, pipelined), number) in shapes.into_iter().zip(1..) {
+        let mut made = None;
+        let registers = usize::from(clients) * pipelined;
+        group.throughput(Throughput::Elements(registers as u64));
+        group.bench_function(format!("{clients} nsqd x {pipelined}"), |b| {
+            let (simulation, register, unregister) = made.get_or_insert_with(|| {
+                let mut simulation = Simulation::new(number, Service::V1, clients);
+                let size = u32::try_from(IDENTIFY.len()).expect("short").to_be_bytes();
+                let hello = [b"  V1IDENTIFY\n".as_slice(), &size, IDENTIFY.as_bytes()].concat();
+                simulation.turn(&vec![hello; clients.into()]);
+                let topics = &Population::of(100_000).topics;
+                let topics: Vec<_> = topics.iter().step_by(100).take(registers).collect();
+                let commands = |verb: &str, words: &str| -> Vec<_> {
+                    let line = |topic| format!("{verb} {topic}{words}\n");
+                    topics
+                        .chunks(pipelined)
+                        .map(|own| own.iter().map(line).collect::<Vec<_>>().concat().into_bytes())
+                        .collect()
+                };
+                (simulation, commands("REGISTER", " archive"), commands("UNREGISTER", ""))
+            });
+            b.iter_custom(|turns| {
+                let turn_one = |_| {
+                    let begun = Instant::now();
+                    simulation.turn(register);
+                    let took = begun.elapsed();
+                    simulation.turn(unregister);
+                    took
+                };
+                (0..turns).map(turn_one).sum()
+            });
+        });
+    }
+}
+
+criterion_group! {
+    name = benches;
+    config = Criterion::default().warm_up_time(Duration::from_secs(1)).measurement_time(Duration::from_secs(3));
+    targets = lookups, registers
+}
+criterion_main!(benches);

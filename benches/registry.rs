@@ -1,0 +1,244 @@
+//! What does the registry cost as it grows? A commit may cost what it changes, a disconnect what the producer had, a
+//! lookup nothing that depends on the size, and readers may not feel a writer.
+//!
+//! Where one measurement needs the registry as it was before, each is timed by itself, which adds the 50 ns or so of
+//! reading the clock twice.
+
+mod population;
+
+use std::hint::black_box;
+use std::sync::{Arc, Weak};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
+use population::{NOW, Population, SIZES, channel, empty, producer, topic};
+use ringlookupd::registry::{Name, Producer, Reader, Registry};
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+fn timed<T>(work: impl FnOnce() -> T) -> Duration {
+    let begun = Instant::now();
+    black_box(work());
+    begun.elapsed()
+}
+
+/// REGISTERs of as many nsqds, all of which came in one turn.
+fn commit(c: &mut Criterion) {
+    // Enough to come by topics that no cache near the core holds.
+    const CHANGES: usize = 4096;
+    let mut group = c.benchmark_group("commit");
+    for batch in [1, 16, 256] {
+        for size in SIZES {
+            group.throughput(Throughput::Elements(batch as u64));
+            group.bench_function(BenchmarkId::new(format!("batch of {batch}"), size), |b| {
+                let population = Population::of(size);
+                let missing: Vec<_> = population.missing().take(CHANGES).collect();
+                let mut batches = missing.chunks_exact(batch).cycle();
+                b.iter_custom(|commits| {
+                    let commit_one = |_| {
+                        let batch = batches.next().expect("endless");
+                        let took = timed(|| population.register(black_box(batch)));
+                        population.unregister(batch);
+                        took
+                    };
+                    (0..commits).map(commit_one).sum()
+                });
+            });
+        }
+    }
+}
+
+/// A producer leaves, with all that it had.
+fn disconnect(c: &mut Criterion) {
+    let mut group = c.benchmark_group("disconnect");
+    for topics in [1, 50, 500] {
+        for size in [10_000, 1_000_000] {
+            group.throughput(Throughput::Elements(topics as u64));
+            group.bench_function(BenchmarkId::new(format!("with {topics} registered"), size), |b| {
+                let population = Population::of(size);
+                let newcomer = Arc::new(producer(1, 0));
+                let mut next = population.missing().map(|(_, topic)| topic).cycle();
+                b.iter_custom(|disconnects| {
+                    let mut disconnect_one = || {
+                        population.commit(|writer| {
+                            writer.identify(Arc::clone(&newcomer));
+                            for topic in next.by_ref().take(topics) {
+                                writer.register(&newcomer, topic, Some(channel()));
+                            }
+                        });
+                        timed(|| {
+                            population
+                                .commit(|writer| assert_eq!(writer.disconnect(black_box(&newcomer)), topics));
+                        })
+                    };
+                    (0..disconnects).map(|_| disconnect_one()).sum()
+                });
+            });
+        }
+    }
+}
+
+/// What a reader pays to see the newest snapshot; of one that was replaced it may be the last holder.
+fn snapshot(c: &mut Criterion) {
+    let mut group = c.benchmark_group("snapshot");
+    group.bench_function("unchanged", |b| {
+        let mut reader = Population::of(10_000).registry.reader();
+        b.iter(|| reader.refresh());
+    });
+    for batch in [1, 256] {
+        group.bench_function(BenchmarkId::new("replaced by a batch", batch), |b| {
+            let population = Population::of(1_000_000);
+            let missing: Vec<_> = population.missing().take(batch).collect();
+            let mut reader = population.registry.reader();
+            b.iter_custom(|reads| {
+                let read_one = |_| {
+                    reader.refresh();
+                    population.register(&missing);
+                    let took = timed(|| reader.refresh());
+                    population.unregister(&missing);
+                    took
+                };
+                (0..reads).map(read_one).sum()
+            });
+        });
+    }
+}
+
+/// The same topic again and again, in registries of every size.
+fn cached_lookup(c: &mut Criterion) {
+    let mut group = c.benchmark_group("cached lookup");
+    for size in SIZES {
+        group.bench_function(size.to_string(), |b| {
+            let population = Population::of(size);
+            let (mut reader, topic) = (population.registry.reader(), population.topics[size / 20]);
+            b.iter(|| lookup(&mut reader, black_box(topic)));
+        });
+    }
+}
+
+/// The first lookup of a topic after a change to it.
+fn cold_lookup(c: &mut Criterion) {
+    let mut group = c.benchmark_group("cold lookup");
+    for producers in [1, 10, 100, 5_000] {
+        let mut made = None;
+        group.throughput(Throughput::Elements(producers as u64));
+        group.bench_function(BenchmarkId::new("producers", producers), |b| {
+            let (registry, first) = made.get_or_insert_with(|| one_topic(producers));
+            let mut reader = registry.reader();
+            b.iter_custom(|lookups| {
+                let lookup_one = |_| {
+                    let mut writer = registry.write();
+                    writer.unregister(first, topic(0), None);
+                    writer.register(first, topic(0), Some(channel()));
+                    writer.publish();
+                    timed(|| lookup(&mut reader, black_box(topic(0))))
+                };
+                (0..lookups).map(lookup_one).sum()
+            });
+        });
+    }
+}
+
+/// A registry of one topic, and the first of its producers.
+fn one_topic(producers: usize) -> (Registry, Arc<Producer>) {
+    let registry = empty();
+    let producers: Vec<_> = (0..producers).map(|nth| Arc::new(producer(0, nth))).collect();
+    let mut writer = registry.write();
+    for producer in &producers {
+        writer.identify(Arc::clone(producer));
+        writer.register(producer, topic(0), Some(channel()));
+    }
+    writer.publish();
+    let first = Arc::clone(&producers[0]);
+    (registry, first)
+}
+
+/// Topics at random. The answers to 10 k topics are more than a reader may leave in the registry
+/// (`LOOKUP_CACHE_BYTES`), so that the more of them there are, the more lookups render.
+fn uniform_lookup(c: &mut Criterion) {
+    let mut group = c.benchmark_group("uniform lookup");
+    for size in SIZES {
+        let mut reader = None;
+        group.bench_function(BenchmarkId::new("topics", size / 10), |b| {
+            let population = Population::of(size);
+            // Kept from one sample to the next, as is what it has rendered.
+            let reader = reader.get_or_insert_with(|| population.registry.reader());
+            let mut topics = Topics::of(population);
+            b.iter(|| lookup(reader, topics.next()));
+        });
+    }
+}
+
+/// One thread's lookups while the other core does nothing, reads too, or commits without a pause.
+fn two_threads(c: &mut Criterion) {
+    let mut group = c.benchmark_group("two threads");
+    let neighbours: [Neighbour; 3] = [|_, _| {}, keep_reading, keep_committing];
+    let names = ["reads alone", "reads beside reads", "reads beside commits"];
+    for (name, neighbour) in names.into_iter().zip(neighbours) {
+        group.bench_function(name, |b| {
+            let population = Population::of(10_000);
+            let mut reader = population.registry.reader();
+            let mut topics = Topics::of(population);
+            thread::scope(|scope| {
+                let measuring = Arc::new(());
+                let watch = Arc::downgrade(&measuring);
+                scope.spawn(move || neighbour(population, &watch));
+                b.iter(|| lookup(&mut reader, topics.next()));
+                drop(measuring);
+            });
+        });
+    }
+}
+
+/// What the other core does until nobody holds what it watches.
+type Neighbour = fn(&Population, &Weak<()>);
+
+fn keep_reading(population: &Population, measuring: &Weak<()>) {
+    let mut reader = population.registry.reader();
+    let mut topics = Topics::of(population);
+    while measuring.strong_count() > 0 {
+        lookup(&mut reader, topics.next());
+    }
+}
+
+fn keep_committing(population: &Population, measuring: &Weak<()>) {
+    let missing: Vec<_> = population.missing().take(16).collect();
+    while measuring.strong_count() > 0 {
+        population.register(&missing);
+        population.unregister(&missing);
+    }
+}
+
+/// The length of the answer's body, which the caller need not look at.
+fn lookup(reader: &mut Reader, topic: Name) -> usize {
+    black_box(reader.lookup(topic.as_bytes(), NOW).expect("listed").bytes()).len()
+}
+
+/// Topics of a population in an order that no cache foresees: xorshift (Marsaglia, 2003).
+struct Topics<'a> {
+    topics: &'a [Name],
+    state: u64,
+}
+
+impl<'a> Topics<'a> {
+    fn of(population: &'a Population) -> Self {
+        Self { topics: &population.topics, state: 0x9e37_79b9_7f4a_7c15 }
+    }
+
+    fn next(&mut self) -> Name {
+        self.state ^= self.state << 13;
+        self.state ^= self.state >> 7;
+        self.state ^= self.state << 17;
+        let below = (u128::from(self.state) * self.topics.len() as u128) >> 64;
+        self.topics[usize::try_from(below).expect("below the length")]
+    }
+}
+
+criterion_group! {
+    name = benches;
+    config = Criterion::default().warm_up_time(Duration::from_secs(1)).measurement_time(Duration::from_secs(3));
+    targets = commit, disconnect, snapshot, cached_lookup, cold_lookup, uniform_lookup, two_threads
+}
+criterion_main!(benches);

@@ -1,0 +1,93 @@
+//! An nsqd and an HTTP client, as small as these tests need them.
+
+use std::io::{self, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+
+use crate::support::PATIENCE;
+
+pub const OK: &[u8] = b"\0\0\0\x02OK";
+
+/// A connection that waits for an answer for [`PATIENCE`] at most.
+pub fn connect(address: SocketAddr) -> TcpStream {
+    let stream = TcpStream::connect(address).expect("the server listens");
+    stream.set_read_timeout(Some(PATIENCE)).expect("not zero");
+    stream
+}
+
+/// A producer's connection.
+pub struct Nsqd(pub TcpStream);
+
+impl Nsqd {
+    pub fn connect(address: SocketAddr) -> Self {
+        let mut stream = connect(address);
+        stream.write_all(b"  V1").expect("a new connection");
+        Self(stream)
+    }
+
+    /// A producer that calls itself `name`, in so many bytes.
+    pub fn identified(address: SocketAddr, name: &str, padding: usize) -> Self {
+        let mut nsqd = Self::connect(address);
+        let padding = "h".repeat(padding);
+        let body = format!(
+            r#"{{"broadcast_address":"{name}","hostname":"{padding}","tcp_port":1,"http_port":2,"version":"1"}}"#
+        );
+        let len = u32::try_from(body.len()).expect("some megabytes").to_be_bytes();
+        let reply = nsqd.ask(&[b"IDENTIFY\n", &len[..], body.as_bytes()].concat());
+        assert!(reply.starts_with(b"{"), "{}", reply.escape_ascii());
+        nsqd
+    }
+
+    /// Sends a command and returns the reply to it.
+    pub fn ask(&mut self, command: &[u8]) -> Vec<u8> {
+        self.0.write_all(command).expect("the server reads");
+        let mut len = [0; 4];
+        self.0.read_exact(&mut len).expect("a reply");
+        let mut reply = vec![0; u32::from_be_bytes(len) as usize];
+        self.0.read_exact(&mut reply).expect("the rest of the reply");
+        reply
+    }
+
+    pub fn register(&mut self, topic: &str) {
+        assert_eq!(self.ask(format!("REGISTER {topic}\n").as_bytes()), b"OK");
+    }
+}
+
+/// A producer that makes the answer to `/nodes` a megabyte long.
+pub fn bulky(address: SocketAddr) -> Nsqd {
+    Nsqd::identified(address, "bulky", 1 << 20)
+}
+
+pub fn send_get(stream: &mut TcpStream, target: &str) {
+    let request = format!("GET {target} HTTP/1.1\r\nHost: h\r\n\r\n");
+    stream.write_all(request.as_bytes()).expect("the server reads");
+}
+
+/// Asks on a connection that stays open; the answer must have a length.
+pub fn get(stream: &mut TcpStream, target: &str) -> String {
+    send_get(stream, target);
+    let mut answer = Vec::new();
+    loop {
+        let mut piece = [0; 4096];
+        let len = stream.read(&mut piece).expect("an answer");
+        assert!(len > 0, "cut short: {}", answer.escape_ascii());
+        answer.extend(&piece[..len]);
+        if missing(&answer) == Some(0) {
+            return String::from_utf8(answer).expect("JSON");
+        }
+    }
+}
+
+/// Reads to the server's FIN.
+pub fn read_to_end(stream: &mut TcpStream) -> io::Result<Vec<u8>> {
+    let mut all = Vec::new();
+    stream.read_to_end(&mut all).map(|_| all)
+}
+
+/// How many bytes an answer lacks; `None` while nobody can tell.
+pub fn missing(answer: &[u8]) -> Option<usize> {
+    let head_len = memchr::memmem::find(answer, b"\r\n\r\n")? + 4;
+    let head = str::from_utf8(&answer[..head_len]).expect("ASCII");
+    let (_, after) = head.split_once("Content-Length: ")?;
+    let len: usize = after.lines().next()?.parse().expect("a number");
+    (head_len + len).checked_sub(answer.len())
+}

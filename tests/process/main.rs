@@ -1,0 +1,14 @@
+//! The program as an operator meets it: it starts and says where it listens, ends when asked, says why when it
+//! cannot start, and goes on serving when descriptors, log readers or patience run out.
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod clients;
+mod hardship;
+mod refusals;
+mod stopping;
+mod workers;
+
+/// The program under test.
+const PROGRAM: &str = env!("CARGO_BIN_EXE_ringlookupd");

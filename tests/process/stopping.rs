@@ -1,0 +1,130 @@
+//! SIGTERM and SIGINT end the program in time, whatever clients do, and what it has begun to answer is finished.
+
+use std::any::Any;
+use std::io::Write;
+use std::net::TcpStream;
+use std::thread;
+use std::time::Duration;
+
+use rustix::process::Signal;
+
+use crate::clients::{Nsqd, OK, bulky, connect, get, missing, read_to_end, send_get};
+use crate::support::Server;
+
+/// Long enough for the drain (3 s), short enough for a supervisor's patience (10 s and more).
+const IN_TIME: Duration = Duration::from_secs(5);
+
+/// What clients have done when the signal comes; what they return is dropped at the end.
+type Clients = fn(&Server) -> Box<dyn Any>;
+
+/// At once, because a drain takes its time.
+#[test]
+fn whatever_clients_do() {
+    let clients: [(&str, Clients); 4] =
+        [("nothing", |_| Box::new(())), ("idle", idle), ("unfinished", unfinished), ("deaf", deaf)];
+    thread::scope(|scope| {
+        for ((name, clients), signal) in
+            clients.into_iter().flat_map(|case| [(case, Signal::TERM), (case, Signal::INT)])
+        {
+            let thread = thread::Builder::new().name(format!("{name}, {signal:?}"));
+            thread.spawn_scoped(scope, move || stops_with(clients, signal)).expect("a thread");
+        }
+    });
+}
+
+/// The server exits with 0 in time, and another one serves on the same ports at once.
+fn stops_with(clients: Clients, signal: Signal) {
+    let mut server = Server::start::<&str>(&[]);
+    let clients = clients(&server);
+    server.signal(signal);
+    let status = server.wait_for_exit(IN_TIME);
+    assert!(status.is_some_and(|status| status.success()), "{status:?}, {}", server.log());
+    let addresses = [("tcp", server.tcp), ("http", server.http)];
+    let again = Server::start(&addresses.map(|(name, at)| format!("-{name}-address={at}")));
+    // What is announced is reachable.
+    assert_eq!([again.tcp, again.http], [server.tcp, server.http]);
+    assert!(get(&mut connect(again.http), "/ping").ends_with("OK"));
+    assert_eq!(Nsqd::connect(again.tcp).ask(b"PING\n"), b"OK");
+    drop(clients);
+}
+
+fn idle(server: &Server) -> Box<dyn Any> {
+    let mut nsqd = Nsqd::identified(server.tcp, "idle", 1);
+    nsqd.register("t");
+    let mut client = connect(server.http);
+    get(&mut client, "/lookup?topic=t");
+    Box::new((nsqd, client, connect(server.tcp), connect(server.http)))
+}
+
+fn unfinished(server: &Server) -> Box<dyn Any> {
+    let begin = |address, bytes: &[u8]| {
+        let mut stream = connect(address);
+        stream.write_all(bytes).expect("a new connection");
+        stream
+    };
+    Box::new([
+        begin(server.tcp, b"  V"),
+        begin(server.tcp, b"  V1IDENTIFY\n\0\0"),
+        begin(server.http, b"GET /ping HT"),
+        begin(server.http, b"POST /topic/create?topic=t HTTP/1.1\r\nHost: h\r\nContent-Length: 9\r\n\r\n12"),
+    ])
+}
+
+/// Has asked for more than two sockets' buffers hold, and does not read.
+fn deaf(server: &Server) -> Box<dyn Any> {
+    let mut producer = bulky(server.tcp);
+    for topic in 0..20 {
+        producer.register(&format!("t{topic}"));
+    }
+    let mut deaf = connect(server.http);
+    // It shows all of the producer for each registration.
+    send_get(&mut deaf, "/debug");
+    deaf.peek(&mut [0]).expect("an answer begins");
+    Box::new((producer, deaf))
+}
+
+/// Whoever has asked before the signal, and reads, gets a whole answer or none, and no reset.
+#[test]
+fn replies_in_hand_are_finished() {
+    for _ in 0..2 {
+        let mut server = Server::start(&["-workers=2"]);
+        let _producer = bulky(server.tcp);
+        let mut nsqds: Vec<_> = (0..10).map(|_| Nsqd::connect(server.tcp)).collect();
+        let mut clients: Vec<_> = (0..10).map(|_| connect(server.http)).collect();
+        // All are accepted when the signal comes.
+        for nsqd in &mut nsqds {
+            assert_eq!(nsqd.ask(b"PING\n"), b"OK");
+        }
+        for client in &mut clients {
+            get(client, "/ping");
+        }
+        for nsqd in &mut nsqds {
+            nsqd.0.write_all(&b"PING\n".repeat(1000)).expect("the server reads");
+        }
+        for (client, target) in clients.iter_mut().zip(["/nodes", "/ping"].into_iter().cycle()) {
+            send_get(client, target);
+        }
+        server.signal(Signal::TERM);
+        let readers = nsqds.into_iter().map(|nsqd| (nsqd.0, is_whole_replies as fn(&[u8]) -> bool));
+        let readers = readers.chain(clients.into_iter().map(|client| (client, is_whole_answer as _)));
+        let readers: Vec<_> = readers.map(|(stream, whole)| thread::spawn(move || check(stream, whole))).collect();
+        for reader in readers {
+            reader.join().expect("a whole answer");
+        }
+        assert!(server.wait_for_exit(IN_TIME).is_some_and(|status| status.success()), "{}", server.log());
+    }
+}
+
+fn check(mut stream: TcpStream, is_whole: fn(&[u8]) -> bool) {
+    let read = read_to_end(&mut stream).expect("a FIN, not a reset");
+    let end = &read[read.len().saturating_sub(100)..];
+    assert!(read.is_empty() || is_whole(&read), "{} bytes that end with {}", read.len(), end.escape_ascii());
+}
+
+fn is_whole_replies(read: &[u8]) -> bool {
+    read.chunks(OK.len()).all(|reply| reply == OK)
+}
+
+fn is_whole_answer(read: &[u8]) -> bool {
+    read.starts_with(b"HTTP/1.1 200 OK\r\n") && (missing(read) == Some(0) || read.ends_with(b"\r\n0\r\n\r\n"))
+}

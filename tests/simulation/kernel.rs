@@ -1,0 +1,482 @@
+//! The kernel of one worker, played by a seed. It keeps the contract of `ringlookupd::io` in the least
+//! convenient ways that the contract allows, and asserts that the worker keeps its side.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::io;
+use std::net::SocketAddr;
+use std::time::{Duration, SystemTime};
+
+use ringlookupd::clock::Timestamp;
+use ringlookupd::io::{Event, ReceiveEnd, Request, SendBuffer, Service, Socket, Token};
+use ringlookupd::limits::{DRAIN_MAX, HTTP_IDLE_MAX, LINGER, UNFINISHED_INPUT_MAX, UNREAD_OUTPUT_MAX};
+use ringlookupd::worker::Worker;
+
+use crate::Fault;
+use crate::link::{ClientEnd, Link, ServerEnd};
+use crate::rng::Rng;
+
+/// Owned and shared buffers alike: the largest answer of a run is far below.
+const SEND_BYTES_MAX: usize = 2 << 20;
+
+/// How inconvenient the kernel is, each in parts of a thousand.
+#[derive(Clone, Copy, Debug)]
+pub struct Mood {
+    /// How often something that could complete does so in a turn.
+    pub prompt: usize,
+    pub no_buffers: usize,
+    /// How often a multishot ends though it could go on.
+    pub disarms: usize,
+    pub short_send: usize,
+    pub accept_error: usize,
+    /// How often a send or a receive fails for no fault of the client.
+    pub failure: usize,
+    /// The largest piece that is received at once.
+    pub piece: usize,
+}
+
+pub struct Kernel {
+    rng: Rng,
+    pub mood: Mood,
+    now: Timestamp,
+    listeners: [Listener; Service::ALL.len()],
+    open: BTreeMap<i32, Open>,
+    tokens: BTreeMap<(u32, u32), i32>,
+    next_socket: i32,
+    /// The worker is to be told to stop.
+    stop: bool,
+    /// When it was.
+    stopped: Option<Timestamp>,
+    fault: Option<Fault>,
+    pub events: u64,
+}
+
+#[derive(Default)]
+struct Listener {
+    armed: bool,
+    /// A `StopAccept` that the end of the accept answers.
+    stopping: bool,
+    backlog: VecDeque<(usize, SocketAddr)>,
+}
+
+/// A socket that the worker has, and what it has asked for on it.
+struct Open {
+    link: usize,
+    token: Option<Token>,
+    accepted: Timestamp,
+    /// When the worker last heard of it.
+    heard: Timestamp,
+    receive: Receive,
+    send: Option<Sending>,
+    /// `StopReceive`, `Finish` and `Abort` that are to be answered.
+    undone: Vec<Undone>,
+    finished: Option<Timestamp>,
+    /// The same, if the client had exceeded a limit by then.
+    late: Option<Timestamp>,
+    /// The worker has been given an error.
+    failed: bool,
+    closing: bool,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Receive {
+    Idle,
+    Armed,
+    /// Armed, and a `StopReceive` has taken effect.
+    Cancelled,
+    /// The worker knows that nothing more comes.
+    Ended,
+}
+
+struct Sending {
+    buffer: SendBuffer,
+    /// Bytes that are out, though the worker does not know.
+    taken: usize,
+    since: Timestamp,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Undone {
+    StopReceive,
+    Finish,
+    Abort,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Completion {
+    Stop,
+    Accept(Service),
+    Receive(i32),
+    Send(i32),
+    Done(i32),
+    Close(i32),
+}
+
+impl Kernel {
+    pub fn new(seed: u64, mood: Mood, fault: Option<Fault>) -> Self {
+        Self {
+            rng: Rng::new(seed),
+            mood,
+            now: Timestamp::default(),
+            listeners: Default::default(),
+            open: BTreeMap::new(),
+            tokens: BTreeMap::new(),
+            next_socket: 0,
+            stop: false,
+            stopped: None,
+            fault,
+            events: 0,
+        }
+    }
+
+    /// A client's SYN.
+    pub fn connect(&mut self, service: Service, link: usize, peer: SocketAddr) {
+        self.listeners[service as usize].backlog.push_back((link, peer));
+    }
+
+    pub fn stop(&mut self) {
+        self.stop = true;
+    }
+
+    /// Whether the worker holds no socket and nothing of it is under way but the accepts.
+    pub fn is_idle(&self) -> bool {
+        self.open.is_empty() && self.listeners.iter().all(|listener| listener.backlog.is_empty())
+    }
+
+    /// Whether the worker has a socket, or will have if it accepts.
+    pub fn has_socket(&self, link: usize) -> bool {
+        let waits = |listener: &Listener| listener.backlog.iter().any(|&(waiting, _)| waiting == link);
+        self.open.values().any(|open| open.link == link) || self.listeners.iter().any(waits)
+    }
+
+    /// Plays one turn of the worker's loop.
+    pub fn turn(&mut self, worker: &mut Worker, links: &mut [Link], now: Timestamp) {
+        self.now = now;
+        self.transmit(links);
+        worker.begin_turn(now);
+        for completion in self.completions() {
+            if self.rng.chance(self.mood.prompt) {
+                self.complete(completion, worker, links);
+            }
+        }
+        let overdue = self.stopped.is_some_and(|at| now.since(at) >= DRAIN_MAX);
+        assert!(!overdue || worker.is_finished(), "a drain ends in time");
+        worker.end_turn(SystemTime::UNIX_EPOCH + Duration::from_nanos(now.nanos().unsigned_abs()));
+        let mut requests: Vec<_> = worker.requests().collect();
+        self.plant(&mut requests);
+        for request in requests {
+            if crate::is_traced() {
+                eprintln!("{now:?}   asked {request:?}");
+            }
+            self.take(request, links);
+        }
+        for open in self.open.values() {
+            let link = &mut links[open.link];
+            let over = open.receive == Receive::Ended && open.send.is_none();
+            link.gone |= over || link.server != ServerEnd::Open;
+        }
+    }
+
+    /// The fault that a canary plants among what the worker asks.
+    fn plant(&mut self, requests: &mut Vec<Request>) {
+        let find = |wanted: fn(&Request) -> bool| requests.iter().position(wanted);
+        match self.fault {
+            Some(Fault::DoubleClose) => {
+                if let Some(Request::Close { token, socket }) = requests.last() {
+                    requests.push(Request::Close { token: *token, socket: *socket });
+                }
+            }
+            Some(Fault::DoubleReceive) => {
+                if let Some(at) = find(|request| matches!(request, Request::Receive { .. }))
+                    && let Request::Receive { token, socket } = requests[at]
+                {
+                    requests.push(Request::Receive { token, socket });
+                }
+            }
+            Some(Fault::LostClose) => requests.retain(|request| !matches!(request, Request::Close { .. })),
+            _ => {}
+        }
+    }
+
+    /// Moves what the worker sends towards the clients, before the worker learns of it.
+    fn transmit(&mut self, links: &mut [Link]) {
+        for open in self.open.values_mut() {
+            let (link, Some(send)) = (&mut links[open.link], &mut open.send) else { continue };
+            let room = link.window.saturating_sub(link.download.len());
+            let rest = &send.buffer.rest()[send.taken..];
+            let alive = matches!(link.client, ClientEnd::Open | ClientEnd::Finished);
+            if !alive || link.server != ServerEnd::Open || room == 0 || rest.is_empty() {
+                continue;
+            }
+            let piece = &rest[..self.rng.size(room).min(rest.len())];
+            link.download.extend(piece);
+            send.taken += piece.len();
+            let wrong = self.fault == Some(Fault::WrongReply) && link.service == Service::V1;
+            if wrong {
+                *link.download.back_mut().expect("just extended") ^= 1;
+            }
+        }
+    }
+
+    /// Everything that could complete, in any order.
+    fn completions(&mut self) -> Vec<Completion> {
+        let mut all = vec![Completion::Accept(Service::V1), Completion::Accept(Service::Http)];
+        if self.stop {
+            all.push(Completion::Stop);
+        }
+        for (&socket, open) in &self.open {
+            if matches!(open.receive, Receive::Armed | Receive::Cancelled) {
+                all.push(Completion::Receive(socket));
+            }
+            if open.send.is_some() {
+                all.push(Completion::Send(socket));
+            }
+            all.extend(open.undone.iter().map(|_| Completion::Done(socket)));
+            if open.closing {
+                all.push(Completion::Close(socket));
+            }
+        }
+        self.rng.shuffle(&mut all);
+        all
+    }
+
+    fn complete(&mut self, completion: Completion, worker: &mut Worker, links: &mut [Link]) {
+        match completion {
+            Completion::Stop => {
+                self.stop = false;
+                self.stopped = Some(self.now);
+                self.tell(worker, Event::Stop);
+            }
+            Completion::Accept(service) => self.accept(service, worker),
+            Completion::Receive(socket) => self.receive(socket, worker, links),
+            Completion::Send(socket) => self.sent(socket, worker, links),
+            Completion::Done(socket) => {
+                let open = self.open.get_mut(&socket).expect("closed only when all is done");
+                let which = self.rng.below(open.undone.len());
+                let stopped = open.undone.swap_remove(which) == Undone::StopReceive;
+                if stopped && open.receive == Receive::Armed {
+                    open.receive = Receive::Cancelled;
+                }
+                let token = open.token.expect("it was asked for with one");
+                self.tell(worker, Event::Done { token });
+            }
+            Completion::Close(socket) => {
+                let token = self.open.remove(&socket).and_then(|open| open.token).expect("it was asked for");
+                self.tokens.remove(&(token.slot, token.generation));
+                self.tell(worker, Event::Closed { token });
+            }
+        }
+    }
+
+    fn tell(&mut self, worker: &mut Worker, event: Event<'_>) {
+        if crate::is_traced() {
+            eprintln!("{:?} told {event:?}", self.now);
+        }
+        self.events += 1;
+        worker.handle(event);
+    }
+
+    fn accept(&mut self, service: Service, worker: &mut Worker) {
+        let listener = &mut self.listeners[service as usize];
+        if !listener.armed {
+            return;
+        }
+        let error = self.rng.chance(self.mood.accept_error);
+        let ended = error || (listener.stopping && self.rng.chance(500));
+        if let Some((link, peer)) = listener.backlog.pop_front_if(|_| !ended) {
+            let socket = Socket(self.next_socket);
+            self.next_socket += 1;
+            let armed = !self.rng.chance(self.mood.disarms);
+            (listener.armed, listener.stopping) = (armed, armed && listener.stopping);
+            self.open.insert(socket.0, Open::new(link, self.now));
+            self.tell(worker, Event::Accepted { service, socket, peer, armed });
+        } else if ended || listener.stopping {
+            (listener.armed, listener.stopping) = (false, false);
+            // EMFILE
+            let error = error.then(|| io::Error::from_raw_os_error(24));
+            self.tell(worker, Event::AcceptEnded { service, error });
+        }
+    }
+
+    fn receive(&mut self, socket: i32, worker: &mut Worker, links: &mut [Link]) {
+        loop {
+            let open = self.open.get_mut(&socket).expect("a receive is under way");
+            let link = &mut links[open.link];
+            let token = open.token.expect("it was asked for with one");
+            let cancelled = open.receive == Receive::Cancelled;
+            let broken = link.client == ClientEnd::Reset || self.rng.chance(self.mood.failure);
+            let end = if broken {
+                (open.failed, link.cut) = (true, true);
+                Some(ReceiveEnd::Failed(io::ErrorKind::ConnectionReset.into()))
+            } else if cancelled && self.rng.chance(700) {
+                Some(ReceiveEnd::Stopped)
+            } else if !link.upload.is_empty() {
+                self.rng.chance(self.mood.no_buffers).then_some(ReceiveEnd::NoBuffers)
+            } else if link.client == ClientEnd::Finished || link.server == ServerEnd::Aborted {
+                Some(ReceiveEnd::Eof)
+            } else if cancelled {
+                Some(ReceiveEnd::Stopped)
+            } else {
+                return;
+            };
+            open.hear(link, self.now);
+            if let Some(end) = end {
+                let over = matches!(end, ReceiveEnd::Eof | ReceiveEnd::Failed(_));
+                open.receive = if over { Receive::Ended } else { Receive::Idle };
+                return self.tell(worker, Event::ReceiveEnded { token, end });
+            }
+            let len = self.rng.size(self.mood.piece).min(link.upload.len());
+            let bytes: Vec<u8> = link.upload.drain(..len).collect();
+            link.uploaded += len;
+            let armed = !self.rng.chance(self.mood.disarms);
+            if !armed {
+                open.receive = Receive::Idle;
+            }
+            self.tell(worker, Event::Received { token, bytes: &bytes, armed });
+            if !armed || self.rng.chance(500) {
+                return;
+            }
+        }
+    }
+
+    fn sent(&mut self, socket: i32, worker: &mut Worker, links: &mut [Link]) {
+        let open = self.open.get_mut(&socket).expect("a send is under way");
+        let link = &mut links[open.link];
+        let Sending { buffer, taken, .. } = open.send.as_ref().expect("it is listed");
+        let whole = *taken == buffer.rest().len();
+        let short = *taken > 0 && self.rng.chance(self.mood.short_send);
+        let ended = link.client == ClientEnd::Reset || link.server == ServerEnd::Aborted;
+        let broken = ended || self.rng.chance(self.mood.failure);
+        if !(whole || short || broken) {
+            return;
+        }
+        open.hear(link, self.now);
+        let Sending { buffer, taken, .. } = open.send.take().expect("looked at above");
+        // What was taken before the connection broke is told first (MSG_WAITALL).
+        let sent = if taken > 0 && (whole || short || self.rng.chance(500)) {
+            Ok(taken)
+        } else {
+            (open.failed, link.cut) = (true, true);
+            Err(io::ErrorKind::BrokenPipe.into())
+        };
+        let token = open.token.expect("it was asked for with one");
+        self.tell(worker, Event::Sent { token, buffer, sent });
+    }
+
+    /// Takes a request, if the worker may ask for it.
+    fn take(&mut self, request: Request, links: &mut [Link]) {
+        match request {
+            Request::Accept(service) => {
+                let listener = &mut self.listeners[service as usize];
+                assert!(!listener.armed, "one accept at a time");
+                *listener = Listener { armed: true, ..std::mem::take(listener) };
+            }
+            Request::StopAccept(service) => {
+                let listener = &mut self.listeners[service as usize];
+                assert!(listener.armed && !listener.stopping, "an accept that is under way is stopped once");
+                listener.stopping = true;
+            }
+            Request::Receive { token, socket } => {
+                let open = self.named(token, Some(socket));
+                assert_eq!(open.receive, Receive::Idle, "one receive at a time, and none after the end");
+                open.receive = Receive::Armed;
+            }
+            Request::StopReceive { token } => {
+                let effect = self.rng.chance(500);
+                let open = self.named(token, None);
+                if effect && open.receive == Receive::Armed {
+                    open.receive = Receive::Cancelled;
+                }
+                open.undone.push(Undone::StopReceive);
+            }
+            Request::Send { token, socket, buffer } => {
+                let since = self.now;
+                let open = self.named(token, Some(socket));
+                assert!(open.send.is_none(), "one send at a time");
+                assert!(open.finished.is_none(), "no send after the FIN");
+                let len = buffer.rest().len();
+                assert!((1..=SEND_BYTES_MAX).contains(&len), "a send of {len} bytes");
+                open.send = Some(Sending { buffer, taken: 0, since });
+            }
+            Request::Finish { token, socket } => {
+                let now = self.now;
+                let open = self.named(token, Some(socket));
+                assert!(open.send.is_none(), "the FIN would overtake a send");
+                assert!(open.finished.replace(now).is_none(), "one FIN");
+                open.undone.push(Undone::Finish);
+                links[open.link].server = ServerEnd::Finished;
+            }
+            Request::Abort { token, socket } => {
+                let now = self.now;
+                let open = self.named(token, Some(socket));
+                let link = &mut links[open.link];
+                assert!(link.server < ServerEnd::Aborted, "aborted once");
+                assert!(open.may_be_aborted(link, now), "there is no reason to end the connection");
+                open.undone.push(Undone::Abort);
+                link.cut |= link.server == ServerEnd::Open;
+                link.server = ServerEnd::Aborted;
+            }
+            Request::Close { token, socket } => {
+                let open = self.named(token, Some(socket));
+                let link = &mut links[open.link];
+                let quiet = open.send.is_none() && open.undone.is_empty();
+                assert!(quiet, "closed only when all is answered");
+                assert!(matches!(open.receive, Receive::Idle | Receive::Ended), "closed only when all is over");
+                let orderly = open.receive == Receive::Ended || link.server == ServerEnd::Aborted;
+                assert!(orderly, "a reset may overtake the last reply");
+                open.closing = true;
+                link.server = ServerEnd::Closed;
+            }
+        }
+    }
+
+    /// The socket that a token stands for, from its first use until it is closed.
+    fn named(&mut self, token: Token, socket: Option<Socket>) -> &mut Open {
+        let key = (token.slot, token.generation);
+        if let Some(socket) = socket {
+            let named = *self.tokens.entry(key).or_insert(socket.0);
+            assert_eq!(named, socket.0, "a token is one connection's");
+        }
+        let socket = *self.tokens.get(&key).expect("a request names a connection that is there");
+        let open = self.open.get_mut(&socket).expect("a request names a socket that is not closed");
+        assert_eq!(*open.token.get_or_insert(token), token, "a socket is one token's");
+        assert!(!open.closing, "no request after the close");
+        open
+    }
+}
+
+impl Open {
+    fn new(link: usize, now: Timestamp) -> Self {
+        Self {
+            link,
+            token: None,
+            accepted: now,
+            heard: now,
+            receive: Receive::Idle,
+            send: None,
+            undone: Vec::new(),
+            finished: None,
+            late: None,
+            failed: false,
+            closing: false,
+        }
+    }
+
+    /// Notes that the worker is told something about it.
+    fn hear(&mut self, link: &Link, now: Timestamp) {
+        if self.may_be_aborted(link, now) {
+            self.late = Some(now);
+        }
+        self.heard = now;
+    }
+
+    /// Whether the connection is broken, or its client has exceeded a limit.
+    fn may_be_aborted(&self, link: &Link, now: Timestamp) -> bool {
+        let exceeds = |since: Timestamp, limit| now.since(since) > limit;
+        self.failed
+            || self.finished.is_some_and(|since| exceeds(since, LINGER))
+            || self.send.as_ref().is_some_and(|send| exceeds(send.since, UNREAD_OUTPUT_MAX))
+            || self.late == Some(now)
+            || (link.owes_more() && exceeds(self.accepted, UNFINISHED_INPUT_MAX))
+            || (link.service == Service::Http && exceeds(self.heard, HTTP_IDLE_MAX))
+    }
+}

@@ -1,0 +1,328 @@
+//! Workers, their kernels and all clients in one thread, and what must be true between them.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use ringlookupd::clock::Timestamp;
+use ringlookupd::io::Service;
+use ringlookupd::limits::TICK;
+use ringlookupd::log::Log;
+use ringlookupd::registry::{Lifetimes, Registry};
+use ringlookupd::turn::{ServerInfo, Turn};
+use ringlookupd::worker::Worker;
+
+use crate::Fault;
+use crate::client::{Client, Talk};
+use crate::http::{self, Answer, Wanted};
+use crate::kernel::{Kernel, Mood};
+use crate::link::{ClientEnd, Link};
+use crate::rng::Rng;
+use crate::v1::{self, IDENTIFY_REPLY, TOPICS};
+
+/// Turns in which a run that is asked to end must be over, each some milliseconds long.
+const LAST_TURNS: usize = 20_000;
+
+pub struct World {
+    rng: Rng,
+    now: Timestamp,
+    workers: Vec<(Worker, Kernel)>,
+    links: Vec<Link>,
+    clients: Vec<Client>,
+    /// What was known when a request was sent, by client and request.
+    known: Vec<Vec<Vec<Known>>>,
+    stopping: bool,
+    /// Time has jumped since then.
+    jumped: bool,
+    fault: Option<Fault>,
+}
+
+/// What is certain about a producer at some moment.
+#[derive(Clone, Copy, Default)]
+struct Known {
+    /// Commands of which it has read the replies.
+    answered: usize,
+    /// Its worker knows that it has ended.
+    gone: bool,
+}
+
+/// Workers over one registry, and the time they begin at.
+pub fn workers(count: usize) -> (Vec<Worker>, Timestamp) {
+    // No producer lapses: what time does to the registry is tested with the registry.
+    let for_ever = Duration::from_hours(24 * 365);
+    let lifetimes = Lifetimes { inactive_producer_timeout: for_ever, tombstone_lifetime: for_ever };
+    let registry = Arc::new(Registry::new(lifetimes));
+    let server =
+        Arc::new(ServerInfo { identify_reply: IDENTIFY_REPLY.into(), info: b"{\"version\":\"1.3.0\"}".into() });
+    let now = Timestamp::from_nanos(1_700_000_000_000_000_000);
+    let turn = || Turn::new(Arc::clone(&registry), Arc::clone(&server), Log::disabled(), now);
+    ((0..).take(count).map(|number| Worker::new(number, turn())).collect(), now)
+}
+
+/// Plays one seed to its end and returns how many events the workers were told.
+pub fn run(seed: u64, fault: Option<Fault>) -> u64 {
+    let mut world = World::new(seed, fault);
+    let steps = world.rng.between(50, 1500);
+    for step in 0..steps {
+        world.step(step);
+    }
+    if world.rng.chance(500) {
+        world.end_by_clients();
+    }
+    world.end_by_stop();
+    world.workers.iter().map(|(_, kernel)| kernel.events).sum()
+}
+
+impl World {
+    fn new(seed: u64, fault: Option<Fault>) -> Self {
+        let mut rng = Rng::new(seed);
+        let often = |rng: &mut Rng| rng.pick(&[0, 20, 200]);
+        let mood = Mood {
+            prompt: rng.pick(&[100, 500, 900]),
+            no_buffers: often(&mut rng),
+            disarms: often(&mut rng),
+            short_send: often(&mut rng),
+            accept_error: often(&mut rng),
+            failure: rng.pick(&[0, 0, 1, 10]),
+            piece: rng.pick(&[1, 20, 4096, 65536]),
+        };
+        let (workers, now) = workers(rng.between(1, 3));
+        let workers: Vec<_> =
+            workers.into_iter().map(|worker| (worker, Kernel::new(rng.next(), mood, fault))).collect();
+        let mut world = Self {
+            rng,
+            now,
+            workers,
+            links: Vec::new(),
+            clients: Vec::new(),
+            known: Vec::new(),
+            stopping: false,
+            jumped: false,
+            fault,
+        };
+        world.invite();
+        world
+    }
+
+    fn invite(&mut self) {
+        let rng = &mut self.rng;
+        // With much padding an answer is shared or streamed instead of copied.
+        let padding = rng.pick(&[1, 500, 20_000]);
+        let (clients, span) = (rng.between(1, 40), rng.between(1, 800));
+        for number in 0..clients {
+            let talk = if rng.chance(550) {
+                Talk::V1(v1::Talk::new(format!("nsqd-{number}"), padding, rng))
+            } else {
+                Talk::Http { talk: http::Talk::new(rng), answered: 0 }
+            };
+            let port = 20_000 + u16::try_from(number).expect("few clients");
+            let peer = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+            self.clients.push(Client::new(rng.below(span), peer, talk, rng));
+            self.known.push(Vec::new());
+        }
+    }
+
+    fn step(&mut self, step: usize) {
+        for client in 0..self.clients.len() {
+            if self.clients[client].starts == step {
+                self.connect(client);
+            }
+            if self.rng.chance(300) {
+                self.client_step(client);
+            }
+        }
+        self.turns();
+    }
+
+    /// One turn for each worker, or none for some.
+    fn turns(&mut self) {
+        let pause = match self.rng.below(1000) {
+            0 => Duration::from_secs(61),
+            1 if self.rng.chance(100) => Duration::from_mins(61),
+            2..10 => TICK,
+            _ => Duration::from_micros(self.rng.size(5000) as u64),
+        };
+        self.now = self.now.after(pause);
+        self.jumped |= self.stopping && pause > TICK;
+        for (worker, kernel) in &mut self.workers {
+            if self.rng.chance(800) && !worker.is_finished() {
+                kernel.turn(worker, &mut self.links, self.now);
+                assert!(worker.timeout() <= TICK);
+            }
+        }
+    }
+
+    fn connect(&mut self, client: usize) {
+        let rng = &mut self.rng;
+        let worker = rng.below(self.workers.len());
+        let (service, boundaries) = match &self.clients[client].talk {
+            Talk::V1(talk) => (Service::V1, talk.boundaries.clone()),
+            Talk::Http { talk, .. } => (Service::Http, talk.boundaries.clone()),
+        };
+        let window = rng.size(300_000);
+        let link = self.links.len();
+        self.links.push(Link::new(service, boundaries, window));
+        self.clients[client].link = Some(link);
+        self.workers[worker].1.connect(service, link, self.clients[client].peer);
+    }
+
+    fn client_step(&mut self, number: usize) {
+        let client = &mut self.clients[number];
+        let Some(link) = client.link.filter(|_| !client.over) else { return };
+        let link = &mut self.links[link];
+        if self.rng.chance(500) {
+            client.send(link, &mut self.rng);
+        }
+        let answers = client.read(link, &mut self.rng);
+        client.end(link, self.stopping);
+        self.note_requests(number);
+        self.judge(number, answers);
+    }
+
+    /// Notes what is certain when a request has been sent: its answer must know at least that.
+    fn note_requests(&mut self, number: usize) {
+        let Talk::Http { talk, .. } = &self.clients[number].talk else { return };
+        let asked = talk.asked(self.clients[number].sent);
+        if self.known[number].len() < asked {
+            let now: Vec<_> = self.clients.iter().map(|client| self.know(client)).collect();
+            self.known[number].resize(asked, now);
+        }
+    }
+
+    fn know(&self, client: &Client) -> Known {
+        let gone = client.link.is_some_and(|link| self.links[link].gone);
+        Known { answered: client.answered(), gone }
+    }
+
+    fn judge(&self, number: usize, answers: Vec<Answer>) {
+        let client = &self.clients[number];
+        let Talk::Http { talk, answered } = &client.talk else { return };
+        for (nth, mut answer) in (*answered - answers.len()..).zip(answers) {
+            if self.fault == Some(Fault::Unlisted) {
+                answer.body.clear();
+            }
+            let known = &self.known[number][nth];
+            let status = answer.status;
+            match talk.requests[nth].wanted {
+                Wanted::Status(wanted) => assert_eq!(status, wanted, "{answer:?}"),
+                Wanted::Cut => assert_eq!(status, 400, "{answer:?}"),
+                Wanted::Nodes => {
+                    assert_eq!(status, 200);
+                    self.check_producers(&answer, known, v1::Talk::is_identified);
+                }
+                Wanted::Lookup(topic) => {
+                    self.check_status(status, known, |talk, done| talk.has_named(topic, done));
+                    self.check_producers(&answer, known, |talk, done| talk.produces(topic, done));
+                }
+                Wanted::LookupAll => {
+                    let any = |talk: &v1::Talk, done| (0..TOPICS.len()).any(|topic| talk.has_named(topic, done));
+                    if status == 404 {
+                        self.check_status(status, known, any);
+                    }
+                    self.check_producers(&answer, known, |talk, done| {
+                        (0..TOPICS.len()).any(|topic| talk.produces(topic, done))
+                    });
+                }
+            }
+            let is_last = answer.is_last();
+            assert!(!is_last || nth + 1 == *answered, "nothing follows the last answer");
+        }
+    }
+
+    fn producers(&self) -> impl Iterator<Item = (usize, &Client, &v1::Talk)> {
+        self.clients.iter().enumerate().filter_map(|(number, client)| match &client.talk {
+            Talk::V1(talk) => Some((number, client, talk)),
+            Talk::Http { .. } => None,
+        })
+    }
+
+    /// A topic is there if a producer has read that it is, and only if one has asked for it.
+    fn check_status(&self, status: u16, known: &[Known], has_named: impl Fn(&v1::Talk, usize) -> bool) {
+        let certain = self.producers().any(|(number, _, talk)| has_named(talk, known[number].answered));
+        let possible = self.producers().any(|(_, client, talk)| has_named(talk, talk.asked(client.sent)));
+        match status {
+            200 => assert!(possible, "a topic that nobody has made"),
+            404 => assert!(!certain, "a topic whose producer has read OK is not found"),
+            _ => panic!("status {status} to a lookup"),
+        }
+    }
+
+    /// A producer is listed as it was at some moment between the request and now: at least as what it has read
+    /// replies to, at most as what it has sent.
+    fn check_producers(&self, answer: &Answer, known: &[Known], lists: impl Fn(&v1::Talk, usize) -> bool) {
+        for (number, client, talk) in self.producers() {
+            let Known { answered, gone } = known[number];
+            let leaving = client.link.is_some_and(|link| client.is_leaving(&self.links[link]));
+            let mut states = (answered..=talk.asked(client.sent)).map(|done| lists(talk, done));
+            let (shown, name) = (answer.lists(&talk.name), &talk.name);
+            if shown {
+                assert!(!gone, "{name} is listed and was gone before the request");
+                assert!(states.any(|state| state), "{name} is listed and has not asked for it");
+            } else {
+                let unlisted = gone || leaving || self.stopping || states.any(|state| !state);
+                assert!(unlisted, "{name} has read OK and is not listed");
+            }
+        }
+    }
+
+    /// All clients leave; then nothing may be left.
+    fn end_by_clients(&mut self) {
+        self.hurry();
+        for turn in 0.. {
+            for number in 0..self.clients.len() {
+                let client = &mut self.clients[number];
+                if let Some(link) = client.link {
+                    client.leave(&mut self.links[link]);
+                }
+                self.client_step(number);
+            }
+            self.turns();
+            if self.workers.iter().all(|(worker, kernel)| worker.connections() == 0 && kernel.is_idle()) {
+                return;
+            }
+            assert!(turn < LAST_TURNS, "connections are left though all clients are gone: {}", self.left());
+        }
+    }
+
+    /// The server stops; clients go on as they like. Whatever they do, it is over in time.
+    fn end_by_stop(&mut self) {
+        self.hurry();
+        self.stopping = true;
+        self.workers.iter_mut().for_each(|(_, kernel)| kernel.stop());
+        for turn in 0.. {
+            if self.workers.iter().all(|(worker, _)| worker.is_finished()) {
+                break;
+            }
+            for number in 0..self.clients.len() {
+                self.client_step(number);
+            }
+            self.turns();
+            assert!(turn < LAST_TURNS, "the drain does not end: {}", self.left());
+        }
+        for (worker, kernel) in &self.workers {
+            // What is left was given up: by a client that reads no more, or by a jump of the clock.
+            let unread = |link: &Link| link.client == ClientEnd::Vanished || !link.is_at_end();
+            let excuse =
+                self.links.iter().enumerate().any(|(number, link)| kernel.has_socket(number) && unread(link));
+            assert!(
+                worker.connections() == 0 || excuse || self.jumped,
+                "connections are left by the drain: {}",
+                self.left()
+            );
+        }
+    }
+
+    /// From here on the kernels are fair.
+    fn hurry(&mut self) {
+        for (_, kernel) in &mut self.workers {
+            kernel.mood.prompt = kernel.mood.prompt.max(500);
+            kernel.mood.piece = kernel.mood.piece.max(4096);
+            (kernel.mood.accept_error, kernel.mood.no_buffers) = (0, 0);
+        }
+    }
+
+    fn left(&self) -> String {
+        let counts = self.workers.iter().map(|(worker, _)| worker.connections().to_string());
+        format!("{} connections", counts.collect::<Vec<_>>().join(" + "))
+    }
+}
