@@ -42,8 +42,6 @@ pub const IDENTIFY_DEPTH_MAX: usize = 10_000;
 
 /// A request head, its blank line included (Go's `http.DefaultMaxHeaderBytes` and its 4,096 of slack).
 pub const HTTP_HEAD_BYTES_MAX: usize = (1 << 20) + 4096;
-/// Header lines of one head. Stock counts only bytes.
-pub const HTTP_HEADERS_MAX: usize = 1024;
 /// Parameters of one query, empty ones included (Go's `urlmaxqueryparams`).
 pub const HTTP_PARAMETERS_MAX: usize = 10_000;
 /// A chunk-size line, and all trailers together, line ends included (the 4 KiB of Go's reader).
@@ -53,6 +51,8 @@ pub const HTTP_BODY_BYTES_MAX: u64 = 64 << 20;
 /// A request body that the answer does not depend on is read up to here, so that the connection can be kept
 /// (Go's `maxPostHandlerReadBytes`).
 pub const HTTP_UNREAD_BODY_BYTES_MAX: u64 = 256 << 10;
+/// The same for the body of `OPTIONS *` (Go's `globalOptionsHandler`).
+pub const HTTP_OPTIONS_BODY_BYTES_MAX: u64 = 4 << 10;
 
 /// Output staged for a connection. Over it no more of its requests are looked at until it reads.
 pub const OUTPUT_BYTES_MAX: usize = 256 << 10;

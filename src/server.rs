@@ -190,28 +190,32 @@ fn turns(mut worker: Worker, mut ring: Ring, clock: Clock) -> io::Result<()> {
 
 /// One listening socket for each worker; the kernel spreads connections over them.
 fn listeners(address: &ListenAddress, count: usize) -> Result<(SocketAddr, Vec<TcpListener>), ServerError> {
-    let failed = |error| ServerError::Listen { address: address.clone(), error };
-    let mut at = address.resolve().map_err(failed)?;
-    let patience = Instant::now() + BIND_PATIENCE;
-    if count > 1 {
-        // Another server of the same user could join the group that SO_REUSEPORT makes, and the two would
-        // share the connections. A socket without it finds the port taken, as stock would.
-        at = listen_patiently(at, false, patience).and_then(|probe| probe.local_addr()).map_err(failed)?;
-    }
-    let mut all = Vec::with_capacity(count);
-    for _ in 0..count {
-        let listener = listen_patiently(at, count > 1, patience).map_err(failed)?;
-        at = listener.local_addr().map_err(failed)?;
-        all.push(listener);
-    }
-    Ok((at, all))
+    let listeners = || {
+        let at = address.resolve()?;
+        let patience = Instant::now() + BIND_PATIENCE;
+        // Another server of the same user could join the group that SO_REUSEPORT makes, and the two would share
+        // the connections. Bound without it, the first socket finds the port taken, as stock would. None listens
+        // yet: a client's connection would die with a socket that was only made to look.
+        let first = bind_patiently(at, false, patience)?;
+        first.set_reuse_port(count > 1)?;
+        let at = first.local_addr()?.as_socket().expect("an IP address was bound");
+        let mut sockets = vec![first];
+        for _ in 1..count {
+            sockets.push(bind_patiently(at, true, patience)?);
+        }
+        for socket in &sockets {
+            socket.listen(BACKLOG)?;
+        }
+        Ok((at, sockets.into_iter().map(TcpListener::from).collect()))
+    };
+    listeners().map_err(|error| ServerError::Listen { address: address.clone(), error })
 }
 
 /// The kernel takes a ring down some time after its process is gone, and the ring's accepts hold their
 /// sockets until then: a server that is started right after it was killed finds its own ports taken.
-fn listen_patiently(at: SocketAddr, shared: bool, patience: Instant) -> io::Result<TcpListener> {
+fn bind_patiently(at: SocketAddr, shared: bool, patience: Instant) -> io::Result<Socket> {
     loop {
-        match listen(at, shared) {
+        match bind(at, shared) {
             Err(error) if error.kind() == io::ErrorKind::AddrInUse && Instant::now() < patience => {
                 thread::sleep(BIND_PAUSE);
             }
@@ -220,7 +224,7 @@ fn listen_patiently(at: SocketAddr, shared: bool, patience: Instant) -> io::Resu
     }
 }
 
-fn listen(at: SocketAddr, shared: bool) -> io::Result<TcpListener> {
+fn bind(at: SocketAddr, shared: bool) -> io::Result<Socket> {
     let socket = Socket::new(Domain::for_address(at), Type::STREAM, Some(Protocol::TCP))?;
     if at.is_ipv6() {
         // [::] takes IPv4 as well, as Go's listeners do.
@@ -234,8 +238,7 @@ fn listen(at: SocketAddr, shared: bool) -> io::Result<TcpListener> {
     let keepalive = TcpKeepalive::new().with_time(period).with_interval(period).with_retries(9);
     socket.set_tcp_keepalive(&keepalive)?;
     socket.bind(&at.into())?;
-    socket.listen(BACKLOG)?;
-    Ok(socket.into())
+    Ok(socket)
 }
 
 /// As Go's runtime does: a connection is a descriptor, and the soft limit is often 1,024.
@@ -271,4 +274,51 @@ fn server_info(options: &Options, [v1, http]: [SocketAddr; 2]) -> ServerInfo {
 
 fn starting(what: &'static str) -> impl Fn(io::Error) -> ServerError {
     move |error| ServerError::Start { what, error }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpStream;
+
+    use super::*;
+
+    fn at(text: &str) -> ListenAddress {
+        text.parse().expect("an address")
+    }
+
+    #[test]
+    fn a_port_is_taken_whatever_the_number_of_workers() {
+        for (first, second) in [(1, 2), (2, 1), (2, 2)] {
+            let (address, _listeners) = listeners(&at("127.0.0.1:0"), first).expect("a port");
+            let refused = listeners(&at(&address.to_string()), second).expect_err("it is taken");
+            assert!(refused.to_string().contains("already in use"), "{refused}");
+        }
+    }
+
+    /// Whoever gets through while the sockets are made is among those that wait to be accepted.
+    #[test]
+    fn no_connection_is_lost_at_the_start() {
+        let port = TcpListener::bind("127.0.0.2:0").expect("a port").local_addr().expect("bound").port();
+        let address = SocketAddr::from(([127, 0, 0, 2], port));
+        for _ in 0..500 {
+            let (trying, tried) = mpsc::channel();
+            let client = thread::spawn(move || {
+                loop {
+                    if let Ok(stream) = TcpStream::connect(address) {
+                        return stream;
+                    }
+                    let _ = trying.send(());
+                }
+            });
+            tried.recv().expect("nobody listens yet");
+            let (_, listeners) = listeners(&at(&address.to_string()), 4).expect("the port is free");
+            let client = client.join().expect("connected");
+            let us = client.local_addr().expect("connected");
+            let accepted = listeners.iter().any(|listener| {
+                listener.set_nonblocking(true).expect("a socket");
+                listener.accept().is_ok_and(|(_, peer)| peer == us)
+            });
+            assert!(accepted, "{us} hangs in the air");
+        }
+    }
 }

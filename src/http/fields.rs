@@ -5,7 +5,6 @@
 
 use super::head::{Body, Expect, Refusal};
 use super::target::cut;
-use crate::limits::HTTP_HEADERS_MAX;
 
 /// What the headers of one request say.
 #[derive(Default)]
@@ -59,9 +58,6 @@ impl Fields {
         // Stock judges a space in a name only after everything else.
         self.invalid_name |= name.contains(&b' ');
         self.add(name, trim_start(value));
-        if self.count > HTTP_HEADERS_MAX {
-            return Err(Refusal::HeadTooLarge);
-        }
         Ok(())
     }
 

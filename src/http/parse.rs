@@ -7,9 +7,8 @@
 //! that is not UTF-8; and because it answers a space before a colon with a text of its own.
 //! Whatever `httparse` accepts, the careful reading accepts with the same result.
 //!
-//! Two differences from stock. A malformed header line is refused when the head is complete, not
-//! when the line is (a malformed request line is refused at once, as there). And a head holds
-//! [`HTTP_HEADERS_MAX`](crate::limits::HTTP_HEADERS_MAX) headers at most, where stock counts only bytes.
+//! One difference from stock: a malformed header line is refused when the head is complete, not
+//! when the line is (a malformed request line is refused at once, as there).
 
 use std::mem::MaybeUninit;
 

@@ -43,6 +43,10 @@ enum Length {
     Unknown,
 }
 
+/// Go's server writes a length above a body that fits its buffer, and keeps an HTTP/1.0 connection only then
+/// (`bufferBeforeChunkingSize` in net/http).
+const GO_BUFFER_BYTES: usize = 2048;
+
 /// Writes the one answer to a request.
 pub struct Responder<'a> {
     pub request: &'a Head<'a>,
@@ -115,7 +119,7 @@ impl Responder<'_> {
     /// Appends everything above the body and returns whether the connection stays open after it.
     fn head(&mut self, status: Status, kind: Kind, extra: Option<(&str, &[u8])>, length: Length) -> bool {
         let http11 = self.request.version == Version::Http11;
-        let framed = http11 || length != Length::Unknown;
+        let framed = http11 || matches!(length, Length::Known(length) if length <= GO_BUFFER_BYTES);
         let keep = framed && !self.close && self.request.persistence != Persistence::Close;
         let out = self.output.staged();
         out.extend_from_slice(if http11 { b"HTTP/1.1 " } else { b"HTTP/1.0 " });
@@ -133,8 +137,16 @@ impl Responder<'_> {
         }
         match self.request.persistence {
             Persistence::KeepAlive10 if keep => header(out, "Connection", b"keep-alive"),
-            // HTTP/1.0 knows it without being told, and Go does not tell it.
-            _ if http11 && !keep => header(out, "Connection", b"close"),
+            // HTTP/1.0 knows it without being told. Go tells it beside 417, and where it asked for the opposite
+            // and its body is in the way.
+            persistence
+                if !keep
+                    && (http11
+                        || status == Status::ExpectationFailed
+                        || (self.close && framed && persistence == Persistence::KeepAlive10)) =>
+            {
+                header(out, "Connection", b"close");
+            }
             _ => {}
         }
         out.extend_from_slice(b"\r\n");

@@ -10,7 +10,7 @@ use super::head::{Body, Expect, Head, Persistence};
 use super::parse::{HeadScan, Parsed, parse_head};
 use super::response::{Kind, Responder};
 use super::routes::{Route, route};
-use crate::limits::{HTTP_BODY_BYTES_MAX, HTTP_UNREAD_BODY_BYTES_MAX};
+use crate::limits::{HTTP_BODY_BYTES_MAX, HTTP_OPTIONS_BODY_BYTES_MAX, HTTP_UNREAD_BODY_BYTES_MAX};
 use crate::log::Level;
 use crate::output::Output;
 use crate::turn::{Advance, Turn};
@@ -32,9 +32,37 @@ enum State {
 struct Pending {
     head: Vec<u8>,
     decoder: BodyDecoder,
-    /// Stock reads the body before it answers, so a broken body is an error; otherwise the body only has to
-    /// be out of the way of the next request.
-    wanted: bool,
+    reader: Reader,
+}
+
+/// Who reads the body before the answer in stock.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Reader {
+    /// The endpoint: a broken body is an error.
+    Endpoint,
+    /// Go itself, which answers `OPTIONS *` whatever the body was.
+    Go,
+    /// Nobody: the body only has to be out of the way of the next request.
+    Nobody,
+}
+
+impl Reader {
+    fn of(head: &Head<'_>) -> Self {
+        match route(head.method, &head.url) {
+            Route::Endpoint(endpoint) if handlers::reads_body(endpoint, head.url.query) => Self::Endpoint,
+            Route::Options { allow: None } => Self::Go,
+            _ => Self::Nobody,
+        }
+    }
+
+    /// A longer body ends the connection.
+    fn bytes_max(self) -> u64 {
+        match self {
+            Self::Endpoint => HTTP_BODY_BYTES_MAX,
+            Self::Go => HTTP_OPTIONS_BODY_BYTES_MAX,
+            Self::Nobody => HTTP_UNREAD_BODY_BYTES_MAX,
+        }
+    }
 }
 
 impl Session {
@@ -98,31 +126,28 @@ impl Session {
         if head.body == Body::None {
             return self.answer(head, false, turn, output);
         }
-        let wanted = match route(head.method, &head.url) {
-            Route::Endpoint(endpoint) => handlers::reads_body(endpoint, head.url.query),
-            _ => false,
-        };
-        if wanted && head.expect == Expect::Continue {
+        let reader = Reader::of(head);
+        if reader != Reader::Nobody && head.expect == Expect::Continue {
             output.staged().extend_from_slice(b"HTTP/1.1 100 Continue\r\n\r\n");
         }
         let too_long = matches!(head.body, Body::Length(length) if length >= HTTP_UNREAD_BODY_BYTES_MAX);
         let unwelcome = too_long || head.expect == Expect::Continue || head.persistence == Persistence::Close;
-        if !wanted && unwelcome {
+        if reader == Reader::Nobody && unwelcome {
             return self.answer(head, true, turn, output);
         }
         // The line ends that may stand before a request that follows a POST are not the head's.
         let newlines = text.iter().take_while(|byte| b"\r\n".contains(byte)).count();
         let decoder = BodyDecoder::new(head.body);
-        self.state = State::Body(Box::new(Pending { head: text[newlines..].to_vec(), decoder, wanted }));
+        self.state = State::Body(Box::new(Pending { head: text[newlines..].to_vec(), decoder, reader }));
         true
     }
 
     fn go_on(&mut self, input: &[u8], turn: &mut Turn, output: &mut Output) -> Advance {
         let State::Body(pending) = &mut self.state else { unreachable!("called for a body") };
         let progress = pending.decoder.consume(input);
-        let limit = if pending.wanted { HTTP_BODY_BYTES_MAX } else { HTTP_UNREAD_BODY_BYTES_MAX };
+        let too_long = pending.decoder.received() > pending.reader.bytes_max();
         let outcome = match progress.state {
-            BodyState::More | BodyState::Done if pending.decoder.received() > limit => Err(BODY_TOO_LARGE),
+            BodyState::More | BodyState::Done if too_long => Err(BODY_TOO_LARGE),
             BodyState::More => return Advance { used: progress.used, close: false },
             BodyState::Done => Ok(()),
             BodyState::Malformed => Err(INVALID_REQUEST),
@@ -140,7 +165,9 @@ impl Session {
         };
         self.state = State::Head(HeadScan::after(head.method));
         match body {
-            Err(error) if pending.wanted => respond(&head, true, turn, output).error(error, None),
+            Err(error) if pending.reader == Reader::Endpoint => {
+                respond(&head, true, turn, output).error(error, None)
+            }
             body => self.answer(&head, body.is_err(), turn, output),
         }
     }
@@ -181,4 +208,79 @@ impl Session {
 
 fn respond<'a>(request: &'a Head<'a>, close: bool, turn: &'a Turn, output: &'a mut Output) -> Responder<'a> {
     Responder { request, close, date: &turn.date, output }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::clock::Timestamp;
+    use crate::log::Log;
+    use crate::registry::{Lifetimes, Registry};
+    use crate::turn::ServerInfo;
+
+    /// All that a client of a server with many topics is sent, and whether its connection stays open.
+    fn answers(requests: &str) -> (String, bool) {
+        let minute = std::time::Duration::from_mins(1);
+        let lifetimes = Lifetimes { inactive_producer_timeout: minute, tombstone_lifetime: minute };
+        let registry = Arc::new(Registry::new(lifetimes));
+        let server = Arc::new(ServerInfo { identify_reply: Vec::new(), info: Vec::new() });
+        let (log, writer) = Log::start(Level::Fatal, String::new()).expect("a thread");
+        let mut turn = Turn::new(registry, server, log, Timestamp::from_nanos(1));
+        for topic in 0..300 {
+            let topic = crate::registry::Name::new(format!("topic{topic}").as_bytes()).expect("a valid name");
+            turn.write(|writer| writer.create_topic(topic));
+        }
+        let mut session = Session::new("127.0.0.1:1".parse().expect("an address"));
+        let (mut output, mut sent) = (Output::default(), Vec::new());
+        let mut rest = requests.as_bytes();
+        loop {
+            let Advance { used, close } = session.advance(rest, &mut turn, &mut output);
+            rest = &rest[used..];
+            let before = sent.len();
+            while let Some(buffer) = output.next_buffer() {
+                sent.extend_from_slice(buffer.rest());
+            }
+            if close || (used == 0 && sent.len() == before) {
+                drop(turn);
+                writer.close();
+                return (String::from_utf8(sent).expect("UTF-8"), !close);
+            }
+        }
+    }
+
+    fn assert_answer(request: &str, status: &str, connection: Option<&str>) {
+        let (text, open) = answers(request);
+        assert!(text.starts_with(status), "{request}: {text}");
+        let said = text.lines().find_map(|line| line.strip_prefix("Connection: "));
+        assert_eq!((said, open), (connection, connection == Some("keep-alive")), "{request}");
+    }
+
+    #[test]
+    fn a_long_answer_ends_an_http_1_0_connection() {
+        let asking = |path| format!("GET {path} HTTP/1.0\r\nConnection: keep-alive\r\n\r\n");
+        assert_answer(&asking("/ping"), "HTTP/1.0 200", Some("keep-alive"));
+        assert_answer(&asking("/topics"), "HTTP/1.0 200", None);
+    }
+
+    #[test]
+    fn http_1_0_is_told_of_a_close_as_go_tells_it() {
+        assert_answer("GET /ping HTTP/1.0\r\nExpect: x\r\n\r\n", "HTTP/1.0 417", Some("close"));
+        let body = "GET /ping HTTP/1.0\r\nContent-Length: 300000\r\n";
+        assert_answer(&format!("{body}Connection: keep-alive\r\n\r\n"), "HTTP/1.0 200", Some("close"));
+        assert_answer(&format!("{body}\r\n"), "HTTP/1.0 200", None);
+    }
+
+    #[test]
+    fn the_body_of_options_star_is_read_up_to_a_limit() {
+        let request = |expect: &str, length: usize| {
+            let body = "x".repeat(length);
+            format!("OPTIONS * HTTP/1.1\r\nHost: h\r\n{expect}Content-Length: {length}\r\n\r\n{body}")
+        };
+        let (text, open) = answers(&request("Expect: 100-continue\r\n", 4096));
+        assert!(text.starts_with("HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\n"), "{text}");
+        assert!(open && !text.contains("Connection: "), "{text}");
+        assert_answer(&request("", 4097), "HTTP/1.1 200", Some("close"));
+    }
 }
