@@ -1,0 +1,230 @@
+//! The command line: what it may hold, and which scenario it starts.
+
+use std::ffi::OsString;
+use std::io::{self, Write};
+use std::net::{SocketAddr, ToSocketAddrs};
+use std::process::ExitCode;
+use std::rc::Rc;
+use std::time::Duration;
+
+use clap::error::ErrorKind;
+use clap::{Args, Parser, Subcommand};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+
+use crate::failure::{Failure, Result};
+use crate::measure::Process;
+use crate::scenario::{Context, churn, disconnect, idle, lookup, populate, storm};
+use crate::{compare, floor};
+
+/// Submissions of one turn; more than that only leave earlier.
+const RING_ENTRIES: u32 = 4096;
+/// Completions that wait: one for each of many thousand connections.
+const RING_COMPLETIONS: u32 = 1 << 15;
+
+/// Loads any nsqlookupd the way a real cluster does, and measures it
+#[derive(Debug, Parser)]
+#[command(
+    version,
+    after_help = "\
+Examples:
+  lookupd-perf lookup --populate --server-pid $(pidof nsqlookupd)
+  lookupd-perf storm --producers 1000 --topics-per-producer 100 --topics 10000
+  lookupd-perf lookup --help"
+)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+    /// Measure with a debug build all the same
+    #[arg(long, global = true, hide = true)]
+    allow_debug: bool,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Register a population and hold it
+    #[command(after_help = "\
+Examples:
+  lookupd-perf populate                                      200 nsqds with 50 of 200 topics, until Ctrl-C
+  lookupd-perf populate --producers 2000 --topics-per-producer 500 --topics 100000 --pipeline 64 --for 5m")]
+    Populate(Run<populate::Options>),
+    /// Ask for topics, as fast as answers come or at a fixed rate
+    #[command(after_help = "\
+Examples:
+  lookupd-perf lookup --populate                             closed loop, 64 connections, population included
+  lookupd-perf lookup --rate 20000 --for 30s                 open loop over what a populate holds
+  lookupd-perf lookup --zipf 1.1 --pipeline 16 --json        popular topics more often, 16 requests in a write
+  lookupd-perf lookup --path /nodes --connections 1          any other target")]
+    Lookup(Run<lookup::Options>),
+    /// Let all nsqds connect and register at once; time until every lookup is complete
+    #[command(after_help = "\
+Example:
+  lookupd-perf storm --producers 1000 --topics-per-producer 100 --topics 10000 --sample 10000")]
+    Storm(Run<storm::Options>),
+    /// Register and unregister while lookups run; their latency with and without, and the time until a write shows
+    #[command(after_help = "\
+Example:
+  lookupd-perf churn --populate --rate 5000 --writes 500 --for 30s")]
+    Churn(Run<churn::Options>),
+    /// Let all nsqds go at once; time until no lookup shows them
+    #[command(after_help = "\
+Examples:
+  lookupd-perf disconnect --producers 1000 --topics-per-producer 100 --topics 10000 --within 5m
+  lookupd-perf disconnect --populated-by $(pidof lookupd-perf)    end a populate with the same options")]
+    Disconnect(Run<disconnect::Options>),
+    /// Hold connections that only send heartbeats; CPU and memory for each
+    #[command(after_help = "\
+Example:
+  lookupd-perf idle --connections 10000 --for 2m --server-pid $(pidof nsqlookupd)")]
+    Idle(Run<idle::Options>),
+    /// Play a suite of scenarios against several servers in turn; a table, plots and every sample
+    #[command(after_help = "\
+Examples:
+  lookupd-perf compare --server stock='nsqlookupd -tcp-address={tcp} -http-address={http} -log-level=error' \\
+      --server floor='lookupd-perf floor --tcp {tcp} --http {http}'
+  lookupd-perf compare --suite full --server ... --static nginx='nginx -c {conf}' --out perf/results")]
+    Compare(compare::Options),
+    /// Answer everything with the same, on a bare io_uring: the limit that other servers are held against
+    #[command(after_help = "\
+Example:
+  lookupd-perf floor --tcp 127.0.0.1:4160 --http 127.0.0.1:4161 --body-bytes 2000")]
+    Floor(floor::Options),
+}
+
+/// A scenario's options and those that all scenarios share.
+#[derive(Debug, Args)]
+struct Run<T: Args> {
+    #[command(flatten)]
+    options: T,
+    #[command(flatten)]
+    server: ServerOptions,
+}
+
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Server and report")]
+struct ServerOptions {
+    /// Where the server listens for nsqd
+    #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:4160")]
+    tcp: String,
+    /// Where the server listens for HTTP
+    #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:4161")]
+    http: String,
+    /// Its process, whose CPU time, memory and open files are reported
+    #[arg(long, value_name = "PID")]
+    server_pid: Option<u32>,
+    /// How long an answer may take before it counts as wrong
+    #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = humantime::parse_duration)]
+    timeout: Duration,
+    /// Report as one JSON object on standard output
+    #[arg(long)]
+    json: bool,
+}
+
+/// Does what the command line says; what it fails with is printed on standard error, in one line.
+pub fn run(arguments: impl Iterator<Item = OsString>) -> ExitCode {
+    let result = Cli::try_parse_from(arguments).map_err(Refusal::Clap).and_then(|cli| Ok(execute(cli)?));
+    let (text, code) = match result {
+        Ok(()) => return ExitCode::SUCCESS,
+        Err(Refusal::Clap(error))
+            if matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) =>
+        {
+            let _ = error.print();
+            return ExitCode::SUCCESS;
+        }
+        Err(Refusal::Clap(error)) => (one_line(&error), 1),
+        Err(Refusal::Failure(failure)) => (failure.to_string(), failure.exit_code()),
+    };
+    // Not eprintln!: a closed pipe is no reason to panic.
+    let _ = writeln!(io::stderr(), "{}: {text}", env!("CARGO_BIN_NAME"));
+    code.into()
+}
+
+enum Refusal {
+    Clap(clap::Error),
+    Failure(Failure),
+}
+
+impl From<Failure> for Refusal {
+    fn from(failure: Failure) -> Self {
+        Self::Failure(failure)
+    }
+}
+
+/// What clap has to say, without its paragraphs.
+fn one_line(error: &clap::Error) -> String {
+    let text = error.render().to_string();
+    let lines = text.lines().take_while(|line| !line.starts_with("Usage:") && !line.starts_with("For more"));
+    let words: Vec<_> = lines.flat_map(str::split_whitespace).skip_while(|word| *word == "error:").collect();
+    format!("{}; see --help", words.join(" "))
+}
+
+fn execute(cli: Cli) -> Result<()> {
+    if cfg!(debug_assertions) && !cli.allow_debug {
+        return Err(Failure::Refused("a debug build measures itself: build with cargo build --release".into()));
+    }
+    match cli.command {
+        Command::Populate(run) => drive(run, async |context, options| populate::run(context, &options).await),
+        Command::Lookup(run) => drive(run, async |context, options| lookup::run(context, &options).await),
+        Command::Storm(run) => drive(run, async |context, options| storm::run(context, &options).await),
+        Command::Churn(run) => drive(run, async |context, options| churn::run(context, &options).await),
+        Command::Disconnect(run) => drive(run, async |context, options| disconnect::run(context, &options).await),
+        Command::Compare(options) => {
+            compare::run(options, if cli.allow_debug { vec!["--allow-debug".into()] } else { Vec::new() })
+        }
+        Command::Floor(options) => {
+            floor::run(&options).map_err(|error| Failure::io("serve", error, "choose ports that are free"))
+        }
+        Command::Idle(run) => drive(run, async |context, options| idle::run(context, &options).await),
+    }
+}
+
+/// Runs a scenario on a ring of its own.
+fn drive<T: Args>(run: Run<T>, scenario: impl AsyncFnOnce(Rc<Context>, T) -> Result<()>) -> Result<()> {
+    let Run { options, server } = run;
+    let context = Rc::new(Context {
+        tcp: resolve("--tcp", &server.tcp)?,
+        http: resolve("--http", &server.http)?,
+        patience: server.timeout,
+        server: server.server_pid.map(Process::new).transpose()?,
+        json: server.json,
+        stop: CancellationToken::new(),
+    });
+    let mut ring = tokio_uring::uring_builder();
+    // One thread submits, and what the kernel has to do for it waits until it calls, instead of interrupting it.
+    ring.setup_single_issuer().setup_coop_taskrun().setup_cqsize(RING_COMPLETIONS);
+    let mut builder = tokio_uring::builder();
+    builder.entries(RING_ENTRIES).uring_builder(&ring);
+    let runtime = tokio_uring::Runtime::new(&builder).map_err(|error| {
+        Failure::io("set up an io_uring", error, "the kernel must be 6.0 or newer and kernel.io_uring_disabled 0")
+    })?;
+    runtime.block_on(async {
+        tokio::task::spawn_local(cancel_on_signal(context.stop.clone()));
+        scenario(context, options).await
+    })
+}
+
+fn resolve(flag: &str, address: &str) -> Result<SocketAddr> {
+    let addresses = address.to_socket_addrs().map(|mut addresses| addresses.next());
+    addresses.ok().flatten().ok_or_else(|| {
+        Failure::Refused(format!("{flag} {address} leads nowhere: give a host and a port, as in 127.0.0.1:4161"))
+    })
+}
+
+/// The first SIGINT or SIGTERM ends the measurement, another the process.
+async fn cancel_on_signal(stop: CancellationToken) {
+    let (Ok(mut interrupt), Ok(mut terminate)) =
+        (signal(SignalKind::interrupt()), signal(SignalKind::terminate()))
+    else {
+        return;
+    };
+    loop {
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+        }
+        if stop.is_cancelled() {
+            std::process::exit(130);
+        }
+        stop.cancel();
+    }
+}

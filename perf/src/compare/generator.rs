@@ -1,0 +1,181 @@
+//! The load: scenarios of this program as processes of their own, on a core of their own.
+
+use std::fs::File;
+use std::os::unix::process::CommandExt;
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use super::cpu::spawn_on;
+use super::record::Outcome;
+use crate::failure::{Failure, LATE, Result};
+use crate::report::Report;
+
+const POLL: Duration = Duration::from_millis(5);
+
+/// How long one answer may take, for the generator: it is the cell's limit that ends what takes too long.
+const PATIENCE: &str = "1h";
+
+/// Starts scenarios.
+#[derive(Debug)]
+pub struct Generator {
+    pub program: PathBuf,
+    pub core: usize,
+    /// For the output of the scenario that runs.
+    pub folder: PathBuf,
+    /// Options that every scenario is given.
+    pub options: Vec<String>,
+    /// Set when a signal asked for the end.
+    pub stop: Arc<AtomicBool>,
+}
+
+/// A scenario that runs until this is dropped.
+#[derive(Debug)]
+pub struct Scenario {
+    process: Child,
+    folder: PathBuf,
+}
+
+impl Generator {
+    /// Plays a scenario until it has reported. One that goes on afterwards, as `populate` does, is returned too.
+    /// What has not reported after `patience` is given up as over `limit`.
+    ///
+    /// # Errors
+    /// When it cannot be started, or a signal came.
+    pub fn play(&self, arguments: &[String], limit: Duration, patience: Duration) -> Result<(Outcome, Scenario)> {
+        let mut scenario = self.start(arguments)?;
+        let began = Instant::now();
+        let outcome = loop {
+            if self.stop.load(Ordering::Relaxed) {
+                return Err(Failure::Refused("stopped by a signal: the results are not complete".into()));
+            }
+            if let Some(outcome) = scenario.outcome(limit)? {
+                break outcome;
+            }
+            if began.elapsed() > patience {
+                break Outcome::OverLimit { seconds: limit.as_secs_f64() };
+            }
+            std::thread::sleep(POLL);
+        };
+        Ok((outcome, scenario))
+    }
+
+    fn start(&self, arguments: &[String]) -> Result<Scenario> {
+        let failed = |error| {
+            Failure::io(format_args!("start {}", self.program.display()), error, "is there room for its output?")
+        };
+        let file = |name| File::create(self.folder.join(name)).map(Stdio::from);
+        let mut command = Command::new(&self.program);
+        command
+            .args(arguments)
+            .args(["--timeout", PATIENCE, "--json"])
+            .args(&self.options)
+            .stdin(Stdio::null())
+            .stdout(file(REPORT).map_err(failed)?)
+            .stderr(file(ERRORS).map_err(failed)?)
+            // Ctrl-C is for us alone, who then end all that we started.
+            .process_group(0);
+        let process = spawn_on(self.core, &mut command).map_err(failed)?;
+        Ok(Scenario { process, folder: self.folder.clone() })
+    }
+}
+
+const REPORT: &str = "report.json";
+const ERRORS: &str = "errors.txt";
+
+impl Scenario {
+    pub fn pid(&self) -> u32 {
+        self.process.id()
+    }
+
+    /// What came of it, if it has come to that.
+    fn outcome(&mut self, limit: Duration) -> Result<Option<Outcome>> {
+        let ended = self.process.try_wait().map_err(|error| {
+            Failure::io("wait for a scenario", error, "nobody else may wait for our processes")
+        })?;
+        if let Some(report) = self.report() {
+            return Ok(Some(Outcome::Measured(report)));
+        }
+        Ok(ended.map(|status| match status.code() {
+            Some(code) if code == i32::from(LATE) => Outcome::OverLimit { seconds: limit.as_secs_f64() },
+            _ => {
+                let errors = self.read(ERRORS);
+                let error = errors.lines().last().map_or_else(|| status.to_string(), str::to_owned);
+                Outcome::Failed { error }
+            }
+        }))
+    }
+
+    /// The report, once it is whole.
+    fn report(&self) -> Option<Report> {
+        serde_json::from_str(self.read(REPORT).strip_suffix('\n')?).ok()
+    }
+
+    fn read(&self, name: &str) -> String {
+        std::fs::read_to_string(self.folder.join(name)).unwrap_or_default()
+    }
+}
+
+impl Drop for Scenario {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::measure::tests::report;
+    use super::*;
+
+    const MOMENT: Duration = Duration::from_millis(50);
+    const LONG: Duration = Duration::from_mins(1);
+
+    /// A shell that plays the scenario.
+    fn generator(folder: &tempfile::TempDir) -> Generator {
+        let core = super::super::cpu::tests::any_core();
+        let (folder, stop) = (folder.path().to_owned(), Arc::default());
+        Generator { program: "sh".into(), core, folder, options: Vec::new(), stop }
+    }
+
+    fn play(script: &str, limit: Duration) -> (Outcome, Scenario) {
+        let folder = tempfile::tempdir().unwrap();
+        generator(&folder).play(&["-c".to_owned(), script.to_owned()], limit, limit).unwrap()
+    }
+
+    #[test]
+    fn a_report_is_taken_from_a_scenario_that_goes_on() {
+        let json = serde_json::to_string(&report(7.0, false)).unwrap();
+        let (outcome, scenario) = play(&format!("echo '{json}'; sleep 60"), LONG);
+        assert_eq!(outcome, Outcome::Measured(report(7.0, false)));
+        let proc = format!("/proc/{}", scenario.pid());
+        assert!(std::fs::exists(&proc).unwrap(), "it goes on");
+        drop(scenario);
+        assert!(!std::fs::exists(&proc).unwrap(), "it is ended");
+    }
+
+    #[test]
+    fn what_takes_too_long_is_over_its_limit() {
+        assert_eq!(play("sleep 60", MOMENT).0, Outcome::OverLimit { seconds: 0.05 });
+        assert_eq!(play(&format!("exit {LATE}"), LONG).0, Outcome::OverLimit { seconds: 60.0 });
+    }
+
+    #[test]
+    fn the_last_line_tells_what_failed() {
+        let failed = |error: &str| Outcome::Failed { error: error.into() };
+        assert_eq!(play("echo progress >&2; echo wrong answer >&2; exit 1", LONG).0, failed("wrong answer"));
+        assert_eq!(play("exit 2", LONG).0, failed("exit status: 2"));
+        assert_eq!(play("kill -9 $$", LONG).0, failed("signal: 9 (SIGKILL)"));
+    }
+
+    #[test]
+    fn a_signal_ends_the_wait() {
+        let folder = tempfile::tempdir().unwrap();
+        let generator = generator(&folder);
+        generator.stop.store(true, Ordering::Relaxed);
+        let stopped = generator.play(&["-c".to_owned(), "sleep 60".to_owned()], LONG, LONG);
+        assert!(stopped.unwrap_err().to_string().starts_with("stopped by a signal"));
+    }
+}

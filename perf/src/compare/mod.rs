@@ -1,0 +1,181 @@
+//! `compare`: several servers under the same loads, side by side. In the order a comparison takes:
+//!
+//! - `server`: what is compared, and how it is started; `cpu`: where it runs, and where its load.
+//! - `suite`: what is played; `play`: servers take turns; `generator`: scenarios as processes; `progress`.
+//! - `record`: every sample, with what it takes to get it again; `host`: the machine it was taken on.
+//! - `measure`: figures out of samples, with `statistics`; `table` and `plot` show them.
+
+mod cpu;
+mod generator;
+mod host;
+mod measure;
+mod play;
+mod plot;
+mod progress;
+mod record;
+mod server;
+mod statistics;
+mod suite;
+mod table;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Instant, SystemTime};
+
+use signal_hook::consts::{SIGINT, SIGTERM};
+
+use crate::failure::{Failure, Result};
+use cpu::Cores;
+use generator::Generator;
+use host::Host;
+use play::Stage;
+use progress::Progress;
+use record::{Comparison, Contender};
+use server::{Recipe, Server};
+use suite::{Suite, Visit};
+
+pub use server::BODY_BYTES;
+
+#[derive(Clone, Debug, clap::Args)]
+pub struct Options {
+    /// What to play
+    #[arg(long, value_enum, default_value = "quick")]
+    suite: Suite,
+    /// A server, started with its two addresses in place of {tcp} and {http}; the first is what the others'
+    /// ratios are to
+    #[arg(long = "server", value_name = "NAME=COMMAND", required = true)]
+    servers: Vec<Recipe>,
+    /// A server that answers every request with one document, on {http}; {body} is how long it is to be, {conf} a
+    /// configuration that makes nginx such a server
+    #[arg(long = "static", value_name = "NAME=COMMAND")]
+    statics: Vec<Recipe>,
+    /// The folder for results.json, table.md and the plots
+    #[arg(long, value_name = "FOLDER", default_value = "results")]
+    out: PathBuf,
+    /// The core that servers run on [default: the last there is]
+    #[arg(long, value_name = "N")]
+    server_core: Option<usize>,
+    /// The core that the load runs on [default: the first there is]
+    #[arg(long, value_name = "N")]
+    load_core: Option<usize>,
+    /// The program whose scenarios are the load, in place of this one
+    #[arg(long, value_name = "PROGRAM", hide = true)]
+    generator: Option<PathBuf>,
+}
+
+/// Plays a suite, prints the table, and writes everything down; `scenario_options` go to every scenario.
+///
+/// # Errors
+/// A server that does not start, a cell that failed, a signal. What was measured by then is printed and written all
+/// the same.
+pub fn run(options: Options, scenario_options: Vec<String>) -> Result<()> {
+    let cores = Cores::choose(options.server_core, options.load_core)?;
+    let folder = tempfile::tempdir()
+        .map_err(|error| Failure::io("make a temporary folder", error, "set TMPDIR to where there is room"))?;
+    std::fs::create_dir_all(&options.out).map_err(|error| unwritable(&options.out, error))?;
+    let recipes = [options.servers, options.statics.clone()].concat();
+    if let Some(name) = repeated(&recipes) {
+        return Err(Failure::Refused(format!("two servers are called {name}: give each a name of its own")));
+    }
+    let visits = options.suite.visits();
+    let first_static = recipes.len() - options.statics.len();
+    let contenders = recipes.iter().enumerate().map(|(place, recipe)| {
+        let document = place >= first_static;
+        contender(recipe, document, visits[0].scale.answer_bytes(), cores, folder.path())
+    });
+    let contenders = contenders.collect::<Result<Vec<_>>>()?;
+    let generator = Generator {
+        program: options.generator.map_or_else(own_program, Ok)?,
+        core: cores.load,
+        folder: folder.path().to_owned(),
+        options: scenario_options,
+        stop: Arc::default(),
+    };
+    for signal in [SIGINT, SIGTERM] {
+        signal_hook::flag::register(signal, Arc::clone(&generator.stop))
+            .map_err(|error| Failure::io("listen for signals", error, "allow sigaction"))?;
+    }
+
+    let mut comparison = empty(options.suite, &visits, contenders.clone(), cores);
+    let began = Instant::now();
+    let progress = Progress::show(cells(&visits, &contenders));
+    let stage =
+        Stage { recipes: &recipes, contenders: &contenders, generator: &generator, cores, folder: folder.path() };
+    let played = stage.play(&visits, &progress, &mut |sample| comparison.samples.push(sample));
+    drop(progress);
+    comparison.seconds = began.elapsed().as_secs_f64();
+    print!("{}", table::markdown(&comparison));
+    write(&comparison, &options.out)?;
+    played?;
+    match comparison.failures().len() {
+        0 => Ok(()),
+        failed => Err(Failure::Refused(format!("{failed} of the cells failed: see below the table"))),
+    }
+}
+
+/// What a server turns out to be when it is started to see.
+fn contender(
+    recipe: &Recipe,
+    document: bool,
+    body_bytes: usize,
+    cores: Cores,
+    folder: &Path,
+) -> Result<Contender> {
+    let server = Server::start(recipe, document, body_bytes, cores.server, folder)?;
+    let Recipe { name, command } = recipe.clone();
+    Ok(Contender { name, command, ability: server.ability, version: server.version.clone() })
+}
+
+/// A comparison before its first sample.
+fn empty(suite: Suite, visits: &[Visit], servers: Vec<Contender>, cores: Cores) -> Comparison {
+    let mut scales: Vec<_> = visits.iter().map(|visit| visit.scale).collect();
+    scales.sort_by_key(|scale| scale.name);
+    scales.dedup();
+    let words: Vec<_> = std::env::args().skip(1).collect();
+    let words = shlex::try_join(words.iter().map(|word| &**word)).unwrap_or_else(|_| words.join(" "));
+    Comparison {
+        command: format!("{} {words}", env!("CARGO_BIN_NAME")),
+        version: env!("CARGO_PKG_VERSION").into(),
+        commit: host::commit(),
+        began: humantime::format_rfc3339_seconds(SystemTime::now()).to_string(),
+        seconds: 0.0,
+        suite,
+        host: Host::here(),
+        cores,
+        scales,
+        servers,
+        samples: Vec::new(),
+    }
+}
+
+/// How many cells will be played, repetitions counted.
+fn cells(visits: &[Visit], contenders: &[Contender]) -> usize {
+    let steps = |visit: &Visit| {
+        contenders.iter().map(|contender| visit.steps_for(contender.ability).count()).sum::<usize>()
+    };
+    visits.iter().map(|visit| visit.rounds as usize * steps(visit)).sum()
+}
+
+fn repeated(recipes: &[Recipe]) -> Option<&str> {
+    let mut names: Vec<_> = recipes.iter().map(|recipe| &*recipe.name).collect();
+    names.sort_unstable();
+    names.windows(2).find(|pair| pair[0] == pair[1]).map(|pair| pair[0])
+}
+
+fn own_program() -> Result<PathBuf> {
+    std::env::current_exe().map_err(|error| Failure::io("find this program", error, "mount /proc"))
+}
+
+/// Writes results.json, table.md and the plots.
+fn write(comparison: &Comparison, folder: &Path) -> Result<()> {
+    let json = serde_json::to_string_pretty(comparison).expect("text and numbers are JSON");
+    for (name, text) in [("results.json", json + "\n"), ("table.md", table::markdown(comparison))] {
+        let path = folder.join(name);
+        std::fs::write(&path, text).map_err(|error| unwritable(&path, error))?;
+    }
+    plot::charts(comparison).iter().try_for_each(|chart| plot::draw(chart, folder))
+}
+
+fn unwritable(path: &Path, error: std::io::Error) -> Failure {
+    Failure::io(format_args!("write {}", path.display()), error, "give another folder as --out")
+}

@@ -1,0 +1,283 @@
+//! The servers under comparison: how each is started, what it is able to answer, and its end.
+
+use std::fs::File;
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::str::FromStr;
+use std::time::{Duration, Instant};
+
+use serde::{Deserialize, Serialize};
+
+use super::cpu::spawn_on;
+use crate::failure::{Failure, Result};
+use crate::wire::http::Decoder;
+
+/// The variable that tells a server how long a body it would best answer with; `floor` listens to it.
+pub const BODY_BYTES: &str = "LOOKUPD_PERF_BODY_BYTES";
+
+/// How long a server may take until it accepts connections, and to say what it is.
+const STARTING: Duration = Duration::from_secs(10);
+const POLL: Duration = Duration::from_millis(5);
+
+/// `NAME=COMMAND`, as on the command line.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Recipe {
+    pub name: String,
+    /// With its placeholders: `{tcp}` and `{http}` are addresses, `{body}` is a number of bytes, `{conf}` a file
+    /// that makes nginx answer every request with as many.
+    pub command: String,
+}
+
+impl FromStr for Recipe {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (name, command) = text.split_once('=').ok_or("write it as NAME='COMMAND'")?;
+        let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.');
+        if name.is_empty() || !name.bytes().all(is_plain) {
+            return Err(format!("\"{name}\" is no name: use letters, digits, '-', '_' and '.'"));
+        }
+        match shlex::split(command) {
+            Some(words) if !words.is_empty() => Ok(Self { name: name.into(), command: command.into() }),
+            _ => Err(format!("\"{command}\" is no command: give a program and its flags, with quotes in pairs")),
+        }
+    }
+}
+
+/// What a server is able to answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Ability {
+    /// HTTP, one document whatever the request.
+    Document,
+    /// Both protocols, without keeping what it is told.
+    Answers,
+    /// An nsqlookupd.
+    Registry,
+}
+
+/// A server that runs until this is dropped.
+#[derive(Debug)]
+pub struct Server {
+    process: Child,
+    tcp: SocketAddr,
+    http: SocketAddr,
+    pub ability: Ability,
+    /// What it calls itself: the version in `/info`, or the Server field of any answer.
+    pub version: Option<String>,
+}
+
+impl Server {
+    /// Starts a server on `core` and on ports of the kernel's choice; what it prints goes to a file in `folder`.
+    /// One that is to answer a `document` only is not asked for more, otherwise what it is able to is found out.
+    ///
+    /// # Errors
+    /// When it cannot be started, ends, or does not listen in time, with the last line that it printed.
+    pub fn start(recipe: &Recipe, document: bool, body_bytes: usize, core: usize, folder: &Path) -> Result<Self> {
+        let failed = |what: &str, error| {
+            Failure::io(format_args!("{what} for {}", recipe.name), error, "see what the command does by itself")
+        };
+        let [tcp, http] = free_addresses().map_err(|error| failed("find a free port", error))?;
+        let conf = folder.join(format!("{}.conf", recipe.name));
+        let words = words(&recipe.command, tcp, http, body_bytes, &conf.to_string_lossy());
+        if recipe.command.contains("{conf}") {
+            std::fs::write(&conf, nginx_conf(http, body_bytes, folder))
+                .map_err(|error| failed("write the configuration", error))?;
+        }
+        let log = folder.join(format!("{}.log", recipe.name));
+        let output = || File::options().create(true).append(true).open(&log).map(Stdio::from);
+        let mut command = Command::new(&words[0]);
+        command.args(&words[1..]).env(BODY_BYTES, body_bytes.to_string()).stdin(Stdio::null());
+        let process = output()
+            .and_then(|stdout| spawn_on(core, command.stdout(stdout).stderr(output()?)))
+            .map_err(|error| failed(&format!("start `{}`", words.join(" ")), error))?;
+        let mut server = Self { process, tcp, http, ability: Ability::Document, version: None };
+        server.settle(document).map_err(|problem| {
+            let said = std::fs::read_to_string(&log).unwrap_or_default();
+            let said = said.lines().last().unwrap_or("nothing");
+            Failure::Refused(format!("{} {problem}; `{}` said: {said}", recipe.name, words.join(" ")))
+        })?;
+        Ok(server)
+    }
+
+    /// What tells a scenario where it is.
+    pub fn arguments(&self) -> [String; 6] {
+        let (tcp, http, pid) = (self.tcp.to_string(), self.http.to_string(), self.process.id().to_string());
+        ["--tcp".into(), tcp, "--http".into(), http, "--server-pid".into(), pid]
+    }
+
+    /// Waits until the server listens, and finds out what it is.
+    fn settle(&mut self, document: bool) -> Result<(), String> {
+        let ports = if document { vec![self.http] } else { vec![self.http, self.tcp] };
+        let began = Instant::now();
+        while let Some(deaf) = ports.iter().find(|port| TcpStream::connect(port).is_err()) {
+            if !matches!(self.process.try_wait(), Ok(None)) {
+                return Err("ended before it listened".into());
+            }
+            if began.elapsed() > STARTING {
+                return Err(format!("does not listen on {deaf}"));
+            }
+            std::thread::sleep(POLL);
+        }
+        let info = info(self.http).map_err(|problem| format!("does not answer /info: {problem}"))?;
+        self.version = info.version.or(info.software);
+        self.ability = match (document, info.is_nsqlookupd) {
+            (true, _) => Ability::Document,
+            (false, true) => Ability::Registry,
+            (false, false) => Ability::Answers,
+        };
+        Ok(())
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        // It keeps nothing that would be lost, and draining a registry can take minutes.
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+/// The words of a command, its placeholders filled in.
+fn words(command: &str, tcp: SocketAddr, http: SocketAddr, body_bytes: usize, conf: &str) -> Vec<String> {
+    let fill = |word: String| {
+        word.replace("{tcp}", &tcp.to_string())
+            .replace("{http}", &http.to_string())
+            .replace("{body}", &body_bytes.to_string())
+            .replace("{conf}", conf)
+    };
+    shlex::split(command).into_iter().flatten().map(fill).collect()
+}
+
+/// Two ports that nobody listens on at this moment.
+fn free_addresses() -> std::io::Result<[SocketAddr; 2]> {
+    let listeners = [TcpListener::bind("127.0.0.1:0")?, TcpListener::bind("127.0.0.1:0")?];
+    Ok([listeners[0].local_addr()?, listeners[1].local_addr()?])
+}
+
+/// nginx as one process that answers everything with a document, and does nothing else.
+fn nginx_conf(http: SocketAddr, body_bytes: usize, folder: &Path) -> String {
+    // nginx takes no parameter above 4 KB, but a long value made of short ones.
+    const PIECE: usize = 1024;
+    let document = crate::floor::document(body_bytes).replace(&" ".repeat(PIECE), "${piece}");
+    format!(
+        "daemon off;\n\
+         master_process off;\n\
+         error_log stderr crit;\n\
+         pid {folder}/nginx.pid;\n\
+         events {{ worker_connections 16384; }}\n\
+         http {{\n\
+         access_log off;\n\
+         keepalive_requests 1000000000;\n\
+         keepalive_timeout 1h;\n\
+         server {{\n\
+         listen {http} backlog=4096;\n\
+         default_type application/json;\n\
+         set $piece '{piece}';\n\
+         return 200 '{document}';\n\
+         }}\n\
+         }}\n",
+        folder = folder.display(),
+        piece = " ".repeat(PIECE)
+    )
+}
+
+/// What `/info` tells.
+struct Info {
+    is_nsqlookupd: bool,
+    version: Option<String>,
+    /// The Server field of the answer.
+    software: Option<String>,
+}
+
+fn info(http: SocketAddr) -> Result<Info, String> {
+    let answer = ask(http, "/info").map_err(|error| error.to_string())?;
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap_or((&answer, ""));
+    let version = serde_json::from_str::<serde_json::Value>(body)
+        .ok()
+        .and_then(|info| info.get("version")?.as_str().map(str::to_owned));
+    let software = head.lines().find_map(|line| line.strip_prefix("Server: ")).map(str::to_owned);
+    Ok(Info { is_nsqlookupd: version.is_some(), version, software })
+}
+
+/// The whole answer to a GET, head and body.
+fn ask(http: SocketAddr, target: &str) -> std::io::Result<String> {
+    let mut stream = TcpStream::connect(http)?;
+    stream.set_read_timeout(Some(STARTING))?;
+    stream.write_all(format!("GET {target} HTTP/1.1\r\nHost: {http}\r\n\r\n").as_bytes())?;
+    let (mut answer, mut piece) = (Vec::new(), [0; 4096]);
+    loop {
+        match Decoder::default().decode(&answer) {
+            Ok(Some(_)) => return Ok(String::from_utf8_lossy(&answer).into_owned()),
+            Ok(None) => {}
+            Err(malformed) => return Err(std::io::Error::other(malformed.to_string())),
+        }
+        match stream.read(&mut piece)? {
+            0 => return Err(std::io::ErrorKind::UnexpectedEof.into()),
+            read => answer.extend_from_slice(&piece[..read]),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn recipe(text: &str) -> Recipe {
+        text.parse().unwrap()
+    }
+
+    /// What listens on two ports and answers every request with the same bytes, until the tests end.
+    fn fake(answer: &'static str) -> SocketAddr {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        std::thread::spawn(move || {
+            for stream in listener.incoming() {
+                let mut stream = stream.unwrap();
+                if stream.read(&mut [0; 1024]).unwrap() > 0 {
+                    stream.write_all(answer.as_bytes()).unwrap();
+                }
+            }
+        });
+        address
+    }
+
+    #[test]
+    fn recipes_are_a_name_and_a_command() {
+        let stock = recipe("stock='nsqlookupd' -tcp-address={tcp} -x=y");
+        assert_eq!((&*stock.name, &*stock.command), ("stock", "'nsqlookupd' -tcp-address={tcp} -x=y"));
+        for bad in ["stock", "=nginx", "a b=c", "stock=", "stock='x"] {
+            assert!(bad.parse::<Recipe>().is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn placeholders_are_filled_after_the_words_are_parted() {
+        let [tcp, http] = ["127.0.0.1:1", "127.0.0.1:2"].map(|address| address.parse().unwrap());
+        let words = words("'a b' -t={tcp} {http} -b {body} {conf}", tcp, http, 7, "/with a space");
+        assert_eq!(words, ["a b", "-t=127.0.0.1:1", "127.0.0.1:2", "-b", "7", "/with a space"]);
+    }
+
+    #[test]
+    fn what_a_server_is_shows_in_its_info() {
+        let lookupd = info(fake("HTTP/1.1 200 OK\r\nContent-Length: 19\r\n\r\n{\"version\":\"1.3.0\"}")).unwrap();
+        assert!(lookupd.is_nsqlookupd && lookupd.version.as_deref() == Some("1.3.0"));
+        let nginx = info(fake("HTTP/1.1 200 OK\r\nServer: nginx/1\r\nContent-Length: 2\r\n\r\n{}")).unwrap();
+        assert!(!nginx.is_nsqlookupd && nginx.software.as_deref() == Some("nginx/1"));
+    }
+
+    #[test]
+    fn a_command_that_ends_is_quoted_with_its_last_words() {
+        let folder = tempfile::tempdir().unwrap();
+        let core = super::super::cpu::tests::any_core();
+        let start = |command: &str| {
+            let started = Server::start(&recipe(command), false, 10, core, folder.path());
+            started.unwrap_err().to_string()
+        };
+        let error = start("x=sh -c 'echo port taken >&2; exit 1'");
+        assert!(error.starts_with("x ended before it listened") && error.ends_with("said: port taken"), "{error}");
+        assert!(start("x=/nowhere/nsqlookupd").contains("start `/nowhere/nsqlookupd` for x"));
+    }
+}

@@ -1,0 +1,101 @@
+//! `lookup`: consumers ask, in a closed or an open loop.
+
+use std::collections::BTreeMap;
+use std::rc::Rc;
+use std::time::Duration;
+
+use super::load::{Consumers, Questions, Tally, parse_exponent, parse_rate};
+use super::populate::launched;
+use super::{Context, allow_connections};
+use crate::failure::{Failure, Result};
+use crate::population::Population;
+use crate::progress::{Goal, Progress};
+use crate::wire::http::Client;
+
+#[derive(Debug, clap::Args)]
+pub struct Options {
+    #[command(flatten)]
+    pub population: Population,
+    #[command(flatten)]
+    pub asking: Asking,
+    /// Connections
+    #[arg(long, value_name = "N", default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..1_000_000))]
+    pub connections: u32,
+    /// Closed loop: requests in one write
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=4096))]
+    pub pipeline: u32,
+    /// Open loop: requests a second; latency counts from when a request was due
+    #[arg(long, value_name = "N", value_parser = parse_rate, conflicts_with = "pipeline")]
+    pub rate: Option<f64>,
+    /// Open a connection for each request
+    #[arg(long, conflicts_with = "pipeline")]
+    pub no_keep_alive: bool,
+    /// Ask for this instead of lookups; any answer with status 200 is right
+    #[arg(long, value_name = "TARGET", conflicts_with_all = ["zipf", "populate"])]
+    pub path: Option<String>,
+    /// How long to ask
+    #[arg(long = "for", value_name = "DURATION", default_value = "10s", value_parser = humantime::parse_duration)]
+    pub time: Duration,
+}
+
+/// What lookups ask for, and of whom.
+#[derive(Clone, Debug, clap::Args)]
+pub struct Asking {
+    /// Ask for the first topics most, by a power law of this exponent; without, for all alike
+    #[arg(long, value_name = "EXPONENT", value_parser = parse_exponent)]
+    pub zipf: Option<f64>,
+    /// Of the order in which topics are asked for
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    pub seed: u64,
+    /// Register the population first and hold it; without, a `populate` with the same options is to hold it
+    #[arg(long)]
+    pub populate: bool,
+}
+
+/// # Errors
+/// A wrong answer.
+pub async fn run(context: Rc<Context>, options: &Options) -> Result<()> {
+    let Options { population, ref asking, connections, .. } = *options;
+    population.validate()?;
+    let questions = match &options.path {
+        Some(path) if !path.starts_with('/') || path.contains(|c: char| !c.is_ascii_graphic()) => {
+            return Err(Failure::Refused(format!(
+                "--path {path} is none: begin with / and escape what is no ASCII"
+            )));
+        }
+        Some(path) => Questions::Path(path.clone()),
+        None => Questions::lookups(population, asking.zipf),
+    };
+    allow_connections(connections + if asking.populate { population.producers } else { 0 })?;
+    let consumers = Consumers { context: Rc::clone(&context), questions, connections, seed: asking.seed };
+    let measured = measure(&context, options, Rc::new(consumers));
+    if asking.populate {
+        let (mut fleet, complete) = launched(&context, population, 1).await?;
+        if complete { fleet.alongside(measured).await } else { Ok(()) }
+    } else {
+        measured.await
+    }
+}
+
+async fn measure(context: &Rc<Context>, options: &Options, consumers: Rc<Consumers>) -> Result<()> {
+    let progress = Progress::show("asking", "answers", Goal::Time(options.time));
+    let tally = Rc::new(Tally { answers: progress.counter(), ..Tally::default() });
+    let end = async { _ = context.is_stopped_within(options.time).await };
+    let clients = consumers.connect(!options.no_keep_alive).await?;
+    // They are among the server's open files until those are counted.
+    let _open: Vec<_> = clients.iter().flatten().map(Client::link).collect();
+    let mut figures = BTreeMap::new();
+    let meter = context.meter()?;
+    match options.rate {
+        Some(rate) => {
+            let unasked = consumers.open_loop(clients, rate, &tally, end).await?;
+            figures.insert("rate".into(), rate);
+            #[expect(clippy::cast_precision_loss, reason = "shown to people")]
+            figures.insert("due_but_never_asked".into(), unasked as f64);
+        }
+        None => consumers.closed_loop(clients, options.pipeline, &tally, end).await?,
+    }
+    drop(progress);
+    let report = meter.read()?.report("lookup", tally.answers.get(), &tally.latencies.borrow(), figures)?;
+    context.print(&report)
+}

@@ -1,0 +1,109 @@
+//! The scenarios, and what they share: the server under load, the end of a run, the tasks in it.
+
+pub mod churn;
+pub mod disconnect;
+mod fleet;
+pub mod idle;
+mod load;
+pub mod lookup;
+mod pacer;
+pub mod populate;
+mod sampled;
+pub mod storm;
+
+use std::io::{self, Write};
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use crate::failure::{Failure, Result};
+use crate::measure::{Meter, Process};
+use crate::open_files;
+use crate::report::Report;
+use crate::wire::{http, v1};
+
+/// What every scenario has at hand.
+pub struct Context {
+    pub tcp: SocketAddr,
+    pub http: SocketAddr,
+    /// How long an answer may take.
+    pub patience: Duration,
+    pub server: Option<Process>,
+    /// Whether the report is printed as JSON.
+    pub json: bool,
+    /// Cancelled by a signal: what was measured so far is to be reported.
+    pub stop: CancellationToken,
+}
+
+/// The tasks of a run, one for each simulated nsqd or consumer.
+type Tasks = JoinSet<Result<()>>;
+
+impl Context {
+    /// A new connection as nsqd's.
+    async fn nsqd(&self) -> Result<v1::Client> {
+        v1::Client::open(self.tcp, self.patience).await
+    }
+
+    /// A new connection as a consumer's.
+    async fn consumer(&self) -> Result<http::Client> {
+        http::Client::open(self.http, self.patience).await
+    }
+
+    fn meter(&self) -> Result<Meter> {
+        Meter::start(self.server)
+    }
+
+    /// Prints the report, at once even into a pipe: `populate` goes on afterwards.
+    fn print(&self, report: &Report) -> Result<()> {
+        let mut text = if self.json {
+            serde_json::to_string(report).expect("text and numbers are JSON")
+        } else {
+            report.to_string()
+        };
+        text.push('\n');
+        let mut stdout = io::stdout().lock();
+        stdout
+            .write_all(text.as_bytes())
+            .and_then(|()| stdout.flush())
+            .map_err(|error| Failure::io("print the report", error, "read it to its end"))
+    }
+
+    /// Waits for the time to pass or a signal; true when the signal came first.
+    async fn is_stopped_within(&self, time: Duration) -> bool {
+        self.stop.run_until_cancelled(tokio::time::sleep(time)).await.is_none()
+    }
+}
+
+/// Waits until every task has ended.
+///
+/// # Errors
+/// The first failure among them.
+///
+/// # Panics
+/// With a task that panicked.
+async fn finished(tasks: &mut Tasks) -> Result<()> {
+    while let Some(ended) = tasks.join_next().await {
+        match ended {
+            Ok(result) => result?,
+            Err(error) => std::panic::resume_unwind(error.into_panic()),
+        }
+    }
+    Ok(())
+}
+
+/// Waits for the time at most.
+///
+/// # Errors
+/// When the work is not done by then.
+async fn within<T>(time: Duration, what: &str, work: impl Future<Output = Result<T>>) -> Result<T> {
+    tokio::time::timeout(time, work).await.unwrap_or_else(|_| {
+        Err(Failure::Late(format!("not {what} within {time:?}: give the server longer with --within")))
+    })
+}
+
+/// Makes room for so many connections.
+fn allow_connections(count: u32) -> Result<()> {
+    open_files::allow(count.into())
+}

@@ -1,0 +1,67 @@
+//! `storm`: a whole cluster comes back at once, as after a restart of nsqlookupd.
+
+use std::cell::Cell;
+use std::collections::BTreeMap;
+use std::rc::Rc;
+use std::time::Instant;
+
+use super::fleet::Fleet;
+use super::populate::Registering;
+use super::sampled::{Watching, until_each};
+use super::{Context, allow_connections, within};
+use crate::answers::Checker;
+use crate::failure::Result;
+use crate::population::Population;
+use crate::progress::{Goal, Progress};
+
+#[derive(Debug, clap::Args)]
+pub struct Options {
+    #[command(flatten)]
+    pub population: Population,
+    #[command(flatten)]
+    pub registering: Registering,
+    #[command(flatten)]
+    pub watching: Watching,
+}
+
+/// Lets all producers connect and register at once, while the sampled topics are looked up again and again; a topic
+/// once complete stays so, and the last to become so ends the run.
+///
+/// # Errors
+/// A wrong answer, or not all complete in the time given.
+pub async fn run(context: Rc<Context>, options: &Options) -> Result<()> {
+    let Options { population, registering: Registering { pipeline }, watching } = *options;
+    population.validate()?;
+    allow_connections(population.producers + watching.probes)?;
+    let checker = Rc::new(Checker::new(population));
+    let topics = population.sample(watching.sample);
+    let complete = Rc::new(Cell::new(0));
+    let mut figures =
+        BTreeMap::from([("topics_watched".to_owned(), f64::from(watching.sample.min(population.topics)))]);
+
+    let progress = Progress::show("storm", "registrations", Goal::Count(population.registrations()));
+    let meter = context.meter()?;
+    let began = Instant::now();
+    let mut fleet = Fleet::launch(&context, population, pipeline, progress.counter());
+    let watched =
+        Box::pin(until_each(&context, watching.probes, topics, Rc::clone(&complete), move |topic, answer| {
+            checker.is_complete(topic, answer)
+        }));
+    let registered = fleet.registered();
+    let registered = async {
+        registered.await;
+        Ok(began.elapsed())
+    };
+    let watched = async { watched.await.map(|()| began.elapsed()) };
+    let work = fleet.alongside(async { tokio::try_join!(registered, watched) });
+    let times = context.stop.run_until_cancelled(within(watching.within, "complete", work)).await.transpose()?;
+    drop(progress);
+    if let Some((registered, complete)) = times {
+        figures.insert("seconds_until_registered".into(), registered.as_secs_f64());
+        figures.insert("seconds_until_complete".into(), complete.as_secs_f64());
+    }
+    #[expect(clippy::cast_precision_loss, reason = "less than a million")]
+    figures.insert("topics_complete".into(), complete.get() as f64);
+    let report = meter.read()?.report("storm", fleet.done(), &fleet.latencies(), figures)?;
+    context.print(&report)
+}

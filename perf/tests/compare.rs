@@ -1,0 +1,63 @@
+//! `compare` plays a whole suite with real processes: the floor, which is this program too.
+
+use std::path::Path;
+use std::process::{Command, Output};
+
+use serde_json::Value;
+
+const PROGRAM: &str = env!("CARGO_BIN_EXE_lookupd-perf");
+
+fn compare(out: &Path, servers: &[&str]) -> Output {
+    let servers = servers.iter().flat_map(|server| ["--server", server]);
+    let mut command = Command::new(PROGRAM);
+    command.args(["compare", "--allow-debug", "--suite", "smoke", "--out"]).arg(out).args(servers);
+    command.output().expect("the program runs")
+}
+
+#[test]
+fn two_floors_are_compared() {
+    let out = tempfile::tempdir().expect("a folder");
+    let floor = |name: &str| format!("{name}='{PROGRAM}' floor --allow-debug --tcp {{tcp}} --http {{http}}");
+    let output = compare(out.path(), &[&floor("one"), &floor("other")]);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+
+    let read = |name: &str| std::fs::read_to_string(out.path().join(name)).expect("written");
+    let results: Value = serde_json::from_str(&read("results.json")).expect("JSON");
+    let samples = results["samples"].as_array().expect("an array");
+    for server in ["one", "other"] {
+        for cell in ["lookup", "pipelined", "idle"] {
+            let rounds: Vec<_> = samples
+                .iter()
+                .filter(|sample| sample["server"] == server && sample["cell"] == cell)
+                .map(|sample| {
+                    assert!(sample["outcome"]["measured"]["operations"].as_u64().is_some(), "{sample}");
+                    &sample["round"]
+                })
+                .collect();
+            assert_eq!(rounds, [1, 2, 3], "{cell} of {server}");
+        }
+    }
+    assert_eq!(samples.len(), 18, "a server without a registry plays no other cell");
+    assert_eq!(results["servers"][0]["ability"], "answers");
+
+    let table = read("table.md");
+    assert_eq!(String::from_utf8_lossy(&output.stdout), table);
+    assert!(table.contains("| one ") && table.contains("| XS  | lookups a second "), "{table}");
+    assert!(read("lookups.svg").starts_with("<svg"));
+}
+
+#[test]
+fn a_server_that_does_not_start_is_named() {
+    let out = tempfile::tempdir().expect("a folder");
+    let output = compare(out.path(), &["broken=sh -c 'echo port taken; exit 1'"]);
+    assert_eq!(output.status.code(), Some(1));
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(errors.contains("broken ended before it listened") && errors.contains("port taken"), "{errors}");
+}
+
+#[test]
+fn two_servers_of_one_name_are_refused() {
+    let out = tempfile::tempdir().expect("a folder");
+    let output = compare(out.path(), &["a=x", "a=y"]);
+    assert!(String::from_utf8_lossy(&output.stderr).contains("two servers are called a"));
+}

@@ -1,0 +1,7 @@
+//! The program as it is run, against a small nsqlookupd that answers rightly, or wrongly in one way.
+
+mod command_line;
+mod lookupd;
+mod scenarios;
+mod support;
+mod wrong_answers;

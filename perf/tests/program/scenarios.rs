@@ -1,0 +1,143 @@
+//! Every scenario against a server that answers rightly: it ends well and reports what it is for.
+
+use std::io::{BufRead, BufReader};
+use std::process::{Child, Stdio};
+use std::thread;
+use std::time::Duration;
+
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
+
+use crate::lookupd::{Fault, Lookupd};
+use crate::support::{SMALL, against, failure, generator, report};
+
+fn run(arguments: &[&str]) -> Value {
+    let server = Lookupd::start(Fault::None);
+    let output = against(&server, &[arguments, &SMALL, &["--json"]].concat()).output().unwrap();
+    report(&output)
+}
+
+fn figure(report: &Value, name: &str) -> f64 {
+    report["figures"][name].as_f64().unwrap_or_else(|| panic!("no {name} in {report}"))
+}
+
+fn signal(child: &Child, signal: Signal) {
+    kill_process(Pid::from_child(child), signal).unwrap();
+}
+
+/// What is printed first, once it is printed.
+fn first_line(child: &mut Child) -> String {
+    let mut line = String::new();
+    BufReader::new(child.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
+    line
+}
+
+#[test]
+fn lookup_reports_latency_cpu_and_memory() {
+    let own = std::process::id().to_string();
+    let loops: [&[&str]; 5] =
+        [&[], &["--pipeline", "5"], &["--rate", "200"], &["--no-keep-alive"], &["--path", "/nodes"]];
+    for flags in loops {
+        let populate = if flags.contains(&"--path") { [].as_slice() } else { &["--populate"] };
+        let common = ["lookup", "--connections", "3", "--for", "300ms", "--server-pid", &own];
+        let report = run(&[&common, populate, flags].concat());
+        assert_eq!(report["scenario"], "lookup");
+        assert!(report["operations"].as_u64().unwrap() > 0, "{report}");
+        assert!(report["latency_us"]["p50"].as_f64() <= report["latency_us"]["max"].as_f64(), "{report}");
+        assert!(report["server"]["rss_bytes"].as_u64().unwrap() > 0, "{report}");
+        assert!(report["command"].as_str().unwrap().starts_with("lookupd-perf "), "{report}");
+    }
+}
+
+#[test]
+fn topics_may_be_asked_for_by_a_power_law() {
+    assert!(run(&["lookup", "--populate", "--zipf", "1.1", "--for", "100ms"])["operations"].as_u64().unwrap() > 0);
+}
+
+#[test]
+fn storm_ends_when_every_lookup_is_complete() {
+    let report = run(&["storm", "--pipeline", "4"]);
+    assert_eq!(report["operations"], 4 * 3 * 2);
+    assert_eq!(report["figures"]["topics_watched"], 6.0);
+    assert_eq!(report["figures"]["topics_complete"], 6.0);
+    assert!(figure(&report, "seconds_until_complete") > 0.0);
+    assert!(figure(&report, "seconds_until_registered") > 0.0);
+}
+
+#[test]
+fn churn_reports_both_phases_and_when_writes_show() {
+    let report = run(&["churn", "--populate", "--rate", "300", "--writes", "100", "--for", "400ms"]);
+    assert!(figure(&report, "writes_per_second") > 0.0);
+    for name in ["lookup_without_writes_us_p50", "write_us_p99", "visible_after_ok_us_p999"] {
+        assert!(figure(&report, name) > 0.0, "{name}");
+    }
+    assert!(report["latency_us"]["p50"].as_f64().unwrap() > 0.0);
+}
+
+#[test]
+fn disconnect_ends_when_no_lookup_and_no_node_shows_a_producer() {
+    let report = run(&["disconnect"]);
+    assert!(figure(&report, "seconds_until_no_lookup") <= figure(&report, "seconds_until_no_node"));
+}
+
+#[test]
+fn idle_reports_what_each_connection_costs() {
+    let server = Lookupd::start(Fault::None);
+    let own = std::process::id().to_string();
+    let flags = ["--connections", "5", "--heartbeat", "20ms", "--for", "200ms", "--server-pid", &own, "--json"];
+    let report = report(&against(&server, &[["idle"].as_slice(), &flags].concat()).output().unwrap());
+    assert!(report["operations"].as_u64().unwrap() >= 5, "{report}");
+    assert!(figure(&report, "rss_bytes_per_connection") >= 0.0);
+    assert!(figure(&report, "cpu_us_per_connection_and_minute") >= 0.0);
+}
+
+/// A population that another process holds: `lookup` knows what it must show, `disconnect` ends it.
+#[test]
+fn a_population_is_held_for_others_until_it_is_ended() {
+    let server = Lookupd::start(Fault::None);
+    let populate = [["populate", "--json"].as_slice(), &SMALL].concat();
+    let mut holder = against(&server, &populate).stdout(Stdio::piped()).spawn().unwrap();
+    let populated: Value = serde_json::from_str(&first_line(&mut holder)).unwrap();
+    assert_eq!(populated["operations"], 4 * 3 * 2);
+
+    let lookup = [["lookup", "--for", "100ms", "--json"].as_slice(), &SMALL].concat();
+    assert!(report(&against(&server, &lookup).output().unwrap())["operations"].as_u64().unwrap() > 0);
+
+    let pid = holder.id().to_string();
+    let disconnect = [["disconnect", "--populated-by", &pid, "--json"].as_slice(), &SMALL].concat();
+    figure(&report(&against(&server, &disconnect).output().unwrap()), "seconds_until_no_node");
+    assert!(!holder.wait().unwrap().success(), "it was killed");
+}
+
+#[test]
+fn a_held_population_ends_well_with_a_signal() {
+    let server = Lookupd::start(Fault::None);
+    for end in [Signal::INT, Signal::TERM] {
+        let mut holder = against(&server, &["populate"]).args(SMALL).stdout(Stdio::piped()).spawn().unwrap();
+        let line = first_line(&mut holder);
+        assert!(line.starts_with("populate: 24 operations"), "{line}");
+        signal(&holder, end);
+        assert!(holder.wait().unwrap().success());
+    }
+}
+
+#[test]
+fn an_interrupt_prints_what_was_measured_so_far() {
+    let server = Lookupd::start(Fault::None);
+    let arguments = [["lookup", "--populate", "--for", "10m", "--json"].as_slice(), &SMALL].concat();
+    let child = against(&server, &arguments).stdout(Stdio::piped()).spawn().unwrap();
+    while server.lookups() < 100 {
+        thread::sleep(Duration::from_millis(5));
+    }
+    signal(&child, Signal::INT);
+    let report = report(&child.wait_with_output().unwrap());
+    assert!(report["operations"].as_u64().unwrap() > 0, "{report}");
+    assert!(report["seconds"].as_f64().unwrap() < 600.0, "{report}");
+}
+
+#[test]
+fn disconnect_ends_no_process_but_a_generator() {
+    let own = std::process::id().to_string();
+    let text = failure(&generator(&["disconnect", "--populated-by", &own]).output().unwrap());
+    assert!(text.contains(&format!("--populated-by {own} is ")), "{text}");
+}

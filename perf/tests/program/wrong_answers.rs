@@ -1,0 +1,89 @@
+//! A server that answers wrongly is caught, with what it answered, and the run fails.
+
+use std::net::TcpListener;
+
+use crate::lookupd::{Fault, Lookupd};
+use crate::support::{SMALL, against, failure, generator};
+
+/// What a scenario says of a server with a fault, as parts of one line.
+fn assert_caught(fault: Fault, scenario: &[&str], parts: &[&str]) {
+    let server = Lookupd::start(fault);
+    let arguments = [scenario, &SMALL, &["--timeout", "2s"]].concat();
+    let text = failure(&against(&server, &arguments).output().unwrap());
+    for part in parts {
+        assert!(text.contains(part), "{fault:?}: {part:?} is not in: {text}");
+    }
+}
+
+const LOOKUP: [&str; 6] = ["lookup", "--populate", "--connections", "2", "--for", "20s"];
+
+#[test]
+fn a_dropped_producer_is_named_and_the_answer_shown() {
+    let parts = ["GET /lookup?topic=topic_", "producer nsqd-00000", "is missing", r"HTTP/1.1 200 Status\r\n"];
+    assert_caught(Fault::DropsAProducer, &LOOKUP, &parts);
+    assert_caught(Fault::DropsAProducer, &[LOOKUP.as_slice(), &["--pipeline", "3"]].concat(), &parts);
+    assert_caught(Fault::DropsAProducer, &[LOOKUP.as_slice(), &["--rate", "100"]].concat(), &parts);
+    assert_caught(Fault::DropsAProducer, &[LOOKUP.as_slice(), &["--no-keep-alive"]].concat(), &parts);
+    assert_caught(Fault::DropsAProducer, &["churn", "--populate", "--for", "20s"], &parts);
+    assert_caught(Fault::DropsAProducer, &["disconnect"], &parts);
+    assert_caught(Fault::DropsAProducer, &["storm", "--within", "1s"], &["not complete within 1s"]);
+}
+
+#[test]
+fn a_mangled_frame_is_shown() {
+    for scenario in ["populate", "storm", "disconnect"] {
+        let parts = ["wrong answer to REGISTER topic_", "a frame of 1330318602 bytes", r#""OK\r\n"#];
+        assert_caught(Fault::MangledFrame, &[scenario], &parts);
+    }
+}
+
+#[test]
+fn a_refused_command_is_shown_with_the_refusal() {
+    assert_caught(Fault::RefusesToRegister, &["populate"], &["REGISTER topic_", "OK was due", r#""E_BAD_TOPIC""#]);
+    assert_caught(Fault::IdentifyWithoutInfo, &["populate"], &["IDENTIFY", "not what nsqd reads", r#""OK""#]);
+}
+
+#[test]
+fn a_wrong_status_is_shown() {
+    assert_caught(Fault::WrongStatus, &LOOKUP, &["status 500 where 200 was due", r"HTTP/1.1 500 Status\r\n"]);
+    assert_caught(Fault::WrongStatus, &["storm"], &["status 500 where 200 was due"]);
+}
+
+#[test]
+fn a_body_shorter_than_its_length_is_shown_as_far_as_it_came() {
+    assert_caught(Fault::TruncatedBody, &LOOKUP, &["closed before its end", r#"\r\n\r\n{\"channels\":"#]);
+}
+
+#[test]
+fn bytes_behind_an_answer_are_shown() {
+    let text = "more follows than the answer; the answer: \"junk";
+    assert_caught(Fault::JunkAfterBody, &LOOKUP, &["GET /lookup", text]);
+    let text = "more follows where the connection was to be closed";
+    assert_caught(Fault::JunkAfterBody, &[LOOKUP.as_slice(), &["--no-keep-alive"]].concat(), &[text, "junk"]);
+}
+
+#[test]
+fn a_stall_is_reported_after_the_timeout() {
+    assert_caught(Fault::Stalls, &LOOKUP, &["GET /lookup", "stalled, nothing came for 2s", "the answer: \"\""]);
+    assert_caught(Fault::Stalls, &[LOOKUP.as_slice(), &["--rate", "100"]].concat(), &["stalled"]);
+}
+
+#[test]
+fn a_write_that_the_next_lookup_does_not_show_is_wrong() {
+    let parts = ["after the OK to Unregister", "of churn-00000", "shown"];
+    assert_caught(Fault::ForgetsToUnregister, &["churn", "--populate", "--for", "1s", "--writes", "50"], &parts);
+}
+
+#[test]
+fn producers_that_never_go_are_reported_at_the_limit() {
+    assert_caught(Fault::ForgetsToDisconnect, &["disconnect", "--within", "500ms"], &["not gone within 500ms"]);
+}
+
+#[test]
+fn a_server_that_is_not_there_is_no_wrong_answer() {
+    // Bound and not listened to any more: refused, and nobody else's.
+    let closed = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
+    let text = failure(&generator(&["populate", "--tcp", &closed, "--http", &closed]).output().unwrap());
+    assert!(text.contains(&format!("cannot connect to {closed}")), "{text}");
+    assert!(text.contains("is nsqlookupd running there?"), "{text}");
+}
