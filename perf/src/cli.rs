@@ -197,10 +197,14 @@ fn drive<T: Args>(run: Run<T>, scenario: impl AsyncFnOnce(Rc<Context>, T) -> Res
     let runtime = tokio_uring::Runtime::new(&builder).map_err(|error| {
         Failure::io("set up an io_uring", error, "the kernel must be 6.0 or newer and kernel.io_uring_disabled 0")
     })?;
-    runtime.block_on(async {
+    let result = runtime.block_on(async {
         tokio::task::spawn_local(cancel_on_signal(context.stop.clone()));
         scenario(context, options).await
-    })
+    });
+    // The process ends now, perhaps with operations under way. Dropped, tokio-uring 0.5 frees their buffers while
+    // the kernel still writes to them.
+    std::mem::forget(runtime);
+    result
 }
 
 fn resolve(flag: &str, address: &str) -> Result<SocketAddr> {
