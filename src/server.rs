@@ -159,12 +159,18 @@ impl WorkerThread {
             }
         };
         let _ = ready.send(Ok(()));
-        let end = turns(self.worker, ring, self.clock);
-        if end.is_err() {
-            // One worker less would leave its connections unserved: the others stop too, and main says why.
-            let _ = raise(SIGTERM);
-        }
-        end.map_err(ServerError::Ring)
+        let _stop = StopAll;
+        turns(self.worker, ring, self.clock).map_err(ServerError::Ring)
+    }
+}
+
+/// One worker less would leave its connections unserved: when one ends, be it by a panic, the others stop too,
+/// and main says why.
+struct StopAll;
+
+impl Drop for StopAll {
+    fn drop(&mut self) {
+        let _ = raise(SIGTERM);
     }
 }
 

@@ -117,14 +117,14 @@ impl Driver {
         (client, accepted.expect("run ends with it"))
     }
 
-    fn receive(&mut self, token: Token, socket: Socket) {
-        self.ask(Request::Receive { token, socket });
-    }
-
     fn close(&mut self, token: Token, socket: Socket) {
         self.ask(Request::Close { token, socket });
         self.collect(|all| all.iter().any(|told| matches!(told, Told::Closed(closed) if *closed == token)));
     }
+}
+
+fn receive(ring: &mut Ring, token: Token, socket: Socket) {
+    ring.submit(Request::Receive { token, socket }).expect("the kernel takes it");
 }
 
 fn client(address: SocketAddr) -> TcpStream {
@@ -236,15 +236,14 @@ fn everything_is_echoed() {
                 }
                 let token = token(u32::try_from(connections.len()).expect("few"));
                 connections.push(Echo { socket, waiting: Vec::new(), sending: false, eof: false });
-                ring.submit(Request::Receive { token, socket }).expect("the kernel takes it");
+                receive(ring, token, socket);
             }
             Told::Received { token, bytes, armed } => {
                 let connection = &mut connections[token.slot as usize];
                 connection.waiting.extend(bytes);
                 if !armed {
                     disarmed += 1;
-                    let socket = connection.socket;
-                    ring.submit(Request::Receive { token, socket }).expect("re-armed");
+                    receive(ring, token, connection.socket);
                 }
                 connection.push_on(token, ring);
             }
@@ -254,8 +253,7 @@ fn everything_is_echoed() {
                     ReceiveEnd::Eof => connection.eof = true,
                     ReceiveEnd::NoBuffers => {
                         no_buffers += 1;
-                        let socket = connection.socket;
-                        ring.submit(Request::Receive { token, socket }).expect("re-armed");
+                        receive(ring, token, connection.socket);
                     }
                     other => panic!("{other:?}"),
                 }
@@ -308,19 +306,19 @@ fn no_buffers_loses_nothing() {
     client.write_all(&said).expect("a socket's buffer holds it");
     let mut heard = Vec::new();
     let mut rearmed = 0;
-    driver.receive(token(7), socket);
+    receive(&mut driver.ring, token(7), socket);
     driver.run(|ring, told| {
         match told {
             Told::Received { token, bytes, armed } => {
                 assert!(bytes.len() <= TINY.receive_buffer_bytes as usize);
                 heard.extend(bytes);
                 if !armed {
-                    ring.submit(Request::Receive { token, socket }).expect("re-armed");
+                    receive(ring, token, socket);
                 }
             }
             Told::ReceiveEnded(token, ReceiveEnd::NoBuffers) => {
                 rearmed += 1;
-                ring.submit(Request::Receive { token, socket }).expect("re-armed");
+                receive(ring, token, socket);
             }
             other => panic!("{other:?}"),
         }
@@ -335,7 +333,7 @@ fn a_receive_stops_and_goes_on() {
     let mut driver = Driver::new();
     driver.ask(Request::Accept(Service::V1));
     let ((mut client, socket), (mut other, witness)) = (driver.connect(), driver.connect());
-    driver.receive(token(1), socket);
+    receive(&mut driver.ring, token(1), socket);
     client.write_all(b"one").expect("it is connected");
     let all = driver.collect(|all| received(all).len() == 3);
     assert_eq!(received(&all), b"one");
@@ -350,9 +348,9 @@ fn a_receive_stops_and_goes_on() {
     // What came later on another connection is received; what came earlier on this one waits.
     client.write_all(b"two").expect("it is connected");
     other.write_all(b"!").expect("it is connected");
-    driver.receive(token(2), witness);
+    receive(&mut driver.ring, token(2), witness);
     assert_eq!(received(&driver.collect(|all| !all.is_empty())), b"!");
-    driver.receive(token(1), socket);
+    receive(&mut driver.ring, token(1), socket);
     assert_eq!(received(&driver.collect(|all| received(all).len() == 3)), b"two");
 }
 
@@ -363,7 +361,7 @@ fn a_fin_follows_the_last_byte() {
     driver.ask(Request::Accept(Service::V1));
     let (mut client, socket) = driver.connect();
     let token = token(3);
-    driver.receive(token, socket);
+    receive(&mut driver.ring, token, socket);
     driver.ask(Request::Send { token, socket, buffer: b"bye".to_vec().into() });
     let all = driver.collect(|all| !all.is_empty());
     assert!(matches!(&all[..], [Told::Sent(_, _, Ok(3))]), "{all:?}");
@@ -393,7 +391,7 @@ fn an_abort_ends_a_receive_and_a_send() {
     driver.ask(Request::Accept(Service::V1));
     let (client, socket) = driver.connect();
     let (token, body) = (token(0), large());
-    driver.receive(token, socket);
+    receive(&mut driver.ring, token, socket);
     driver.ask(Request::Send { token, socket, buffer: body.clone().into() });
     driver.ask(Request::Abort { token, socket });
     let all = driver.collect(|all| all.len() == 3);
@@ -483,7 +481,7 @@ fn a_ring_is_dropped_with_everything_under_way() {
         for (slot, (client, socket)) in (0..).zip(&connections) {
             let (token, socket, mut client) = (token(slot), *socket, client);
             client.write_all(&[b'x'; 300]).expect("it is connected");
-            driver.receive(token, socket);
+            receive(&mut driver.ring, token, socket);
             driver.ask(Request::Send { token, socket, buffer: body.clone().into() });
             if slot == 4 {
                 driver.ask(Request::StopReceive { token });

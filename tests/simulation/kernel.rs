@@ -13,26 +13,11 @@ use ringlookupd::worker::Worker;
 
 use crate::Fault;
 use crate::link::{ClientEnd, Link, ServerEnd};
+use crate::mood::Mood;
 use crate::rng::Rng;
 
 /// Owned and shared buffers alike: the largest answer of a run is far below.
 const SEND_BYTES_MAX: usize = 2 << 20;
-
-/// How inconvenient the kernel is, each in parts of a thousand.
-#[derive(Clone, Copy, Debug)]
-pub struct Mood {
-    /// How often something that could complete does so in a turn.
-    pub prompt: usize,
-    pub no_buffers: usize,
-    /// How often a multishot ends though it could go on.
-    pub disarms: usize,
-    pub short_send: usize,
-    pub accept_error: usize,
-    /// How often a send or a receive fails for no fault of the client.
-    pub failure: usize,
-    /// The largest piece that is received at once.
-    pub piece: usize,
-}
 
 pub struct Kernel {
     rng: Rng,
@@ -142,10 +127,13 @@ impl Kernel {
         self.open.is_empty() && self.listeners.iter().all(|listener| listener.backlog.is_empty())
     }
 
-    /// Whether the worker has a socket, or will have if it accepts.
-    pub fn has_socket(&self, link: usize) -> bool {
-        let waits = |listener: &Listener| listener.backlog.iter().any(|&(waiting, _)| waiting == link);
-        self.open.values().any(|open| open.link == link) || self.listeners.iter().any(waits)
+    /// Whether all who are still connected do not read, or have until a moment ago.
+    pub fn is_held_up(&self, links: &[Link]) -> bool {
+        self.open.values().all(|open| {
+            let link = &links[open.link];
+            let unread = open.send.is_some() || !link.download.is_empty();
+            unread || link.client == ClientEnd::Vanished || self.now.since(open.heard) < 2 * LINGER
+        })
     }
 
     /// Plays one turn of the worker's loop.
@@ -154,7 +142,7 @@ impl Kernel {
         self.transmit(links);
         worker.begin_turn(now);
         for completion in self.completions() {
-            if self.rng.chance(self.mood.prompt) {
+            if self.rng.chance(self.mood.prompt) && !worker.is_full() {
                 self.complete(completion, worker, links);
             }
         }
@@ -174,6 +162,7 @@ impl Kernel {
             let over = open.receive == Receive::Ended && open.send.is_none();
             link.gone |= over || link.server != ServerEnd::Open;
         }
+        self.transmit(links);
     }
 
     /// The fault that a canary plants among what the worker asks.
@@ -207,7 +196,8 @@ impl Kernel {
             if !alive || link.server != ServerEnd::Open || room == 0 || rest.is_empty() {
                 continue;
             }
-            let piece = &rest[..self.rng.size(room).min(rest.len())];
+            let most = if self.mood.short_send > 0 { self.rng.size(room) } else { room };
+            let piece = &rest[..most.min(rest.len())];
             link.download.extend(piece);
             send.taken += piece.len();
             let wrong = self.fault == Some(Fault::WrongReply) && link.service == Service::V1;
@@ -332,7 +322,7 @@ impl Kernel {
                 open.receive = Receive::Idle;
             }
             self.tell(worker, Event::Received { token, bytes: &bytes, armed });
-            if !armed || self.rng.chance(500) {
+            if !armed || worker.is_full() || self.rng.chance(500) {
                 return;
             }
         }

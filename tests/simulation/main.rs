@@ -16,8 +16,10 @@ mod client;
 mod http;
 mod kernel;
 mod link;
+mod mood;
 mod rng;
 mod v1;
+mod visibility;
 mod world;
 
 use std::env;

@@ -77,13 +77,13 @@ fn latency(report: &Report, quantile: fn(Latency) -> f64) -> Option<f64> {
     report.latency_us.map(|latency| quantile(latency) / 1e6)
 }
 
-/// `None` when the CPU time did not reach the kernel's resolution.
+/// `None` when there was nothing to do.
 fn per_cpu_second(report: &Report) -> Option<f64> {
     report.server.map(|server| server.operations_per_cpu_second).filter(|rate| *rate > 0.0)
 }
 
 fn cpu_seconds(report: &Report) -> Option<f64> {
-    report.server.map(|server| server.cpu_seconds).filter(|seconds| *seconds > 0.0)
+    report.server.map(|server| server.cpu_seconds)
 }
 
 #[expect(clippy::cast_precision_loss, reason = "memory is not exact to the byte")]

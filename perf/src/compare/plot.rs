@@ -196,7 +196,8 @@ fn render(chart: &Chart, text: &mut String) -> std::result::Result<(), Box<dyn s
     area.fill(&WHITE)?;
     let (area, legend) = area.split_horizontally(SIZE.0 - LEGEND_WIDTH);
     let points = || chart.lines.iter().flat_map(|line| line.points.iter().chain(&line.open));
-    let (x, y) = (decades(points().map(|point| point.0)), decades(points().map(|point| point.1)));
+    let x = around(points().map(|point| point.0));
+    let y = decades(points().map(|point| point.1));
     let mut canvas = ChartBuilder::on(&area)
         .caption(&chart.title, ("sans-serif", 20))
         .margin(16)
@@ -230,11 +231,24 @@ fn render(chart: &Chart, text: &mut String) -> std::result::Result<(), Box<dyn s
 }
 
 /// The powers of ten around the values.
-fn decades(values: impl Iterator<Item = f64> + Clone) -> (f64, f64) {
-    let low = values.clone().fold(f64::INFINITY, f64::min).max(1e-9);
-    let high = values.fold(low, f64::max);
-    let (low, high) = (low.log10().floor(), (high * 1.01).log10().ceil());
-    (10f64.powf(low), 10f64.powf(high.max(low + 1.0)))
+fn decades(values: impl Iterator<Item = f64>) -> (f64, f64) {
+    let (low, high) = extremes(values);
+    let (low, high) = (low.log10().floor(), high.log10().ceil());
+    let high = high.max(low + 1.0);
+    // A little more than that, or rounding leaves out the labels at the ends.
+    (10f64.powf(low) * 0.999, 10f64.powf(high) * 1.001)
+}
+
+/// The values with room for their marks.
+fn around(values: impl Iterator<Item = f64>) -> (f64, f64) {
+    let (low, high) = extremes(values);
+    (low / 1.5, high * 1.5)
+}
+
+fn extremes(values: impl Iterator<Item = f64>) -> (f64, f64) {
+    let (low, high) =
+        values.fold((f64::INFINITY, 0.0), |(low, high): (f64, f64), value| (low.min(value), high.max(value)));
+    (low.max(1e-9), high.max(1e-9))
 }
 
 #[cfg(test)]
@@ -270,8 +284,13 @@ mod tests {
 
     #[test]
     fn axes_end_at_powers_of_ten() {
-        assert_eq!(decades([20.0, 3_000.0].into_iter()), (10.0, 10_000.0));
-        assert_eq!(decades([100.0].into_iter()), (100.0, 1_000.0));
+        let powers = |values: &[f64]| {
+            let (low, high) = decades(values.iter().copied());
+            (low.log10().round(), high.log10().round())
+        };
+        assert_eq!(powers(&[20.0, 3_000.0]), (1.0, 4.0));
+        assert_eq!(powers(&[100.0]), (2.0, 3.0));
+        assert_eq!(powers(&[0.0]), (-9.0, -8.0));
     }
 
     #[test]

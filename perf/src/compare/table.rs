@@ -102,7 +102,7 @@ fn legend(comparison: &Comparison) -> String {
     }
     text += "- (x): the median as a multiple of the first server's. -: the server keeps no registry, or has no such port. \
              *: the client was the bottleneck, the server is able to do more. > : given up after that time. \
-             ?: too little to be measured.\n";
+             ?: not in the reports.\n";
     for failure in comparison.failures() {
         writeln!(text, "- failed: {failure}").expect("a String takes everything");
     }

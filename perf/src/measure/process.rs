@@ -1,10 +1,12 @@
-//! What `/proc` tells of a process (proc(5)).
+//! What the kernel tells of a process.
 
 use std::fmt::Display;
 use std::io;
 use std::time::Duration;
 
-use rustix::param::clock_ticks_per_second;
+use nix::errno::Errno;
+use nix::time::ClockId;
+use nix::unistd::Pid;
 
 use crate::failure::{Failure, Result};
 
@@ -32,7 +34,12 @@ impl Process {
     /// # Errors
     /// When it is gone, as with all that follow.
     pub fn cpu(self) -> Result<Duration> {
-        self.read("stat", cpu_ticks).map(|ticks| Duration::from_secs(ticks) / ticks_per_second())
+        // `/proc/PID/stat` has it too, but to a hundredth of a second: too coarse for what is measured in one.
+        // To the clock, 0 and what is negative would be ourselves.
+        let pid = i32::try_from(self.pid).ok().filter(|pid| *pid > 0).map(Pid::from_raw).ok_or(Errno::ESRCH);
+        let time = pid.and_then(ClockId::pid_cpu_clock_id).and_then(ClockId::now);
+        let what = format_args!("the CPU clock of process {}", self.pid);
+        time.map(Duration::from).map_err(|error| unreadable(what, error.into()))
     }
 
     /// Resident memory.
@@ -69,18 +76,6 @@ fn unreadable(path: impl Display, error: io::Error) -> Failure {
     Failure::io(format_args!("read {path}"), error, "give the id of the running server as --server-pid")
 }
 
-fn ticks_per_second() -> u32 {
-    u32::try_from(clock_ticks_per_second()).expect("the kernel's clock is at most 1 kHz")
-}
-
-/// User and system time out of `stat`, where the name comes second, in parentheses, and may hold anything.
-fn cpu_ticks(stat: &str) -> Option<u64> {
-    let (_, after_name) = stat.rsplit_once(')')?;
-    let mut fields = after_name.split_ascii_whitespace().skip(11);
-    let mut ticks = || fields.next()?.parse::<u64>().ok();
-    Some(ticks()? + ticks()?)
-}
-
 /// The value of a line `Key:  value` of `status`.
 fn field<'a>(status: &'a str, key: &str) -> Option<&'a str> {
     status.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(':')).map(str::trim)
@@ -100,14 +95,6 @@ fn core_count(ranges: &str) -> Option<u32> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn cpu_time_is_found_behind_any_name() {
-        let stat = "42 (a) b (c)) S 1 42 42 0 -1 4194560 900 0 7 0 123 45 6 7 20 0 3 0 1234 5678 90";
-        assert_eq!(cpu_ticks(stat), Some(168));
-        assert_eq!(cpu_ticks("42 (x) S 1"), None);
-        assert_eq!(cpu_ticks(""), None);
-    }
 
     #[test]
     fn status_fields_are_found_by_their_whole_key() {
@@ -132,6 +119,6 @@ mod tests {
         assert!(process.open_files().unwrap() >= 3);
         assert!(!process.name().unwrap().is_empty());
         let error = Process::new(u32::MAX).unwrap_err().to_string();
-        assert!(error.contains("/proc/4294967295/stat") && error.contains("--server-pid"), "{error}");
+        assert!(error.contains("process 4294967295") && error.contains("--server-pid"), "{error}");
     }
 }
