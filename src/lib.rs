@@ -5,7 +5,7 @@
 //! - [`options`]: what the operator asked for, on the command line and in the file.
 //! - [`limits`]: every cap of the server, in one place.
 //! - [`server`]: binds, starts the workers, waits for a signal, drains.
-//! - [`io`]: the vocabulary between the core and the kernel, and the ring that speaks it.
+//! - [`io`]: the vocabulary between the core and the kernel, and the ring and epoll that speak it.
 //! - [`worker`]: the loop's state: events in, one commit a turn, requests out.
 //! - [`connection`]: a worker's connections, each with its input, output and phase.
 //! - [`v1`]: the protocol of nsqd.

@@ -94,3 +94,8 @@ pub const COMPLETIONS: u32 = 4096;
 pub const RECEIVE_BUFFERS: u16 = 512;
 pub const RECEIVE_BUFFER_BYTES: u32 = 4096;
 const _: () = assert!(RECEIVE_BUFFERS.is_power_of_two());
+
+/// Edges that one `epoll_wait` takes. More wait in the kernel for the next turn.
+pub const EPOLL_EVENTS: usize = 1024;
+/// Connections that a listener accepts in one turn with epoll, so that those which are there are not kept waiting.
+pub const EPOLL_ACCEPTS: u32 = 64;

@@ -16,9 +16,9 @@ use socket2::{Domain, Protocol, Socket, TcpKeepalive, Type};
 
 use crate::VERSION;
 use crate::clock::Clock;
-use crate::io::Service;
-use crate::io::support::refusal;
-use crate::io::uring::{Ring, Sizes};
+use crate::io::support::{fallback, refusal};
+use crate::io::uring::Ring;
+use crate::io::{Choice, Driver, Interface, Service};
 use crate::limits::{BACKLOG, BIND_PATIENCE, BIND_PAUSE};
 use crate::log::Log;
 use crate::options::{ListenAddress, Options};
@@ -31,12 +31,12 @@ use crate::worker::Worker;
 pub enum ServerError {
     /// A port is taken, or an address is not this machine's.
     Listen { address: ListenAddress, error: io::Error },
-    /// The kernel gives us no ring.
+    /// The kernel gives us no ring, and nothing else may serve.
     NoRing(io::Error),
     /// A thread, a pipe, a signal handler: something that does not fail on a machine that works.
     Start { what: &'static str, error: io::Error },
-    /// A worker's ring failed while it served.
-    Ring(io::Error),
+    /// A worker's way into the kernel failed while it served.
+    Io(io::Error),
     /// A worker ended by a panic, whose message says more.
     Panicked,
 }
@@ -49,7 +49,7 @@ impl fmt::Display for ServerError {
             }
             Self::NoRing(error) => f.write_str(&refusal(error)),
             Self::Start { what, error } => write!(f, "cannot start {what} - {error}"),
-            Self::Ring(error) => write!(f, "io_uring failed - {error}"),
+            Self::Io(error) => write!(f, "a worker's loop failed - {error}"),
             Self::Panicked => f.write_str("a worker panicked"),
         }
     }
@@ -91,6 +91,7 @@ impl Server {
             tombstone_lifetime: options.tombstone_lifetime,
         }));
         let cores = if options.pin_workers { cores().map_err(starting("pinned workers"))? } else { Vec::new() };
+        let interface = interface(options.io, log);
         let clock = Clock::start();
         let (stopped, stop) = io::pipe().map_err(starting("workers"))?;
         let (ready, all_ready) = mpsc::channel();
@@ -103,6 +104,7 @@ impl Server {
                 ),
                 listeners: [v1, http],
                 stopped: stopped.try_clone().map_err(starting("workers"))?,
+                interface,
                 core: cores.get(number as usize % cores.len().max(1)).copied(),
                 clock,
             };
@@ -138,6 +140,7 @@ struct WorkerThread {
     worker: Worker,
     listeners: [TcpListener; Service::ALL.len()],
     stopped: PipeReader,
+    interface: Interface,
     core: Option<usize>,
     clock: Clock,
 }
@@ -150,17 +153,21 @@ impl WorkerThread {
             // A core that went away since the mask was read: serve unpinned.
             let _ = sched_setaffinity(None, &set);
         }
-        let ring = match Ring::new(self.listeners, self.stopped.into(), Sizes::default()) {
-            Ok(ring) => ring,
+        let driver = match Driver::new(self.interface, self.listeners, self.stopped.into()) {
+            Ok(driver) => driver,
             Err(error) => {
+                let error = match self.interface {
+                    Interface::Uring => ServerError::NoRing(error),
+                    Interface::Epoll => starting("workers")(error),
+                };
                 // Nobody listens any more when another worker has failed first.
-                let _ = ready.send(Err(ServerError::NoRing(error)));
+                let _ = ready.send(Err(error));
                 return Ok(());
             }
         };
         let _ = ready.send(Ok(()));
         let _stop = StopAll;
-        turns(self.worker, ring, self.clock).map_err(ServerError::Ring)
+        turns(self.worker, driver, self.clock).map_err(ServerError::Io)
     }
 }
 
@@ -175,11 +182,11 @@ impl Drop for StopAll {
 }
 
 /// The loop.
-fn turns(mut worker: Worker, mut ring: Ring, clock: Clock) -> io::Result<()> {
+fn turns(mut worker: Worker, mut driver: Driver, clock: Clock) -> io::Result<()> {
     loop {
         worker.begin_turn(clock.now());
         while !worker.is_full()
-            && let Some(event) = ring.next_event()
+            && let Some(event) = driver.next_event()
         {
             worker.handle(event);
         }
@@ -188,9 +195,23 @@ fn turns(mut worker: Worker, mut ring: Ring, clock: Clock) -> io::Result<()> {
             return Ok(());
         }
         for request in worker.requests() {
-            ring.submit(request)?;
+            driver.submit(request)?;
         }
-        ring.wait(worker.timeout())?;
+        driver.wait(worker.timeout())?;
+    }
+}
+
+/// What all workers use, decided once.
+fn interface(choice: Choice, log: &Log) -> Interface {
+    match choice {
+        Choice::Only(interface) => interface,
+        Choice::Auto => match Ring::probe() {
+            Ok(()) => Interface::Uring,
+            Err(error) => {
+                log.warn(format_args!("{}", fallback(&error)));
+                Interface::Epoll
+            }
+        },
     }
 }
 

@@ -1,13 +1,16 @@
 //! The vocabulary between the core and the kernel: plain data both ways.
 //!
-//! The worker asks with [`Request`]s and is told with [`Event`]s; only [`uring`] turns them into submissions
-//! and back. A test can play the kernel, because nothing here knows a ring. Rules both sides keep:
+//! The worker asks with [`Request`]s and is told with [`Event`]s; only a [`Driver`] turns them into system calls
+//! and back, by [`uring`] or by [`epoll`]. A test can play the kernel, because nothing here knows either. Rules
+//! both sides keep:
 //! - A connection has at most one `Receive` and one `Send` under way. `Accept` and `Receive` last until an event
 //!   says that they are over (`armed: false`, or one of that name); everything else is answered once.
 //! - A buffer belongs to whoever holds it: it moves into the request and comes back in the event.
 //! - A [`Socket`] is closed by `Close`, after everything else on it was answered.
 
 mod buffers;
+mod driver;
+pub mod epoll;
 pub mod support;
 pub mod uring;
 
@@ -15,6 +18,7 @@ use std::io;
 use std::net::SocketAddr;
 
 use bytes::Bytes;
+pub use driver::{Choice, Driver, Interface, ParseChoiceError};
 
 /// The two protocols, each with a listening socket of its own.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -1,4 +1,4 @@
-//! Why the kernel gives us no ring, and what to do about it.
+//! Why the kernel gives us no ring, what to do about it, and what it costs to leave it so.
 
 use std::fs;
 use std::io;
@@ -10,6 +10,11 @@ const KERNEL_MIN: (u32, u32) = (6, 1);
 pub fn refusal(error: &io::Error) -> String {
     let read = |path| fs::read_to_string(path).unwrap_or_default();
     explain(error, read("/proc/sys/kernel/osrelease").trim(), read("/proc/sys/kernel/io_uring_disabled").trim())
+}
+
+/// One line for the operator about what serves instead.
+pub fn fallback(error: &io::Error) -> String {
+    format!("{}; until then epoll serves, at a system call for each receive and each send", refusal(error))
 }
 
 /// `disabled` is the sysctl's value, empty where it does not exist (before Linux 6.6).

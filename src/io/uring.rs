@@ -13,7 +13,7 @@ use std::os::fd::{AsRawFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
 use std::time::Duration;
 
 use io_uring::types::{CancelBuilder, Fd, SubmitArgs, Timespec};
-use io_uring::{IoUring, cqueue, opcode, squeue};
+use io_uring::{IoUring, Probe, cqueue, opcode, squeue};
 
 use super::buffers::BufferRing;
 use super::{Event, ReceiveEnd, Request, SendBuffer, Service, Socket, Token};
@@ -56,6 +56,16 @@ pub struct Ring {
 }
 
 impl Ring {
+    /// Why this kernel gives us no ring, if it does not.
+    pub fn probe() -> io::Result<()> {
+        let Sizes { receive_buffers, receive_buffer_bytes, .. } = Sizes::default();
+        let uring = set_up(Sizes::default())?;
+        let buffers = BufferRing::register(&uring, receive_buffers, receive_buffer_bytes)?;
+        drop(uring);
+        drop(buffers);
+        Ok(())
+    }
+
     /// `listeners` are V1's and HTTP's; `stop` becomes readable when the server wants to stop.
     pub fn new(listeners: [TcpListener; 2], stop: OwnedFd, sizes: Sizes) -> io::Result<Self> {
         let uring = set_up(sizes)?;
@@ -292,8 +302,12 @@ fn set_up(sizes: Sizes) -> io::Result<IoUring> {
     builder.setup_cqsize(sizes.completions).setup_submit_all();
     let plain = builder.clone();
     builder.setup_single_issuer().setup_defer_taskrun();
-    builder.build(sizes.submissions).or_else(|error| match error.raw_os_error() {
+    let uring = builder.build(sizes.submissions).or_else(|error| match error.raw_os_error() {
         Some(libc::EINVAL) => plain.build(sizes.submissions),
         _ => Err(error),
-    })
+    })?;
+    // Multishot receives cannot be asked for; this operation is as old as they are (6.0).
+    let mut probe = Probe::new();
+    uring.submitter().register_probe(&mut probe)?;
+    if probe.is_supported(opcode::SendZc::CODE) { Ok(uring) } else { Err(io::ErrorKind::Unsupported.into()) }
 }

@@ -62,6 +62,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+    use crate::io::{Choice, Interface};
     use crate::log::Level;
 
     #[test]
@@ -79,6 +80,7 @@ mod tests {
             tombstone_lifetime = 1500
             workers = 3
             pin_workers = true
+            io = "epoll"
             "#,
         )
         .unwrap();
@@ -91,6 +93,7 @@ mod tests {
         assert_eq!(given.tombstone_lifetime, Some(Duration::from_millis(1500)));
         assert_eq!(given.workers.unwrap().get(), 3);
         assert_eq!(given.pin_workers, Some(true));
+        assert_eq!(given.io, Some(Choice::Only(Interface::Epoll)));
     }
 
     #[test]
@@ -103,7 +106,7 @@ mod tests {
     #[test]
     fn an_unknown_key_is_told_what_is_allowed() {
         let keys = "log_level, log_prefix, verbose, tcp_address, http_address, broadcast_address, \
-            inactive_producer_timeout, tombstone_lifetime, workers, pin_workers";
+            inactive_producer_timeout, tombstone_lifetime, workers, pin_workers, io";
         for (text, advice) in [
             ("tcp-address = ':1'", format!(r#""tcp-address": did you mean tcp_address? use {keys}"#)),
             ("data_path = ''", format!(r#""data_path": use {keys}"#)),
@@ -128,6 +131,7 @@ mod tests {
             ("workers = 0", "invalid value 0 for workers: use a whole number"),
             ("workers = 1025", "invalid value 1025 for workers: use a whole number"),
             ("pin_workers = 1", "invalid value 1 for pin_workers: use true or false"),
+            ("io = 'mio'", r#"invalid value "mio" for io: use auto, uring or epoll"#),
             ("workers = [1,\n2]", "invalid value of type array for workers: use"),
             ("workers.x = 1", "invalid value of type table for workers: use"),
             ("workers = 2026-11-22", "invalid value 2026-11-22 for workers: use"),

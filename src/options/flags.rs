@@ -14,6 +14,7 @@ use toml::Value;
 use super::nearest::nearest;
 use super::setting::Setting;
 use super::{Given, ListenAddress, Options, OptionsError};
+use crate::io::Choice;
 use crate::log::Level;
 
 /// One flag. Those of [`SETTINGS`] are keys of the file too.
@@ -67,7 +68,7 @@ const COMMAND_LINE_ONLY: [Flag; 2] = [
     choice!("version", version: bool, "print the version and exit"),
 ];
 
-pub(super) const SETTINGS: [Flag; 10] = [
+pub(super) const SETTINGS: [Flag; 11] = [
     setting!(
         "log-level",
         log_level: Level,
@@ -110,6 +111,7 @@ pub(super) const SETTINGS: [Flag; 10] = [
         "threads that serve, 1 to 1024; the default is one for each usable core"
     ),
     setting!("pin-workers", pin_workers: bool, "keep each worker on a core of its own"),
+    setting!("io", io: Choice, "way into the kernel: auto (io_uring, or epoll where there is none), uring or epoll"),
 ];
 
 /// Reads the arguments, which do not include the program's name. `None` asks for [`usage`].
@@ -298,6 +300,7 @@ mod tests {
             ("workers", "1025", workers.to_owned()),
             ("workers", "two", workers.to_owned()),
             ("workers", "-1", workers.to_owned()),
+            ("io", "iouring", "use auto, uring or epoll".to_owned()),
         ] {
             assert_eq!(
                 error(&[&format!("-{name}"), value]),
@@ -323,6 +326,7 @@ mod tests {
             "(default 5m0s)",
             "(default 45s)",
             "(default info)",
+            "(default auto)",
         ] {
             assert!(usage.contains(default), "{default}");
         }

@@ -19,6 +19,7 @@ pub use address::{AddressError, ListenAddress};
 pub use duration::{DurationError, GoDuration, parse_duration};
 
 use crate::VERSION;
+use crate::io;
 use crate::limits::WORKERS_MAX;
 use crate::log::Level;
 
@@ -43,6 +44,8 @@ pub struct Options {
     pub workers: NonZeroUsize,
     /// Whether each worker keeps to a core of its own.
     pub pin_workers: bool,
+    /// How the workers talk to the kernel.
+    pub io: io::Choice,
 }
 
 /// What the command line asks the program to do.
@@ -95,6 +98,7 @@ struct Given {
     tombstone_lifetime: Option<Duration>,
     workers: Option<NonZeroUsize>,
     pin_workers: Option<bool>,
+    io: Option<io::Choice>,
 }
 
 impl Options {
@@ -131,6 +135,7 @@ impl Given {
             log_prefix: self.log_prefix.unwrap_or(base.log_prefix),
             workers: self.workers.unwrap_or(base.workers),
             pin_workers: self.pin_workers.unwrap_or(base.pin_workers),
+            io: self.io.unwrap_or(base.io),
         }
     }
 }
@@ -149,6 +154,7 @@ impl Default for Options {
             log_prefix: "[nsqlookupd] ".to_owned(),
             workers: thread::available_parallelism().map_or(NonZeroUsize::MIN, |cores| cores.min(WORKERS_MAX)),
             pin_workers: false,
+            io: io::Choice::Auto,
         }
     }
 }
@@ -176,6 +182,7 @@ mod tests {
         assert_eq!(options.log_level, Level::Info);
         assert_eq!(options.log_prefix, "[nsqlookupd] ");
         assert!(!options.pin_workers);
+        assert_eq!(options.io, io::Choice::Auto);
     }
 
     #[test]

@@ -7,6 +7,7 @@ use toml::Value;
 
 use super::address::ListenAddress;
 use super::duration::{GoDuration, from_milliseconds, parse_duration};
+use crate::io::Choice;
 use crate::limits::WORKERS_MAX;
 use crate::log::Level;
 
@@ -61,6 +62,19 @@ impl Setting for bool {
 impl Setting for Level {
     const ARGUMENT: &'static str = "level";
     const ALLOWED: &'static str = "use debug, info, warn, error or fatal";
+
+    fn read(value: &Value) -> Result<Self, String> {
+        value.as_str().and_then(|text| text.parse().ok()).ok_or_else(|| Self::ALLOWED.to_owned())
+    }
+
+    fn show(&self) -> String {
+        self.name().to_owned()
+    }
+}
+
+impl Setting for Choice {
+    const ARGUMENT: &'static str = "interface";
+    const ALLOWED: &'static str = "use auto, uring or epoll";
 
     fn read(value: &Value) -> Result<Self, String> {
         value.as_str().and_then(|text| text.parse().ok()).ok_or_else(|| Self::ALLOWED.to_owned())

@@ -4,19 +4,27 @@ use std::collections::BTreeSet;
 use std::net::SocketAddr;
 
 use minreq::Method;
+use ringlookupd::io::Interface;
 use serde_json::{Value, json};
 
 use crate::cluster::{Lookupd, Nsqadmin, Nsqd, closed_port, set};
 use crate::programs::Programs;
 use crate::wait;
 
+on_both_drivers!(
+    pages_show_topic_channel_and_nodes,
+    creates_and_deletes_topic_and_channel,
+    deletes_topic_and_channel_of_nsqd,
+    tombstone_takes_a_producer_out,
+    tombstone_shows_in_nodes
+);
+
 /// Every page that is fed by lookupd shows the topic, its channel and the nodes.
-#[test]
-fn pages_show_topic_channel_and_nodes() {
+fn pages_show_topic_channel_and_nodes(interface: Interface) {
     let Some(programs) = Programs::find() else {
         return;
     };
-    let lookupd = Lookupd::start();
+    let lookupd = Lookupd::start(interface);
     let nsqds = [Nsqd::start(&programs, &[&lookupd]), Nsqd::start(&programs, &[&lookupd])];
     for nsqd in &nsqds {
         nsqd.create_topic("orders");
@@ -75,12 +83,11 @@ fn nodes_of(stats: &Value) -> BTreeSet<SocketAddr> {
 
 /// The form on nsqadmin's Lookup page creates a topic and a channel that no nsqd has yet, and the links beside them
 /// delete both again.
-#[test]
-fn creates_and_deletes_topic_and_channel() {
+fn creates_and_deletes_topic_and_channel(interface: Interface) {
     let Some(programs) = Programs::find() else {
         return;
     };
-    let lookupd = Lookupd::start();
+    let lookupd = Lookupd::start(interface);
     let admin = Nsqadmin::start(&programs, &[&lookupd]);
 
     let orders = json!({"topic": "orders", "channel": "archive"});
@@ -97,12 +104,11 @@ fn creates_and_deletes_topic_and_channel() {
 
 /// Deleting a topic that nsqd has reaches nsqd too: nsqadmin learns from lookupd where to go, before it deletes the
 /// topic there.
-#[test]
-fn deletes_topic_and_channel_of_nsqd() {
+fn deletes_topic_and_channel_of_nsqd(interface: Interface) {
     let Some(programs) = Programs::find() else {
         return;
     };
-    let lookupd = Lookupd::start();
+    let lookupd = Lookupd::start(interface);
     let nsqd = Nsqd::start(&programs, &[&lookupd]);
     nsqd.create_topic("orders");
     nsqd.create_channel("orders", "archive");
@@ -121,12 +127,11 @@ fn deletes_topic_and_channel_of_nsqd() {
 }
 
 /// The tombstone button takes one of two producers out of `/lookup`, and nsqadmin deletes the topic there.
-#[test]
-fn tombstone_takes_a_producer_out() {
+fn tombstone_takes_a_producer_out(interface: Interface) {
     let Some(programs) = Programs::find() else {
         return;
     };
-    let lookupd = Lookupd::start();
+    let lookupd = Lookupd::start(interface);
     let buried = Nsqd::start(&programs, &[&lookupd]);
     let other = Nsqd::start(&programs, &[&lookupd]);
     for nsqd in [&buried, &other] {
@@ -145,12 +150,11 @@ fn tombstone_takes_a_producer_out() {
 
 /// nsqadmin cannot reach this nsqd to delete the topic there, as behind a firewall, and says so. The tombstone alone
 /// keeps the producer out of `/lookup`, and stands to be seen in `/nodes` and on nsqadmin's page.
-#[test]
-fn tombstone_shows_in_nodes() {
+fn tombstone_shows_in_nodes(interface: Interface) {
     let Some(programs) = Programs::find() else {
         return;
     };
-    let lookupd = Lookupd::start();
+    let lookupd = Lookupd::start(interface);
     let port = closed_port();
     let nsqd = Nsqd::start_with(&programs, &[&lookupd], &[&format!("-broadcast-http-port={port}")]);
     nsqd.create_topic("orders");

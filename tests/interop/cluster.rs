@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 
 use minreq::{Method, Response};
+use ringlookupd::io::Interface;
 use rustix::process::Signal;
 use serde_json::Value;
 use tempfile::TempDir;
@@ -15,26 +16,28 @@ use crate::wait;
 
 /// The server under test.
 pub struct Lookupd {
+    interface: Interface,
     pub server: Server,
     pub tcp: SocketAddr,
     pub http: SocketAddr,
 }
 
 impl Lookupd {
-    pub fn start() -> Self {
-        Self::start_with(&[])
+    pub fn start(interface: Interface) -> Self {
+        Self::start_with(interface, &[])
     }
 
-    pub fn start_with(flags: &[String]) -> Self {
+    pub fn start_with(interface: Interface, flags: &[String]) -> Self {
         let own = [
             // nsqd asks for a new topic's channels at this address.
             "-broadcast-address=127.0.0.1",
             // At debug level each HTTP request has a line.
             "-log-level=debug",
         ];
-        let flags = [&own.map(str::to_owned), flags].concat();
-        let server = Server::start_program(&programs::lookupd(), &flags);
-        Self { tcp: server.tcp, http: server.http, server }
+        let (program, io) = programs::lookupd(interface);
+        let flags = [&own.map(str::to_owned), &io[..], flags].concat();
+        let server = Server::start_program(&program, &flags);
+        Self { interface, tcp: server.tcp, http: server.http, server }
     }
 
     /// Ends the process with SIGKILL.
@@ -47,7 +50,8 @@ impl Lookupd {
     /// Kills the server and starts it again, on the ports that it had.
     pub fn restart(mut self) -> Self {
         self.kill();
-        Self::start_with(&[format!("-tcp-address={}", self.tcp), format!("-http-address={}", self.http)])
+        let addresses = [format!("-tcp-address={}", self.tcp), format!("-http-address={}", self.http)];
+        Self::start_with(self.interface, &addresses)
     }
 
     pub fn topics(&self) -> BTreeSet<String> {

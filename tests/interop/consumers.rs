@@ -2,18 +2,26 @@
 
 use std::io::{self, Write};
 
+use ringlookupd::io::Interface;
+
 use crate::cluster::{Lookupd, Nsqd};
 use crate::daemon::Daemon;
 use crate::programs::{Client, Programs};
 use crate::wait;
 
+on_both_drivers!(
+    nsq_tail_receives_what_to_nsq_publishes,
+    go_nsq_finds_its_topic,
+    pynsq_finds_its_topic,
+    nsqjs_finds_its_topic
+);
+
 /// `to_nsq` publishes to one nsqd, `nsq_tail` finds it through lookupd, and lookupd learns of the tail's channel.
-#[test]
-fn nsq_tail_receives_what_to_nsq_publishes() {
+fn nsq_tail_receives_what_to_nsq_publishes(interface: Interface) {
     let Some(programs) = Programs::find() else {
         return;
     };
-    let lookupd = Lookupd::start();
+    let lookupd = Lookupd::start(interface);
     let nsqd = Nsqd::start(&programs, &[&lookupd]);
     let to_nsq = |lines: &str| {
         let (stdin, mut input) = io::pipe().expect("a pipe");
@@ -41,28 +49,25 @@ fn nsq_tail_receives_what_to_nsq_publishes() {
     assert_eq!(tail.finish(), ["after", "afterwards", "before"]);
 }
 
-#[test]
-fn go_nsq_finds_its_topic() {
-    finds_its_topic(Client::GoNsq);
+fn go_nsq_finds_its_topic(interface: Interface) {
+    finds_its_topic(interface, Client::GoNsq);
 }
 
-#[test]
-fn pynsq_finds_its_topic() {
-    finds_its_topic(Client::Pynsq);
+fn pynsq_finds_its_topic(interface: Interface) {
+    finds_its_topic(interface, Client::Pynsq);
 }
 
-#[test]
-fn nsqjs_finds_its_topic() {
-    finds_its_topic(Client::Nsqjs);
+fn nsqjs_finds_its_topic(interface: Interface) {
+    finds_its_topic(interface, Client::Nsqjs);
 }
 
 /// The consumer is there first and is told that its topic is unknown. Then two nsqd get messages for it: it finds
 /// both, receives everything and finishes it.
-fn finds_its_topic(client: Client) {
+fn finds_its_topic(interface: Interface, client: Client) {
     let Some(programs) = Programs::find() else {
         return;
     };
-    let lookupd = Lookupd::start();
+    let lookupd = Lookupd::start(interface);
     let nsqds = [Nsqd::start(&programs, &[&lookupd]), Nsqd::start(&programs, &[&lookupd])];
     let consumer = Daemon::start(&mut programs.consumer(client, "orders", "work", 4, &[lookupd.http]));
     lookupd.server.wait_for_log("404 GET /lookup?topic=orders");

@@ -1,17 +1,25 @@
 //! What nsqd says about itself reaches everybody who asks, and goes when nsqd goes.
 
+use ringlookupd::io::Interface;
+
 use crate::cluster::{Lookupd, Nsqd, names, set};
 use crate::programs::Programs;
 use crate::wait;
 
+on_both_drivers!(
+    nsqds_appear_in_nodes_and_lookup,
+    new_topic_starts_with_the_channels_of_its_namesake,
+    killed_nsqd_vanishes,
+    heartbeat_brings_back_a_lapsed_nsqd
+);
+
 /// Two nsqd register. `/nodes` tells both apart with all that an operator needs, and `/lookup` names for each topic
 /// those that have it.
-#[test]
-fn nsqds_appear_in_nodes_and_lookup() {
+fn nsqds_appear_in_nodes_and_lookup(interface: Interface) {
     let Some(programs) = Programs::find() else {
         return;
     };
-    let lookupd = Lookupd::start();
+    let lookupd = Lookupd::start(interface);
     let first = Nsqd::start(&programs, &[&lookupd]);
     let second = Nsqd::start(&programs, &[&lookupd]);
     lookupd.await_nodes(&[&first, &second]);
@@ -35,12 +43,11 @@ fn nsqds_appear_in_nodes_and_lookup() {
 
 /// A topic that is new to an nsqd starts with the channels that lookupd knows, so that a message published before
 /// its consumers have found this nsqd waits for them. nsqd asks at the address in the answer to its IDENTIFY.
-#[test]
-fn new_topic_starts_with_the_channels_of_its_namesake() {
+fn new_topic_starts_with_the_channels_of_its_namesake(interface: Interface) {
     let Some(programs) = Programs::find() else {
         return;
     };
-    let lookupd = Lookupd::start();
+    let lookupd = Lookupd::start(interface);
     let first = Nsqd::start(&programs, &[&lookupd]);
     first.create_topic("orders");
     first.create_channel("orders", "archive");
@@ -53,12 +60,11 @@ fn new_topic_starts_with_the_channels_of_its_namesake() {
 }
 
 /// SIGKILL leaves an nsqd no time to unregister: the end of its connection must do.
-#[test]
-fn killed_nsqd_vanishes() {
+fn killed_nsqd_vanishes(interface: Interface) {
     let Some(programs) = Programs::find() else {
         return;
     };
-    let lookupd = Lookupd::start();
+    let lookupd = Lookupd::start(interface);
     let killed = Nsqd::start(&programs, &[&lookupd]);
     let survivor = Nsqd::start(&programs, &[&lookupd]);
     for nsqd in [&killed, &survivor] {
@@ -73,12 +79,11 @@ fn killed_nsqd_vanishes() {
 
 /// An nsqd that is silent for longer than the inactivity timeout leaves `/lookup` and `/nodes`, and the `PING` that
 /// it sends every 15 s brings it back.
-#[test]
-fn heartbeat_brings_back_a_lapsed_nsqd() {
+fn heartbeat_brings_back_a_lapsed_nsqd(interface: Interface) {
     let Some(programs) = Programs::find() else {
         return;
     };
-    let lookupd = Lookupd::start_with(&["-inactive-producer-timeout=2s".to_owned()]);
+    let lookupd = Lookupd::start_with(interface, &["-inactive-producer-timeout=2s".to_owned()]);
     let nsqd = Nsqd::start(&programs, &[&lookupd]);
     nsqd.create_topic("orders");
     lookupd.await_producers("orders", &[&nsqd]);

@@ -1,18 +1,21 @@
 //! A lookupd may die: its twin answers for it, and it learns everything anew when it comes back.
 
+use ringlookupd::io::Interface;
+
 use crate::cluster::{Lookupd, Nsqd};
 use crate::daemon::Daemon;
 use crate::programs::{Client, Programs};
 
+on_both_drivers!(consumers_outlive_one_of_two_lookupds, restarted_lookupd_gets_its_nsqd_back);
+
 /// Consumers of every library ask two lookupd. One of them is killed; an nsqd that starts only afterwards can be
 /// found through the other alone. The consumers find it there, and so do consumers that start after the loss.
-#[test]
-fn consumers_outlive_one_of_two_lookupds() {
+fn consumers_outlive_one_of_two_lookupds(interface: Interface) {
     let Some(programs) = Programs::find() else {
         return;
     };
-    let mut lost = Lookupd::start();
-    let kept = Lookupd::start();
+    let mut lost = Lookupd::start(interface);
+    let kept = Lookupd::start(interface);
     let lookupds = [lost.http, kept.http];
     let consume = |client, channel: &str, count| {
         Daemon::start(&mut programs.consumer(client, "orders", channel, count, &lookupds))
@@ -48,12 +51,11 @@ fn consumers_outlive_one_of_two_lookupds() {
 
 /// A lookupd is killed and starts again, with nothing, on the ports that it had. nsqd notices when it next has
 /// something to say, connects anew with the command after that, and then registers all it has.
-#[test]
-fn restarted_lookupd_gets_its_nsqd_back() {
+fn restarted_lookupd_gets_its_nsqd_back(interface: Interface) {
     let Some(programs) = Programs::find() else {
         return;
     };
-    let lookupd = Lookupd::start();
+    let lookupd = Lookupd::start(interface);
     let nsqd = Nsqd::start(&programs, &[&lookupd]);
     nsqd.create_topic("orders");
     nsqd.create_channel("orders", "archive");

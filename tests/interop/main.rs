@@ -1,8 +1,12 @@
 //! ringlookupd among the programs it is made for: nsqd registers with it, nsqadmin and `nsq_tail` ask it, and
-//! consumers written with go-nsq, pynsq and nsqjs find their topics through it.
+//! consumers written with go-nsq, pynsq and nsqjs find their topics through it, whichever its way into the kernel is.
 //!
 //! Without `NSQ_BIN` each test says that it was skipped, and passes; `README.md` beside this file tells how to get
 //! the programs. `RINGLOOKUPD_SERVER` puts another server under test, stock nsqlookupd for example.
+
+#[path = "../support/both_drivers.rs"]
+#[macro_use]
+mod both_drivers;
 
 mod admin;
 mod consumers;

@@ -8,6 +8,10 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::thread;
 
+use ringlookupd::io::Interface;
+
+use crate::both_drivers::flag;
+
 /// A consumer program of ours around somebody else's client library.
 #[derive(Clone, Copy, Debug)]
 pub enum Client {
@@ -84,9 +88,12 @@ impl Programs {
     }
 }
 
-/// The server under test.
-pub fn lookupd() -> PathBuf {
-    env::var_os("RINGLOOKUPD_SERVER").unwrap_or_else(|| env!("CARGO_BIN_EXE_ringlookupd").into()).into()
+/// The server under test, with the flag that another server would not know.
+pub fn lookupd(interface: Interface) -> (PathBuf, Vec<String>) {
+    match env::var_os("RINGLOOKUPD_SERVER") {
+        Some(other) => (other.into(), Vec::new()),
+        None => (env!("CARGO_BIN_EXE_ringlookupd").into(), vec![flag(interface)]),
+    }
 }
 
 fn quiet(mut command: Command) -> Command {

@@ -7,11 +7,20 @@ use std::process::{Child, ChildStderr, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use ringlookupd::io::Interface;
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::PROGRAM;
+use crate::both_drivers::flag;
 use crate::clients::{Nsqd, OK, connect, get};
 use crate::support::{DEFAULTS, PATIENCE, Server, logged_address};
+
+on_both_drivers!(
+    nobody_reads_the_log,
+    the_log_is_a_broken_pipe,
+    the_log_is_closed_from_the_start,
+    descriptors_run_out,
+);
 
 /// A server whose log is the test's to read or not.
 struct Unlogged {
@@ -74,26 +83,23 @@ impl Drop for Unlogged {
     }
 }
 
-#[test]
-fn nobody_reads_the_log() {
-    Unlogged::start(&["-log-level=debug"]).serves_and_stops();
+fn nobody_reads_the_log(interface: Interface) {
+    Unlogged::start(&["-log-level=debug", &flag(interface)]).serves_and_stops();
 }
 
-#[test]
-fn the_log_is_a_broken_pipe() {
-    let mut server = Unlogged::start(&["-log-level=debug"]);
+fn the_log_is_a_broken_pipe(interface: Interface) {
+    let mut server = Unlogged::start(&["-log-level=debug", &flag(interface)]);
     server.stderr = None;
     server.serves_and_stops();
 }
 
-#[test]
-fn the_log_is_closed_from_the_start() {
+fn the_log_is_closed_from_the_start(interface: Interface) {
     // Somebody has to say which ports are free.
     let before = Server::start::<&str>(&[]);
     let (tcp, http) = (before.tcp, before.http);
     assert!(before.stop().success());
     let mut command = Command::new("sh");
-    command.args(["-c", "exec \"$0\" \"$@\" 2>&-", PROGRAM, "-log-level=debug"]);
+    command.args(["-c", "exec \"$0\" \"$@\" 2>&-", PROGRAM, "-log-level=debug", &flag(interface)]);
     command.args([format!("-tcp-address={tcp}"), format!("-http-address={http}")]);
     let process = command.stdin(Stdio::null()).spawn().expect("it starts");
     let server = Unlogged { process, stderr: None, tcp, http };
@@ -134,13 +140,13 @@ fn take_served(waiting: &mut Vec<TcpStream>, count: usize) -> Vec<TcpStream> {
     served
 }
 
-#[test]
-fn descriptors_run_out() {
+fn descriptors_run_out(interface: Interface) {
     const LIMIT: usize = 64;
     const CLIENTS: usize = 200;
     let warning = "temporary Accept() failure";
     let mut command = Command::new("sh");
-    command.args(["-c", &format!("ulimit -n {LIMIT}; exec \"$0\" \"$@\""), PROGRAM]).args(DEFAULTS);
+    command.args(["-c", &format!("ulimit -n {LIMIT}; exec \"$0\" \"$@\""), PROGRAM]);
+    command.args(DEFAULTS).arg(flag(interface));
     let server = Server::start_command(&mut command);
     let process = Observed(server.pid().as_raw_nonzero().get());
     let room = LIMIT - process.descriptors();

@@ -4,8 +4,13 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+#[path = "../support/both_drivers.rs"]
+#[macro_use]
+mod both_drivers;
+
 mod clients;
 mod hardship;
+mod no_ring;
 mod refusals;
 mod stopping;
 mod workers;

@@ -4,17 +4,15 @@ use std::net::TcpListener;
 use std::process::{Command, Output, Stdio};
 use std::thread;
 
-use seccompiler::{BpfProgram, SeccompAction, SeccompFilter, TargetArch, apply_filter};
-
 use crate::PROGRAM;
 use crate::support::{DEFAULTS, Server};
 
-fn run(flags: &[&str]) -> Output {
+pub fn run(flags: &[&str]) -> Output {
     Command::new(PROGRAM).args(DEFAULTS).args(flags).stdin(Stdio::null()).output().expect("it starts")
 }
 
 /// The one line about the refusal, after that with the version.
-fn refusal(output: &Output) -> String {
+pub fn refusal(output: &Output) -> String {
     let log = String::from_utf8(output.stderr.clone()).expect("UTF-8");
     assert_eq!(output.status.code(), Some(1), "{log}");
     let lines: Vec<_> = log.lines().collect();
@@ -58,37 +56,4 @@ fn an_address_of_another_machine() {
         refusal(&output),
         "listen (192.0.2.1:4160) failed - listen tcp 192.0.2.1:4160: bind: cannot assign requested address"
     );
-}
-
-/// Runs the server where `io_uring_setup` fails with `errno`.
-fn run_without_ring(errno: i32, flags: &'static [&str]) -> Output {
-    let rules = [(libc::SYS_io_uring_setup, Vec::new())].into();
-    let errno = SeccompAction::Errno(errno.unsigned_abs());
-    let arch = TargetArch::try_from(std::env::consts::ARCH).expect("an architecture with seccomp");
-    let filter = SeccompFilter::new(rules, SeccompAction::Allow, errno, arch).expect("a filter");
-    let program = BpfProgram::try_from(filter).expect("a short program");
-    // A filter is its thread's and its thread's children's.
-    let forbidden = thread::spawn(move || {
-        apply_filter(&program).expect("a thread may restrict itself");
-        run(flags)
-    });
-    forbidden.join().expect("no panic")
-}
-
-#[test]
-fn io_uring_that_a_filter_forbids() {
-    for flags in [&["-workers=1"], &["-workers=4"]] {
-        let line = refusal(&run_without_ring(libc::EPERM, flags));
-        let (why, advice) = line.split_once("): ").expect("why, and what to do");
-        assert_eq!(why, "io_uring is not available (Operation not permitted (os error 1)");
-        assert!(advice.contains("seccomp") && advice.contains("allow io_uring_setup"), "{advice}");
-    }
-}
-
-#[test]
-fn io_uring_that_the_kernel_does_not_have() {
-    let line = refusal(&run_without_ring(libc::ENOSYS, &[]));
-    let (why, advice) = line.split_once("): ").expect("why, and what to do");
-    assert_eq!(why, "io_uring is not available (Function not implemented (os error 38)");
-    assert!(advice.contains("CONFIG_IO_URING"), "{advice}");
 }

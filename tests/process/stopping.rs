@@ -6,20 +6,23 @@ use std::net::TcpStream;
 use std::thread;
 use std::time::Duration;
 
+use ringlookupd::io::Interface;
 use rustix::process::Signal;
 
+use crate::both_drivers::flag;
 use crate::clients::{Nsqd, OK, bulky, connect, get, missing, read_to_end, send_get};
 use crate::support::Server;
 
 /// Long enough for the drain (3 s), short enough for a supervisor's patience (10 s and more).
 const IN_TIME: Duration = Duration::from_secs(5);
 
+on_both_drivers!(whatever_clients_do, replies_in_hand_are_finished);
+
 /// What clients have done when the signal comes; what they return is dropped at the end.
 type Clients = fn(&Server) -> Box<dyn Any>;
 
 /// At once, because a drain takes its time.
-#[test]
-fn whatever_clients_do() {
+fn whatever_clients_do(interface: Interface) {
     let clients: [(&str, Clients); 4] =
         [("nothing", |_| Box::new(())), ("idle", idle), ("unfinished", unfinished), ("deaf", deaf)];
     thread::scope(|scope| {
@@ -27,22 +30,22 @@ fn whatever_clients_do() {
             clients.into_iter().flat_map(|case| [(case, Signal::TERM), (case, Signal::INT)])
         {
             let thread = thread::Builder::new().name(format!("{name}, {signal:?}"));
-            thread.spawn_scoped(scope, move || stops_with(clients, signal)).expect("a thread");
+            thread.spawn_scoped(scope, move || stops_with(interface, clients, signal)).expect("a thread");
         }
     });
 }
 
 /// The server exits with 0 in time, and another one serves on the same ports at once.
-fn stops_with(clients: Clients, signal: Signal) {
-    let mut server = Server::start::<&str>(&[]);
+fn stops_with(interface: Interface, clients: Clients, signal: Signal) {
+    let mut server = Server::start(&[flag(interface)]);
     let clients = clients(&server);
     server.signal(signal);
     let status = server.wait_for_exit(IN_TIME);
     assert!(status.is_some_and(|status| status.success()), "{status:?}, {}", server.log());
-    let addresses = [("tcp", server.tcp), ("http", server.http)];
-    let again = Server::start(&addresses.map(|(name, at)| format!("-{name}-address={at}")));
+    let (tcp, http) = (server.tcp, server.http);
+    let again = Server::start(&[flag(interface), format!("-tcp-address={tcp}"), format!("-http-address={http}")]);
     // What is announced is reachable.
-    assert_eq!([again.tcp, again.http], [server.tcp, server.http]);
+    assert_eq!([again.tcp, again.http], [tcp, http]);
     assert!(get(&mut connect(again.http), "/ping").ends_with("OK"));
     assert_eq!(Nsqd::connect(again.tcp).ask(b"PING\n"), b"OK");
     drop(clients);
@@ -84,10 +87,9 @@ fn deaf(server: &Server) -> Box<dyn Any> {
 }
 
 /// Whoever has asked before the signal, and reads, gets a whole answer or none, and no reset.
-#[test]
-fn replies_in_hand_are_finished() {
+fn replies_in_hand_are_finished(interface: Interface) {
     for _ in 0..2 {
-        let mut server = Server::start(&["-workers=2"]);
+        let mut server = Server::start(&["-workers=2", &flag(interface)]);
         let _producer = bulky(server.tcp);
         let mut nsqds: Vec<_> = (0..10).map(|_| Nsqd::connect(server.tcp)).collect();
         let mut clients: Vec<_> = (0..10).map(|_| connect(server.http)).collect();

@@ -2,11 +2,16 @@
 
 use std::thread;
 
+use ringlookupd::io::Interface;
+
+use crate::both_drivers::flag;
 use crate::clients::{Nsqd, connect, get};
 use crate::support::Server;
 
 /// Connections of each kind: with so many, no worker is without one (the kernel spreads them by address).
 const CONNECTIONS: usize = 16;
+
+on_both_drivers!(several_workers_serve_as_one);
 
 fn serve_as_one(flags: &[&str]) {
     let server = Server::start(flags);
@@ -31,11 +36,15 @@ fn serve_as_one(flags: &[&str]) {
     assert!(server.stop().success());
 }
 
-#[test]
-fn several_workers_serve_as_one() {
+fn several_workers_serve_as_one(interface: Interface) {
+    let io = &flag(interface);
     // On four pinned workers some share a core, perhaps.
-    let cases: [&[&str]; 4] =
-        [&["-workers=2"], &["-workers=4"], &["-workers=2", "-pin-workers"], &["-workers=4", "-pin-workers"]];
+    let cases: [&[&str]; 4] = [
+        &[io, "-workers=2"],
+        &[io, "-workers=4"],
+        &[io, "-workers=2", "-pin-workers"],
+        &[io, "-workers=4", "-pin-workers"],
+    ];
     thread::scope(|scope| {
         for flags in cases {
             scope.spawn(move || serve_as_one(flags));

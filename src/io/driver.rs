@@ -1,0 +1,99 @@
+//! The two ways into the kernel, and which of them serves.
+
+use std::io;
+use std::net::TcpListener;
+use std::os::fd::OwnedFd;
+use std::str::FromStr;
+use std::time::Duration;
+
+use super::epoll::{self, Epoll};
+use super::uring::{self, Ring};
+use super::{Event, Request, Service};
+
+/// What the operator allows.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Choice {
+    /// io_uring, or epoll where there is none.
+    Auto,
+    Only(Interface),
+}
+
+/// A way into the kernel.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Interface {
+    Uring,
+    Epoll,
+}
+
+impl Choice {
+    /// The name that the flag and the file take.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Auto => "auto",
+            Self::Only(Interface::Uring) => "uring",
+            Self::Only(Interface::Epoll) => "epoll",
+        }
+    }
+}
+
+/// A text that is no choice's name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ParseChoiceError;
+
+impl FromStr for Choice {
+    type Err = ParseChoiceError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let choices = [Self::Auto, Self::Only(Interface::Uring), Self::Only(Interface::Epoll)];
+        choices.into_iter().find(|choice| choice.name() == text).ok_or(ParseChoiceError)
+    }
+}
+
+/// One worker's way into the kernel.
+pub enum Driver {
+    Ring(Ring),
+    Epoll(Epoll),
+}
+
+impl Driver {
+    /// To be made on the thread that uses it. `listeners` are V1's and HTTP's; `stop` becomes readable when the
+    /// server wants to stop.
+    pub fn new(
+        interface: Interface,
+        listeners: [TcpListener; Service::ALL.len()],
+        stop: OwnedFd,
+    ) -> io::Result<Self> {
+        match interface {
+            Interface::Uring => Ring::new(listeners, stop, uring::Sizes::default()).map(Self::Ring),
+            Interface::Epoll => Epoll::new(listeners, stop, epoll::Sizes::default()).map(Self::Epoll),
+        }
+    }
+
+    /// Asks for something. It is under way by the next [`Driver::wait`].
+    pub fn submit(&mut self, request: Request) -> io::Result<()> {
+        match self {
+            Self::Ring(ring) => ring.submit(request),
+            Self::Epoll(epoll) => {
+                epoll.submit(request);
+                Ok(())
+            }
+        }
+    }
+
+    /// Waits until something happens, but not for longer than `timeout`.
+    pub fn wait(&mut self, timeout: Duration) -> io::Result<()> {
+        match self {
+            Self::Ring(ring) => ring.wait(timeout),
+            Self::Epoll(epoll) => epoll.wait(timeout),
+        }
+    }
+
+    /// What happened next, of all that had happened when [`Driver::wait`] returned.
+    pub fn next_event(&mut self) -> Option<Event<'_>> {
+        match self {
+            Self::Ring(ring) => ring.next_event(),
+            Self::Epoll(epoll) => epoll.next_event(),
+        }
+    }
+}

@@ -1,0 +1,431 @@
+//! epoll in the ring's place, for kernels that lack or forbid io_uring: requests become system calls, readiness
+//! becomes events.
+//!
+//! Edge-triggered: a connection is registered once, and a request that fits the buffer costs one recv and one
+//! send, beside its share of an `epoll_wait`. So what an edge told has to be remembered until a system call says
+//! that it is used up. All edges are noted before any event is handed out: none outlives its socket.
+#![expect(unsafe_code, reason = "sockets are raw descriptors in the vocabulary")]
+
+use std::collections::VecDeque;
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::os::fd::{BorrowedFd, FromRawFd, IntoRawFd, OwnedFd};
+use std::time::Duration;
+
+use rustix::buffer::spare_capacity;
+use rustix::event::{Timespec, epoll};
+use rustix::io::Errno;
+use rustix::net::{RecvFlags, SendFlags, Shutdown, SocketFlags, acceptfrom_with, recv, send, shutdown};
+
+use super::{Event, ReceiveEnd, Request, SendBuffer, Service, Socket, Token};
+use crate::limits::{EPOLL_ACCEPTS, EPOLL_EVENTS, RECEIVE_BUFFER_BYTES};
+
+/// How much is done at a time. A test makes it tiny.
+#[derive(Clone, Copy, Debug)]
+pub struct Sizes {
+    /// Edges that one `epoll_wait` takes.
+    pub events: usize,
+    /// Connections that a listener accepts in one turn.
+    pub accepts: u32,
+    pub receive_buffer_bytes: usize,
+}
+
+impl Default for Sizes {
+    fn default() -> Self {
+        Self { events: EPOLL_EVENTS, accepts: EPOLL_ACCEPTS, receive_buffer_bytes: RECEIVE_BUFFER_BYTES as usize }
+    }
+}
+
+/// One worker's epoll instance, with its listening sockets.
+pub struct Epoll {
+    instance: OwnedFd,
+    edges: Vec<epoll::Event>,
+    sizes: Sizes,
+    listeners: [Listener; Service::ALL.len()],
+    /// Kept because closing it would end its registration.
+    _stop: OwnedFd,
+    /// By slot.
+    connections: Vec<Option<Connection>>,
+    /// Connections that are to be read from, each at most once, the one that has waited longest first.
+    ready: VecDeque<Token>,
+    /// How many of them have their turn before the next [`Epoll::wait`].
+    due: usize,
+    /// What the last event showed.
+    buffer: Box<[u8]>,
+    /// Events that were known when they were asked for.
+    answers: VecDeque<Event<'static>>,
+    /// The last [`Epoll::wait`] did not look at the kernel.
+    skipped: bool,
+}
+
+struct Listener {
+    socket: TcpListener,
+    armed: bool,
+    /// An edge came, and no accept has found the queue empty since.
+    waiting: bool,
+    /// How many accepts it has before the next [`Epoll::wait`].
+    due: u32,
+}
+
+struct Connection {
+    token: Token,
+    socket: Socket,
+    /// A receive is under way.
+    armed: bool,
+    input: Input,
+    /// It is in [`Epoll::ready`].
+    listed: bool,
+    sending: Option<Sending>,
+}
+
+/// What is known of a socket's input.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Input {
+    /// Nothing until the next edge.
+    Empty,
+    /// Something, and a recv that leaves room in the buffer has taken all of it (epoll(7)).
+    Some,
+    /// Something, and only an EOF or an error is the end of it: a FIN or a reset is behind the bytes, or urgent
+    /// data among them, at which a recv stops short.
+    Ending,
+}
+
+struct Sending {
+    buffer: SendBuffer,
+    sent: usize,
+}
+
+impl Epoll {
+    /// `listeners` are V1's and HTTP's; `stop` becomes readable when the server wants to stop.
+    pub fn new(listeners: [TcpListener; 2], stop: OwnedFd, sizes: Sizes) -> io::Result<Self> {
+        let instance = epoll::create(epoll::CreateFlags::CLOEXEC)?;
+        let edge = epoll::EventFlags::IN | epoll::EventFlags::ET;
+        epoll::add(&instance, &stop, Source::Stop.pack(), edge)?;
+        for (listener, service) in listeners.iter().zip(Service::ALL) {
+            listener.set_nonblocking(true)?;
+            epoll::add(&instance, listener, Source::Listener(service).pack(), edge)?;
+        }
+        Ok(Self {
+            instance,
+            edges: Vec::with_capacity(sizes.events),
+            sizes,
+            listeners: listeners.map(|socket| Listener { socket, armed: false, waiting: false, due: 0 }),
+            _stop: stop,
+            connections: Vec::new(),
+            ready: VecDeque::new(),
+            due: 0,
+            buffer: vec![0; sizes.receive_buffer_bytes].into(),
+            answers: VecDeque::new(),
+            skipped: false,
+        })
+    }
+
+    /// Does what is asked, as far as it can be done at once.
+    ///
+    /// # Panics
+    /// When it is against the rules of [`super`].
+    pub fn submit(&mut self, request: Request) {
+        match request {
+            Request::Accept(service) => self.listeners[service as usize].armed = true,
+            Request::StopAccept(service) => {
+                if std::mem::take(&mut self.listeners[service as usize].armed) {
+                    self.answers.push_back(Event::AcceptEnded { service, error: None });
+                }
+            }
+            Request::Receive { token, socket } => match self.connection(token, socket) {
+                Ok(connection) => {
+                    connection.armed = true;
+                    self.list(token.slot);
+                }
+                Err(error) => self.receive_ended(token, ReceiveEnd::Failed(error)),
+            },
+            Request::StopReceive { token } => {
+                self.end_receive(token, ReceiveEnd::Stopped);
+                self.answers.push_back(Event::Done { token });
+            }
+            Request::Send { token, socket, buffer } => match self.connection(token, socket) {
+                Ok(connection) => {
+                    let before = connection.sending.replace(Sending { buffer, sent: 0 });
+                    assert!(before.is_none(), "a connection sends one buffer at a time");
+                    self.send(token.slot);
+                }
+                Err(error) => self.answers.push_back(Event::Sent { token, buffer, sent: Err(error) }),
+            },
+            Request::Finish { token, socket } => self.shut_down(token, socket, Shutdown::Write),
+            Request::Abort { token, socket } => {
+                self.shut_down(token, socket, Shutdown::Both);
+                self.end_receive(token, ReceiveEnd::Eof);
+                // Fails now, if it is under way.
+                self.send(token.slot);
+            }
+            Request::Close { token, socket } => {
+                // SAFETY: the worker asks for nothing on a socket after its close, so it is this function's alone.
+                drop(unsafe { OwnedFd::from_raw_fd(socket.0) });
+                if let Some(place) = self.connections.get_mut(token.slot as usize) {
+                    *place = None;
+                }
+                self.answers.push_back(Event::Closed { token });
+            }
+        }
+    }
+
+    /// Waits until something happens, but not for longer than `timeout`.
+    pub fn wait(&mut self, timeout: Duration) -> io::Result<()> {
+        // Answers are a turn by themselves, which saves a system call. Never two in a row: a connection whose every
+        // answer leads to the next request would keep the others from being noticed.
+        self.skipped = !self.skipped && !self.answers.is_empty();
+        if !self.skipped {
+            self.note_edges(timeout)?;
+        }
+        self.due = self.ready.len();
+        for listener in &mut self.listeners {
+            listener.due = self.sizes.accepts;
+        }
+        Ok(())
+    }
+
+    /// What happened next, of all that was known when [`Epoll::wait`] returned. Each connection is read from once
+    /// at most, so that none keeps the others waiting.
+    pub fn next_event(&mut self) -> Option<Event<'_>> {
+        if let Some(answer) = self.answers.pop_front() {
+            return Some(answer);
+        }
+        for (service, listener) in Service::ALL.into_iter().zip(&mut self.listeners) {
+            if let Some(event) = listener.accept(service) {
+                return Some(event);
+            }
+        }
+        while self.due > 0 {
+            self.due -= 1;
+            let token = self.ready.pop_front()?;
+            match self.receive(token) {
+                None => {}
+                Some(Ok(len)) => return Some(Event::Received { token, bytes: &self.buffer[..len], armed: true }),
+                Some(Err(end)) => return Some(Event::ReceiveEnded { token, end }),
+            }
+        }
+        None
+    }
+
+    fn note_edges(&mut self, timeout: Duration) -> io::Result<()> {
+        let busy = !self.answers.is_empty()
+            || !self.ready.is_empty()
+            || self.listeners.iter().any(|listener| listener.armed && listener.waiting);
+        let timeout = Timespec::try_from(if busy { Duration::ZERO } else { timeout }).map_err(io::Error::other)?;
+        self.edges.clear();
+        match epoll::wait(&self.instance, spare_capacity(&mut self.edges), Some(&timeout)) {
+            Ok(_) | Err(Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+        while let Some(edge) = self.edges.pop() {
+            match Source::unpack(edge.data.u64()) {
+                Source::Stop => self.answers.push_back(Event::Stop),
+                Source::Listener(service) => self.listeners[service as usize].waiting = true,
+                Source::Connection(slot) => self.note(slot, edge.flags),
+            }
+        }
+        Ok(())
+    }
+
+    fn note(&mut self, slot: u32, flags: epoll::EventFlags) {
+        use epoll::EventFlags as Flags;
+        let connection = self.at(slot).expect("a closed socket has no edges");
+        if flags.intersects(Flags::RDHUP | Flags::HUP | Flags::ERR | Flags::PRI) {
+            connection.input = Input::Ending;
+        } else if flags.contains(Flags::IN) && connection.input == Input::Empty {
+            connection.input = Input::Some;
+        }
+        self.list(slot);
+        if flags.intersects(Flags::OUT | Flags::HUP | Flags::ERR) {
+            self.send(slot);
+        }
+    }
+
+    fn at(&mut self, slot: u32) -> Option<&mut Connection> {
+        self.connections.get_mut(slot as usize)?.as_mut()
+    }
+
+    /// Has a connection read from in its turn, if it wants to be and there may be something.
+    fn list(&mut self, slot: u32) {
+        if let Some(connection) = &mut self.connections[slot as usize]
+            && connection.armed
+            && connection.input != Input::Empty
+            && !connection.listed
+        {
+            connection.listed = true;
+            self.ready.push_back(connection.token);
+        }
+    }
+
+    /// The connection of a slot, which the first request that names its socket registers.
+    fn connection(&mut self, token: Token, socket: Socket) -> io::Result<&mut Connection> {
+        use epoll::EventFlags as Flags;
+        let slot = token.slot as usize;
+        if self.connections.len() <= slot {
+            self.connections.resize_with(slot + 1, || None);
+        }
+        let place = &mut self.connections[slot];
+        if place.is_none() {
+            let edges = Flags::IN | Flags::PRI | Flags::OUT | Flags::RDHUP | Flags::ET;
+            epoll::add(&self.instance, open(&socket), Source::Connection(token.slot).pack(), edges)?;
+        }
+        let connection = place.get_or_insert_with(|| Connection {
+            token,
+            socket,
+            armed: false,
+            input: Input::Empty,
+            listed: false,
+            sending: None,
+        });
+        assert_eq!(connection.token, token, "a slot is reused only after its close");
+        Ok(connection)
+    }
+
+    /// `None` when there was nothing to read after all.
+    fn receive(&mut self, token: Token) -> Option<Result<usize, ReceiveEnd>> {
+        let place = self.connections[token.slot as usize].as_mut();
+        // It may have been closed since, and its slot be another's.
+        let connection = place.filter(|connection| connection.token == token)?;
+        connection.listed = false;
+        if !connection.armed {
+            return None;
+        }
+        let end = match recv(open(&connection.socket), &mut self.buffer[..], RecvFlags::empty()) {
+            Ok((0, _)) => ReceiveEnd::Eof,
+            Ok((len, _)) => {
+                if len < self.buffer.len() && connection.input == Input::Some {
+                    connection.input = Input::Empty;
+                }
+                self.list(token.slot);
+                return Some(Ok(len));
+            }
+            Err(Errno::AGAIN) => {
+                connection.input = Input::Empty;
+                return None;
+            }
+            Err(error) => ReceiveEnd::Failed(error.into()),
+        };
+        connection.armed = false;
+        Some(Err(end))
+    }
+
+    /// Ends a receive, if one is under way.
+    fn end_receive(&mut self, token: Token, end: ReceiveEnd) {
+        if let Some(connection) = self.at(token.slot)
+            && std::mem::take(&mut connection.armed)
+        {
+            self.receive_ended(token, end);
+        }
+    }
+
+    fn receive_ended(&mut self, token: Token, end: ReceiveEnd) {
+        self.answers.push_back(Event::ReceiveEnded { token, end });
+    }
+
+    /// Goes on with a send, if one is under way, until it is done or the socket's buffer is full.
+    fn send(&mut self, slot: u32) {
+        let Some(connection) = self.at(slot) else { return };
+        let Some(Sending { buffer, sent }) = &mut connection.sending else { return };
+        let rest = &buffer.rest()[*sent..];
+        let result = match send(open(&connection.socket), rest, SendFlags::NOSIGNAL) {
+            Ok(len) => {
+                *sent += len;
+                if len < rest.len() {
+                    // Room will be an edge, as after EAGAIN (epoll(7)).
+                    return;
+                }
+                Ok(*sent)
+            }
+            Err(Errno::AGAIN) => return,
+            // What was taken before it failed is told first, as with MSG_WAITALL.
+            Err(_) if *sent > 0 => Ok(*sent),
+            Err(error) => Err(error.into()),
+        };
+        let token = connection.token;
+        let Sending { buffer, .. } = connection.sending.take().expect("looked at above");
+        self.answers.push_back(Event::Sent { token, buffer, sent: result });
+    }
+
+    fn shut_down(&mut self, token: Token, socket: Socket, how: Shutdown) {
+        // Refused when the peer has reset the connection, which leaves nothing to shut down.
+        let _ = shutdown(open(&socket), how);
+        self.answers.push_back(Event::Done { token });
+    }
+}
+
+impl Listener {
+    fn accept(&mut self, service: Service) -> Option<Event<'static>> {
+        while self.armed && self.waiting && self.due > 0 {
+            self.due -= 1;
+            match acceptfrom_with(&self.socket, SocketFlags::NONBLOCK | SocketFlags::CLOEXEC) {
+                Ok((socket, peer)) => {
+                    // Without an address it was gone before it could be looked at, and is closed.
+                    if let Some(peer) = peer.and_then(|peer| SocketAddr::try_from(peer).ok()) {
+                        let socket = Socket(socket.into_raw_fd());
+                        return Some(Event::Accepted { service, socket, peer, armed: true });
+                    }
+                }
+                Err(Errno::AGAIN) => self.waiting = false,
+                // The one connection failed in the queue (accept(2)).
+                Err(Errno::CONNABORTED) => {}
+                Err(error) => {
+                    self.armed = false;
+                    return Some(Event::AcceptEnded { service, error: Some(error.into()) });
+                }
+            }
+        }
+        None
+    }
+}
+
+fn open(socket: &Socket) -> BorrowedFd<'_> {
+    // SAFETY: a socket is open from its `Accepted` until its `Close`, which is the last request that names it.
+    unsafe { BorrowedFd::borrow_raw(socket.0) }
+}
+
+/// Whose edge it is, packed into the registration's data.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Source {
+    Connection(u32),
+    Listener(Service),
+    Stop,
+}
+
+impl Source {
+    fn pack(self) -> epoll::EventData {
+        let (code, slot) = match self {
+            Self::Connection(slot) => (0, slot),
+            Self::Listener(Service::V1) => (1, 0),
+            Self::Listener(Service::Http) => (2, 0),
+            Self::Stop => (3, 0),
+        };
+        epoll::EventData::new_u64(code << u32::BITS | u64::from(slot))
+    }
+
+    fn unpack(packed: u64) -> Self {
+        #[expect(clippy::cast_possible_truncation, reason = "the slot is the lower half")]
+        let slot = packed as u32;
+        match packed >> u32::BITS {
+            0 => Self::Connection(slot),
+            1 => Self::Listener(Service::V1),
+            2 => Self::Listener(Service::Http),
+            3 => Self::Stop,
+            code => unreachable!("no source has code {code}"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_source_survives_its_packing() {
+        let listeners = Service::ALL.map(Source::Listener);
+        for source in
+            [Source::Connection(0), Source::Connection(u32::MAX), Source::Stop].into_iter().chain(listeners)
+        {
+            assert_eq!(Source::unpack(source.pack().u64()), source);
+        }
+    }
+}

@@ -1,0 +1,115 @@
+//! An echo server: everything at once.
+
+use std::io::{Read, Write};
+use std::net::{Shutdown, SocketAddr};
+use std::thread;
+
+use ringlookupd::io::{Driver, Interface, ReceiveEnd, Request, Service, Socket, Token};
+
+use crate::rig::{Rig, Told, client, receive, take_turn, token};
+
+on_both_drivers!(everything_is_echoed);
+
+/// A connection of the echo server.
+struct Echo {
+    socket: Socket,
+    /// Received, not yet sent.
+    waiting: Vec<u8>,
+    sending: bool,
+    eof: bool,
+}
+
+impl Echo {
+    fn push_on(&mut self, token: Token, driver: &mut Driver) {
+        let socket = self.socket;
+        let next = if self.sending {
+            return;
+        } else if !self.waiting.is_empty() {
+            self.sending = true;
+            Request::Send { token, socket, buffer: std::mem::take(&mut self.waiting).into() }
+        } else if self.eof {
+            Request::Close { token, socket }
+        } else {
+            return;
+        };
+        driver.submit(next).expect("the kernel takes it");
+    }
+}
+
+/// Far more receives and sends are under way than the queues hold, and all connections share two buffers.
+fn everything_is_echoed(interface: Interface) {
+    const CLIENTS: usize = 40;
+    let _turn = take_turn();
+    let mut rig = Rig::new(interface);
+    let address = rig.address;
+    let clients: Vec<_> = (0..CLIENTS).map(|number| thread::spawn(move || talk(address, number))).collect();
+    rig.ask(Request::Accept(Service::V1));
+    let mut connections: Vec<Echo> = Vec::new();
+    let (mut no_buffers, mut disarmed, mut closed) = (0, 0, 0);
+    rig.run(|driver, told| {
+        match told {
+            Told::Accepted { socket, armed, .. } => {
+                if !armed {
+                    driver.submit(Request::Accept(Service::V1)).expect("re-armed");
+                }
+                let token = token(u32::try_from(connections.len()).expect("few"));
+                connections.push(Echo { socket, waiting: Vec::new(), sending: false, eof: false });
+                receive(driver, token, socket);
+            }
+            Told::Received { token, bytes, armed } => {
+                let connection = &mut connections[token.slot as usize];
+                connection.waiting.extend(bytes);
+                if !armed {
+                    disarmed += 1;
+                    receive(driver, token, connection.socket);
+                }
+                connection.push_on(token, driver);
+            }
+            Told::ReceiveEnded(token, end) => {
+                let connection = &mut connections[token.slot as usize];
+                match end {
+                    ReceiveEnd::Eof => connection.eof = true,
+                    ReceiveEnd::NoBuffers => {
+                        no_buffers += 1;
+                        receive(driver, token, connection.socket);
+                    }
+                    other => panic!("{other:?}"),
+                }
+                connection.push_on(token, driver);
+            }
+            Told::Sent(token, mut buffer, sent) => {
+                buffer.advance(sent.expect("the client reads"));
+                let connection = &mut connections[token.slot as usize];
+                connection.sending = false;
+                connection.waiting.splice(0..0, buffer.rest().iter().copied());
+                connection.push_on(token, driver);
+            }
+            Told::Closed(_) => closed += 1,
+            other => panic!("{other:?}"),
+        }
+        closed == CLIENTS
+    });
+    for client in clients {
+        client.join().expect("it has read its echo");
+    }
+    let rare = no_buffers > 0 && disarmed > 0;
+    assert_eq!(rare, interface == Interface::Uring, "neither two buffers nor four completions are enough for all");
+}
+
+/// Says something and reads it back.
+fn talk(address: SocketAddr, number: usize) {
+    let said: Vec<u8> = (number..number + 5000).map(|byte| byte.to_le_bytes()[0]).collect();
+    let mut client = client(address);
+    let mut reader = client.try_clone().expect("a descriptor");
+    let expected = said.clone();
+    let listens = thread::spawn(move || {
+        let mut heard = Vec::new();
+        reader.read_to_end(&mut heard).expect("the echo");
+        assert!(heard == expected, "client {number} hears what it said");
+    });
+    for piece in said.chunks(1 + number * 37) {
+        client.write_all(piece).expect("the server reads");
+    }
+    client.shutdown(Shutdown::Write).expect("it is connected");
+    listens.join().expect("it has heard it all");
+}

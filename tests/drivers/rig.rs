@@ -1,0 +1,165 @@
+//! A driver with tiny queues, and what a test needs around it.
+
+use std::fs;
+use std::io::{self, PipeWriter};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use ringlookupd::io::epoll::{self, Epoll};
+use ringlookupd::io::uring::{self, Ring};
+use ringlookupd::io::{Driver, Event, Interface, ReceiveEnd, Request, SendBuffer, Service, Socket, Token};
+
+const TINY_RING: uring::Sizes =
+    uring::Sizes { submissions: 2, completions: 4, receive_buffers: 2, receive_buffer_bytes: 64 };
+const TINY_EPOLL: epoll::Sizes = epoll::Sizes { events: 2, accepts: 2, receive_buffer_bytes: 64 };
+
+/// Of either.
+pub const RECEIVE_BUFFER_BYTES: usize = TINY_EPOLL.receive_buffer_bytes;
+
+/// How long anything may take: far more than it needs.
+pub const PATIENCE: Duration = Duration::from_secs(15);
+
+static TURN: Mutex<()> = Mutex::new(());
+
+pub fn take_turn() -> MutexGuard<'static, ()> {
+    TURN.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// An event that has outlived the kernel's buffer.
+#[derive(Debug)]
+pub enum Told {
+    Accepted { socket: Socket, peer: SocketAddr, armed: bool },
+    AcceptEnded(Service, Option<io::Error>),
+    Received { token: Token, bytes: Vec<u8>, armed: bool },
+    ReceiveEnded(Token, ReceiveEnd),
+    Sent(Token, SendBuffer, io::Result<usize>),
+    Done(Token),
+    Closed(Token),
+    Stop,
+}
+
+impl From<Event<'_>> for Told {
+    fn from(event: Event<'_>) -> Self {
+        match event {
+            Event::Accepted { socket, peer, armed, .. } => Self::Accepted { socket, peer, armed },
+            Event::AcceptEnded { service, error } => Self::AcceptEnded(service, error),
+            Event::Received { token, bytes, armed } => Self::Received { token, bytes: bytes.to_vec(), armed },
+            Event::ReceiveEnded { token, end } => Self::ReceiveEnded(token, end),
+            Event::Sent { token, buffer, sent } => Self::Sent(token, buffer, sent),
+            Event::Done { token } => Self::Done(token),
+            Event::Closed { token } => Self::Closed(token),
+            Event::Stop => Self::Stop,
+        }
+    }
+}
+
+/// A driver and what a test needs around it.
+pub struct Rig {
+    pub driver: Driver,
+    pub stop: Option<PipeWriter>,
+    pub address: SocketAddr,
+}
+
+impl Rig {
+    pub fn new(interface: Interface) -> Self {
+        let listener = || TcpListener::bind("127.0.0.1:0").expect("loopback");
+        let listeners = [listener(), listener()];
+        let address = listeners[0].local_addr().expect("it is bound");
+        let (stopped, stop) = io::pipe().expect("a pipe");
+        let driver = match interface {
+            Interface::Uring => Ring::new(listeners, stopped.into(), TINY_RING).map(Driver::Ring),
+            Interface::Epoll => Epoll::new(listeners, stopped.into(), TINY_EPOLL).map(Driver::Epoll),
+        };
+        let driver = driver.expect("the kernel has it");
+        Self { driver, stop: Some(stop), address }
+    }
+
+    pub fn ask(&mut self, request: Request) {
+        self.driver.submit(request).expect("the kernel takes it");
+    }
+
+    /// Passes on all that happens until `done` says so.
+    pub fn run(&mut self, mut done: impl FnMut(&mut Driver, Told) -> bool) {
+        let begun = Instant::now();
+        let mut is_done = false;
+        while !is_done {
+            assert!(begun.elapsed() < PATIENCE, "what is waited for does not happen");
+            self.driver.wait(Duration::from_millis(50)).expect("the driver works");
+            let mut all = Vec::new();
+            while let Some(event) = self.driver.next_event() {
+                all.push(Told::from(event));
+            }
+            for told in all {
+                is_done |= done(&mut self.driver, told);
+            }
+        }
+    }
+
+    /// Collects what happens until `done` of it is true.
+    pub fn collect(&mut self, done: impl Fn(&[Told]) -> bool) -> Vec<Told> {
+        let mut all = Vec::new();
+        self.run(|_, told| {
+            all.push(told);
+            done(&all)
+        });
+        all
+    }
+
+    /// A connection to the V1 port: its client, and the accepted socket.
+    pub fn connect(&mut self) -> (TcpStream, Socket) {
+        let client = client(self.address);
+        let mut accepted = None;
+        self.run(|_, told| {
+            if let Told::Accepted { socket, peer, armed } = told {
+                assert!(armed, "there is room for completions");
+                assert_eq!(peer, client.local_addr().expect("it is connected"));
+                accepted = Some(socket);
+            }
+            accepted.is_some()
+        });
+        (client, accepted.expect("run ends with it"))
+    }
+
+    pub fn close(&mut self, token: Token, socket: Socket) {
+        self.ask(Request::Close { token, socket });
+        self.collect(|all| all.iter().any(|told| matches!(told, Told::Closed(closed) if *closed == token)));
+    }
+}
+
+pub fn receive(driver: &mut Driver, token: Token, socket: Socket) {
+    driver.submit(Request::Receive { token, socket }).expect("the kernel takes it");
+}
+
+pub fn client(address: SocketAddr) -> TcpStream {
+    let client = TcpStream::connect(address).expect("the listener's backlog takes it");
+    client.set_read_timeout(Some(PATIENCE)).expect("not zero");
+    client
+}
+
+pub fn token(slot: u32) -> Token {
+    Token { slot, generation: slot % 3 }
+}
+
+/// Descriptors of this process.
+pub fn descriptors() -> usize {
+    fs::read_dir("/proc/self/fd").expect("procfs").count()
+}
+
+pub fn received(all: &[Told]) -> Vec<u8> {
+    let bytes = all.iter().filter_map(|told| match told {
+        Told::Received { bytes, .. } => Some(bytes.as_slice()),
+        _ => None,
+    });
+    bytes.collect::<Vec<_>>().concat()
+}
+
+pub fn is_end_of(told: &Told, ended: Token) -> bool {
+    matches!(told, Told::ReceiveEnded(token, _) if *token == ended)
+}
+
+/// More than the sockets' buffers hold, so that the send cannot end before the client reads.
+pub fn large() -> Bytes {
+    (0..16_000_000_u32).map(|nth| (nth >> 8).to_le_bytes()[0]).collect::<Vec<_>>().into()
+}

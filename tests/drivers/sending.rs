@@ -1,0 +1,118 @@
+//! Bytes go out, all of them unless the connection ends, and a FIN after the last.
+
+use std::io::{Read, Write};
+use std::thread;
+
+use ringlookupd::io::{Interface, ReceiveEnd, Request, Service};
+
+use crate::rig::{Rig, Told, is_end_of, large, receive, received, take_turn, token};
+
+on_both_drivers!(
+    a_fin_follows_the_last_byte,
+    an_abort_ends_a_receive_and_a_send,
+    a_slow_reader_gets_every_byte,
+    a_stream_hides_nobody
+);
+
+fn a_fin_follows_the_last_byte(interface: Interface) {
+    let _turn = take_turn();
+    let mut rig = Rig::new(interface);
+    rig.ask(Request::Accept(Service::V1));
+    let (mut client, socket) = rig.connect();
+    let token = token(3);
+    receive(&mut rig.driver, token, socket);
+    rig.ask(Request::Send { token, socket, buffer: b"bye".to_vec().into() });
+    let all = rig.collect(|all| !all.is_empty());
+    assert!(matches!(&all[..], [Told::Sent(_, _, Ok(3))]), "{all:?}");
+    rig.ask(Request::Finish { token, socket });
+    rig.collect(|all| matches!(all, [Told::Done(_)]));
+    let mut heard = Vec::new();
+    client.read_to_end(&mut heard).expect("a FIN, not a reset");
+    assert_eq!(heard, b"bye");
+    // The other direction is still open.
+    client.write_all(b"thanks").expect("it is connected");
+    drop(client);
+    let all = rig.collect(|all| all.iter().any(|told| is_end_of(told, token)));
+    assert_eq!(received(&all), b"thanks");
+    assert!(matches!(all.last(), Some(Told::ReceiveEnded(_, ReceiveEnd::Eof))), "{all:?}");
+    rig.close(token, socket);
+}
+
+fn an_abort_ends_a_receive_and_a_send(interface: Interface) {
+    let _turn = take_turn();
+    let mut rig = Rig::new(interface);
+    rig.ask(Request::Accept(Service::V1));
+    let (client, socket) = rig.connect();
+    let (token, body) = (token(0), large());
+    receive(&mut rig.driver, token, socket);
+    rig.ask(Request::Send { token, socket, buffer: body.clone().into() });
+    rig.ask(Request::Abort { token, socket });
+    let all = rig.collect(|all| all.len() == 3);
+    let count = |wanted: fn(&Told) -> bool| all.iter().filter(|told| wanted(told)).count();
+    assert_eq!(count(|told| matches!(told, Told::Done(_))), 1, "{all:?}");
+    assert_eq!(count(|told| matches!(told, Told::ReceiveEnded(..))), 1, "{all:?}");
+    let cut_short = |told: &Told| match told {
+        Told::Sent(_, buffer, sent) => sent.as_ref().map_or(true, |&sent| sent < buffer.rest().len()),
+        _ => false,
+    };
+    assert!(all.iter().any(cut_short), "the send is over, and not because it is done");
+    rig.close(token, socket);
+    drop((all, client));
+    assert!(body.is_unique(), "the buffer came back");
+}
+
+fn a_slow_reader_gets_every_byte(interface: Interface) {
+    let _turn = take_turn();
+    let mut rig = Rig::new(interface);
+    rig.ask(Request::Accept(Service::V1));
+    let (mut client, socket) = rig.connect();
+    let (token, body) = (token(5), large());
+    let reader = thread::spawn(move || {
+        let (mut heard, mut piece) = (Vec::new(), [0; 10_000]);
+        loop {
+            match client.read(&mut piece).expect("the body") {
+                0 => return heard,
+                len => heard.extend(&piece[..len]),
+            }
+            thread::yield_now();
+        }
+    });
+    rig.ask(Request::Send { token, socket, buffer: body.clone().into() });
+    rig.run(|driver, told| {
+        let Told::Sent(token, mut buffer, sent) = told else { panic!("{told:?}") };
+        buffer.advance(sent.expect("the client reads"));
+        let is_out = buffer.rest().is_empty();
+        if !is_out {
+            driver.submit(Request::Send { token, socket, buffer }).expect("the kernel takes it");
+        }
+        is_out
+    });
+    rig.close(token, socket);
+    assert!(reader.join().expect("no panic") == body, "all of it, in order");
+}
+
+/// A connection whose every send leads to the next does not keep the others from being heard.
+fn a_stream_hides_nobody(interface: Interface) {
+    let _turn = take_turn();
+    let mut rig = Rig::new(interface);
+    rig.ask(Request::Accept(Service::V1));
+    let ((_stream, socket), (mut quiet, other)) = (rig.connect(), rig.connect());
+    let next = move || Request::Send { token: token(1), socket, buffer: vec![b's'].into() };
+    receive(&mut rig.driver, token(2), other);
+    rig.ask(next());
+    let (mut sent, mut asked) = (0, 0);
+    rig.run(|driver, told| match told {
+        Told::Sent(..) => {
+            sent += 1;
+            if sent == 10 {
+                quiet.write_all(b"q").expect("it is connected");
+                asked = sent;
+            }
+            driver.submit(next()).expect("the kernel takes it");
+            false
+        }
+        Told::Received { .. } => true,
+        other => panic!("{other:?}"),
+    });
+    assert!(sent - asked < 10, "heard after {} more", sent - asked);
+}

@@ -1,0 +1,110 @@
+//! Where io_uring is missing or forbidden, the server says why and what to change, and serves with epoll unless it is
+//! told not to.
+
+use std::fs;
+use std::thread;
+
+use seccompiler::{BpfProgram, SeccompAction, SeccompFilter, TargetArch, apply_filter};
+
+use crate::clients::{Nsqd, connect, get};
+use crate::refusals::{refusal, run};
+use crate::support::Server;
+
+/// Does something where `io_uring_setup` fails with `errno`.
+fn without_ring<T: Send>(errno: i32, act: impl FnOnce() -> T + Send) -> T {
+    let rules = [(libc::SYS_io_uring_setup, Vec::new())].into();
+    let errno = SeccompAction::Errno(errno.unsigned_abs());
+    let arch = TargetArch::try_from(std::env::consts::ARCH).expect("an architecture with seccomp");
+    let filter = SeccompFilter::new(rules, SeccompAction::Allow, errno, arch).expect("a filter");
+    let program = BpfProgram::try_from(filter).expect("a short program");
+    // A filter is its thread's and its thread's children's.
+    let restricted = || {
+        apply_filter(&program).expect("a thread may restrict itself");
+        act()
+    };
+    thread::scope(|scope| scope.spawn(restricted).join().expect("no panic"))
+}
+
+/// It serves, and has said once why not with io_uring, in one line, which is returned.
+fn falls_back(server: Server) -> String {
+    let mut nsqd = Nsqd::identified(server.tcp, "node", 1);
+    nsqd.register("t");
+    assert!(get(&mut connect(server.http), "/lookup?topic=t").contains("node"));
+    let log = server.log();
+    let warnings: Vec<_> = log.lines().filter(|line| line.contains(" WARNING: ")).collect();
+    let [warning] = warnings[..] else { panic!("one warning, not {log}") };
+    assert!(warning.contains("io_uring is not available (") && warning.contains("epoll serves"), "{warning}");
+    let warning = warning.to_owned();
+    assert!(server.stop().success());
+    warning
+}
+
+#[test]
+fn io_uring_that_a_filter_forbids() {
+    for workers in ["-workers=1", "-workers=4"] {
+        let line = refusal(&without_ring(libc::EPERM, || run(&["-io=uring", workers])));
+        let (why, advice) = line.split_once("): ").expect("why, and what to do");
+        assert_eq!(why, "io_uring is not available (Operation not permitted (os error 1)");
+        assert!(advice.contains("seccomp") && advice.contains("allow io_uring_setup"), "{advice}");
+
+        let warning = falls_back(without_ring(libc::EPERM, || Server::start(&[workers])));
+        assert!(warning.contains("seccomp"), "{warning}");
+    }
+}
+
+#[test]
+fn io_uring_that_the_kernel_does_not_have() {
+    let line = refusal(&without_ring(libc::ENOSYS, || run(&["-io=uring"])));
+    let (why, advice) = line.split_once("): ").expect("why, and what to do");
+    assert_eq!(why, "io_uring is not available (Function not implemented (os error 38)");
+    assert!(advice.contains("CONFIG_IO_URING"), "{advice}");
+
+    let warning = falls_back(without_ring(libc::ENOSYS, || Server::start(&["-io=auto"])));
+    assert!(warning.contains("CONFIG_IO_URING"), "{warning}");
+}
+
+/// No memory for a ring (a container's limit) is no reason not to serve.
+#[test]
+fn io_uring_without_memory() {
+    let warning = falls_back(without_ring(libc::ENOMEM, || Server::start::<&str>(&[])));
+    assert!(warning.contains("ulimit -l"), "{warning}");
+}
+
+/// Epoll that was asked for is no reason to warn.
+#[test]
+fn io_uring_that_is_not_wanted() {
+    let server = without_ring(libc::EPERM, || Server::start(&["-io=epoll"]));
+    assert!(get(&mut connect(server.http), "/ping").ends_with("OK"));
+    assert!(!server.log().contains("io_uring"), "{}", server.log());
+    assert!(server.stop().success());
+}
+
+/// `kernel.io_uring_disabled`, set as long as this lives.
+struct Disabled {
+    before: String,
+}
+
+impl Disabled {
+    const SYSCTL: &str = "/proc/sys/kernel/io_uring_disabled";
+
+    fn set() -> Self {
+        let before = fs::read_to_string(Self::SYSCTL).expect("Linux 6.6 or newer");
+        fs::write(Self::SYSCTL, "2").expect("root may set it");
+        Self { before }
+    }
+}
+
+impl Drop for Disabled {
+    fn drop(&mut self) {
+        fs::write(Self::SYSCTL, &self.before).expect("root may set it");
+    }
+}
+
+#[test]
+#[ignore = "wants root, and forbids io_uring to the whole machine while it runs"]
+fn io_uring_that_the_sysctl_forbids() {
+    let _disabled = Disabled::set();
+    assert!(refusal(&run(&["-io=uring"])).contains("set it to 0"));
+    let warning = falls_back(Server::start::<&str>(&[]));
+    assert!(warning.contains("kernel.io_uring_disabled is 2"), "{warning}");
+}
