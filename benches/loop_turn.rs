@@ -60,7 +60,7 @@ impl Simulation {
     }
 
     fn end_turn(&mut self) {
-        self.worker.end_turn(SystemTime::UNIX_EPOCH);
+        self.worker.end_turn(|| SystemTime::UNIX_EPOCH);
         for request in self.worker.requests() {
             match request {
                 Request::Send { token, buffer, .. } => self.sending.push((token, buffer)),

@@ -5,7 +5,7 @@ use std::hint::black_box;
 use std::time::Duration;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use ringlookupd::http::parse::{HeadScan, Parsed, parse_head};
+use ringlookupd::http::parse::{HeadReader, Parsed};
 use ringlookupd::registry::Name;
 use ringlookupd::v1::identify::peer_info;
 use ringlookupd::v1::parse::{Command, command, line_end};
@@ -95,18 +95,26 @@ fn http_head(c: &mut Criterion) {
         group.throughput(Throughput::Bytes(head.len() as u64));
         group.bench_function(name, |b| {
             b.iter(|| {
-                let parsed = parse_head(black_box(head), &mut HeadScan::first());
+                let parsed = HeadReader::default().read(black_box(head));
                 assert!(matches!(parsed, Parsed::Request { .. }));
                 parsed
             });
         });
+        group.bench_function(format!("{name}, header lines known"), |b| {
+            let mut heads = HeadReader::default();
+            b.iter(|| {
+                let parsed = heads.read(black_box(head));
+                assert!(matches!(parsed, Parsed::Request { .. }));
+                heads.next("GET");
+            });
+        });
         group.bench_function(format!("{name}, byte by byte"), |b| {
             b.iter(|| {
-                let mut scan = HeadScan::first();
+                let mut heads = HeadReader::default();
                 let unfinished = (1..head.len())
-                    .all(|end| matches!(parse_head(black_box(&head[..end]), &mut scan), Parsed::NeedMore));
+                    .all(|end| matches!(heads.read(black_box(&head[..end])), Parsed::NeedMore));
                 assert!(unfinished);
-                assert!(matches!(parse_head(black_box(head), &mut scan), Parsed::Request { .. }));
+                assert!(matches!(heads.read(black_box(head)), Parsed::Request { .. }));
             });
         });
     }

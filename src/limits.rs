@@ -32,6 +32,9 @@ pub const PAGES_CACHED_BYTES_MAX: usize = 32 << 20;
 /// Bytes of rendered `/lookup` answers that one worker leaves in the registry.
 pub const LOOKUP_CACHE_BYTES: usize = 16 << 20;
 
+/// Topics that one worker remembers to have been asked for, so as to keep the answers to those that are again.
+pub const LOOKUPS_REMEMBERED: usize = 8192;
+
 /// A V1 command line. Stock has no limit; real commands stay below 150 bytes.
 pub const V1_LINE_BYTES_MAX: usize = 64 << 10;
 
@@ -42,6 +45,9 @@ pub const IDENTIFY_DEPTH_MAX: usize = 10_000;
 
 /// A request head, its blank line included (Go's `http.DefaultMaxHeaderBytes` and its 4,096 of slack).
 pub const HTTP_HEAD_BYTES_MAX: usize = (1 << 20) + 4096;
+/// Header lines that a connection remembers to compare the next request's with. Those of real clients are
+/// below 300 bytes.
+pub const HTTP_KNOWN_FIELDS_BYTES_MAX: usize = 512;
 /// Parameters of one query, empty ones included (Go's `urlmaxqueryparams`).
 pub const HTTP_PARAMETERS_MAX: usize = 10_000;
 /// A chunk-size line, and all trailers together, line ends included (the 4 KiB of Go's reader).

@@ -190,7 +190,7 @@ fn turns(mut worker: Worker, mut driver: Driver, clock: Clock) -> io::Result<()>
         {
             worker.handle(event);
         }
-        worker.end_turn(SystemTime::now());
+        worker.end_turn(SystemTime::now);
         if worker.is_finished() {
             return Ok(());
         }

@@ -15,7 +15,7 @@ pub struct Turn {
     pub log: Log,
     pub reader: Reader,
     pub server: Arc<ServerInfo>,
-    /// The value of the `Date` header.
+    /// The header line of that name, its end included.
     pub date: String,
     registry: Arc<Registry>,
     batch: Vec<Mutation>,
@@ -94,7 +94,7 @@ impl Turn {
 
     /// For once in a while: keeps what is derived from time current.
     pub fn tick(&mut self, wall: SystemTime) {
-        self.date = httpdate::fmt_http_date(wall);
+        self.date = format!("Date: {}\r\n", httpdate::fmt_http_date(wall));
         self.reader.refresh();
     }
 }

@@ -94,11 +94,12 @@ impl Worker {
         self.turn.is_full()
     }
 
-    /// Commits, then asks for everything that the turn led to.
-    pub fn end_turn(&mut self, wall: SystemTime) {
+    /// Commits, then asks for everything that the turn led to. `wall` tells the time of day, which is wanted
+    /// once a tick.
+    pub fn end_turn(&mut self, wall: impl FnOnce() -> SystemTime) {
         if self.turn.now >= self.next_tick {
             self.next_tick = self.turn.now.after(TICK);
-            self.turn.tick(wall);
+            self.turn.tick(wall());
             self.expire();
         }
         self.accept();

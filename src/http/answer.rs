@@ -16,16 +16,17 @@ pub enum Status {
 }
 
 impl Status {
+    /// What the status line says after the version, the line's end included.
     pub fn line(self) -> &'static str {
         match self {
-            Self::Ok => "200 OK",
-            Self::MovedPermanently => "301 Moved Permanently",
-            Self::TemporaryRedirect => "307 Temporary Redirect",
-            Self::BadRequest => "400 Bad Request",
-            Self::NotFound => "404 Not Found",
-            Self::MethodNotAllowed => "405 Method Not Allowed",
-            Self::PayloadTooLarge => "413 Request Entity Too Large",
-            Self::ExpectationFailed => "417 Expectation Failed",
+            Self::Ok => "200 OK\r\n",
+            Self::MovedPermanently => "301 Moved Permanently\r\n",
+            Self::TemporaryRedirect => "307 Temporary Redirect\r\n",
+            Self::BadRequest => "400 Bad Request\r\n",
+            Self::NotFound => "404 Not Found\r\n",
+            Self::MethodNotAllowed => "405 Method Not Allowed\r\n",
+            Self::PayloadTooLarge => "413 Request Entity Too Large\r\n",
+            Self::ExpectationFailed => "417 Expectation Failed\r\n",
         }
     }
 

@@ -186,9 +186,35 @@ pub(super) fn trim(text: &[u8]) -> &[u8] {
     text
 }
 
+/// Bytes of a kind, looked up instead of compared one by one.
+struct ByteSet([bool; 256]);
+
+impl ByteSet {
+    /// Letters, digits and `others`.
+    const fn alphanumeric_and(others: &[u8]) -> Self {
+        let mut set = [false; 256];
+        let mut byte = 0;
+        while byte < u8::MAX {
+            set[byte as usize] = byte.is_ascii_alphanumeric();
+            byte += 1;
+        }
+        let mut at = 0;
+        while at < others.len() {
+            set[others[at] as usize] = true;
+            at += 1;
+        }
+        Self(set)
+    }
+
+    fn has(&self, byte: u8) -> bool {
+        self.0[usize::from(byte)]
+    }
+}
+
 /// RFC 9110, 5.6.2.
 pub(super) fn is_token_byte(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
+    static TOKEN: ByteSet = ByteSet::alphanumeric_and(b"!#$%&'*+-.^_`|~");
+    TOKEN.has(byte)
 }
 
 /// What Go's `textproto` lets pass in the name of a header or trailer: also a space.
@@ -203,5 +229,6 @@ pub(super) fn is_field_value_byte(byte: u8) -> bool {
 
 /// Stock: `httpguts.ValidHostHeader`.
 fn is_host_byte(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || b"!$%&()*+,-.:;=[]'_~".contains(&byte)
+    static HOST: ByteSet = ByteSet::alphanumeric_and(b"!$%&()*+,-.:;=[]'_~");
+    HOST.has(byte)
 }

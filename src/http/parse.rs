@@ -1,11 +1,16 @@
 //! Request heads, judged as Go's `net/http` server judges them.
 //!
-//! A head is looked at when its blank line has arrived; [`HeadScan`] remembers where the search for
-//! it stopped, so that a head that comes byte by byte is still searched once. `httparse` reads it.
-//! What `httparse` refuses, or has more than `FAST_HEADERS` headers, is read again line by line,
-//! because stock takes more than `httparse` does: folded header lines, HTTP/1.2 to 1.9, a target
-//! that is not UTF-8; and because it answers a space before a colon with a text of its own.
-//! Whatever `httparse` accepts, the careful reading accepts with the same result.
+//! A head that arrives whole, as nearly all do, is read by `httparse`, which finds its end on the way. For
+//! one in pieces the [`HeadReader`] remembers where the search for its blank line stopped, so that a head
+//! that comes byte by byte is still searched once, and read when it is whole. What `httparse` refuses, or has
+//! more than `FAST_HEADERS` headers, is read again line by line, because stock takes more than `httparse`
+//! does: folded header lines, HTTP/1.2 to 1.9, a target that is not UTF-8; and because it answers a space
+//! before a colon with a text of its own. Whatever `httparse` accepts, the careful reading accepts with the
+//! same result.
+//!
+//! A client that keeps its connection repeats its header lines to the byte. The reader remembers those of
+//! the last request and what they said, and a request with the same has only its first line read: half of
+//! what reading go-nsq's head takes.
 //!
 //! One difference from stock: a malformed header line is refused when the head is complete, not
 //! when the line is (a malformed request line is refused at once, as there).
@@ -16,8 +21,8 @@ use memchr::{memchr, memchr_iter};
 
 use super::fields::{Fields, Lone, is_token_byte, trim};
 use super::head::{Body, Expect, Head, Persistence, Refusal, Version};
-use super::target::Url;
-use crate::limits::HTTP_HEAD_BYTES_MAX;
+use super::target::{Url, cut};
+use crate::limits::{HTTP_HEAD_BYTES_MAX, HTTP_KNOWN_FIELDS_BYTES_MAX};
 
 /// Headers that `httparse` is given room for: 2 KiB of stack, and more than any client of
 /// nsqlookupd sends.
@@ -27,45 +32,116 @@ const FAST_HEADERS: usize = 64;
 /// `conn.serve`.
 const PEEK: usize = 4;
 
+/// Reads the heads of a connection's requests, one after the other.
+#[derive(Default)]
+pub struct HeadReader {
+    scan: Scan,
+    known: Option<Box<KnownFields>>,
+}
+
 /// How far the head of one request has been searched for its end.
-#[derive(Debug, Clone)]
-pub struct HeadScan {
+#[derive(Default)]
+struct Scan {
     /// Where the head starts, once that is known.
     start: Option<usize>,
-    /// After a POST, up to [`PEEK`] CR and LF are skipped, for clients that end its body with them
-    /// (RFC 9112, 2.2).
-    after_post: bool,
+    /// What the start depends on.
+    before: Before,
     line_start: usize,
     searched: usize,
     request_line_passed: bool,
 }
 
-impl HeadScan {
-    /// For the first request on a connection.
-    #[must_use]
-    pub fn first() -> Self {
-        Self { start: Some(0), after_post: false, line_start: 0, searched: 0, request_line_passed: false }
-    }
+/// What stands before a head.
+#[derive(Default, Clone, Copy, PartialEq, Eq)]
+enum Before {
+    #[default]
+    Nothing,
+    /// [`PEEK`] bytes must be there.
+    Request,
+    /// Of these, CR and LF are skipped, for clients that end a body with them (RFC 9112, 2.2).
+    Post,
+}
 
-    /// For the request that follows one with this method.
-    #[must_use]
-    pub fn after(method: &str) -> Self {
-        Self { start: None, after_post: method == "POST", ..Self::first() }
+/// Header lines up to the blank one, and what they say.
+#[derive(Default)]
+struct KnownFields {
+    lines: Vec<u8>,
+    fields: Fields,
+}
+
+impl HeadReader {
+    /// Makes ready for the request that follows one with this method.
+    pub fn next(&mut self, method: &str) {
+        let before = if method == "POST" { Before::Post } else { Before::Request };
+        self.scan = Scan { before, ..Scan::default() };
     }
 
     /// What to answer when the client has sent FIN and `partial` is all there is, none of it a
     /// complete head: nothing, unless a head has begun.
     #[must_use]
     pub fn refusal_at_eof(&self, partial: &[u8]) -> Option<Refusal> {
-        let start = self.start_in(partial)?;
+        let start = self.scan.start_in(partial)?;
         (partial.len() > start).then_some(Refusal::BadRequest)
+    }
+
+    /// Parses the head that `input` starts with. After [`Parsed::NeedMore`] it is called again with the same
+    /// bytes and more behind them; before the next request [`HeadReader::next`] is.
+    pub fn read<'a>(&mut self, input: &'a [u8]) -> Parsed<'a> {
+        let Some(start) = self.scan.begin(input) else {
+            return Parsed::NeedMore;
+        };
+        let (head, used) = match self.read_whole(&input[start..]) {
+            Some((head, len)) if start + len <= HTTP_HEAD_BYTES_MAX => (head, start + len),
+            _ => match self.scan.find_end(input) {
+                Some(used) if used <= HTTP_HEAD_BYTES_MAX => (parse_complete(&input[start..used]), used),
+                _ => return judge_unfinished(&input[start..], start, &mut self.scan),
+            },
+        };
+        head.map_or_else(Parsed::Refused, |head| Parsed::Request { head, used })
+    }
+
+    /// The usual case: a head that is all there at the first look, and plain enough. With its length.
+    fn read_whole<'a>(&mut self, input: &'a [u8]) -> Option<(Result<Head<'a>, Refusal>, usize)> {
+        if self.scan.start != Some(self.scan.searched) {
+            return None;
+        }
+        let lines = memchr(b'\n', input)? + 1;
+        if let Some(known) = &self.known
+            && input[lines..].starts_with(&known.lines)
+            && let Ok(line) = parse_request_line(without_newline(&input[..lines]))
+        {
+            return Some((judge(&line, &known.fields), lines + known.lines.len()));
+        }
+        let (line, fields, len) = parse_fast(input)?;
+        let head = judge(&line, &fields);
+        let lines = &input[lines..len];
+        if lines.len() <= HTTP_KNOWN_FIELDS_BYTES_MAX {
+            let known = self.known.get_or_insert_default();
+            known.lines.clear();
+            known.lines.extend_from_slice(lines);
+            known.fields = fields;
+        }
+        Some((head, len))
+    }
+}
+
+impl Scan {
+    fn begin(&mut self, input: &[u8]) -> Option<usize> {
+        let start = self.start_in(input)?;
+        if self.start.replace(start).is_none() {
+            (self.line_start, self.searched) = (start, start);
+        }
+        Some(start)
     }
 
     fn start_in(&self, input: &[u8]) -> Option<usize> {
         let skipped = || {
+            if self.before == Before::Nothing {
+                return Some(0);
+            }
             let peek = input.get(..PEEK)?;
             let newlines = || peek.iter().take_while(|&b| b"\r\n".contains(b));
-            Some(if self.after_post { newlines().count() } else { 0 })
+            Some(if self.before == Before::Post { newlines().count() } else { 0 })
         };
         self.start.or_else(skipped)
     }
@@ -103,26 +179,7 @@ pub enum Parsed<'a> {
     Refused(Refusal),
 }
 
-/// Parses the head that `input` starts with. After [`Parsed::NeedMore`] it is called again with the
-/// same bytes and more behind them, and the same `scan`; the next request needs
-/// [`HeadScan::after`].
-pub fn parse_head<'a>(input: &'a [u8], scan: &mut HeadScan) -> Parsed<'a> {
-    let Some(start) = scan.start_in(input) else {
-        return Parsed::NeedMore;
-    };
-    if scan.start.replace(start).is_none() {
-        (scan.line_start, scan.searched) = (start, start);
-    }
-    match scan.find_end(input) {
-        Some(used) if used <= HTTP_HEAD_BYTES_MAX => match parse_complete(&input[start..used]) {
-            Ok(head) => Parsed::Request { head, used },
-            Err(refusal) => Parsed::Refused(refusal),
-        },
-        _ => judge_unfinished(&input[start..], start, scan),
-    }
-}
-
-fn judge_unfinished<'a>(partial: &[u8], start: usize, scan: &mut HeadScan) -> Parsed<'a> {
+fn judge_unfinished<'a>(partial: &[u8], start: usize, scan: &mut Scan) -> Parsed<'a> {
     if !scan.request_line_passed
         && scan.line_start > start
         && let Some(end) = memchr(b'\n', partial).filter(|&end| end < HTTP_HEAD_BYTES_MAX)
@@ -140,27 +197,31 @@ fn judge_unfinished<'a>(partial: &[u8], start: usize, scan: &mut HeadScan) -> Pa
 
 fn parse_complete(head: &[u8]) -> Result<Head<'_>, Refusal> {
     let (line, fields) = match parse_fast(head) {
-        Some(parsed) => parsed,
+        Some((line, fields, _)) => (line, fields),
         None => parse_careful(head)?,
     };
     judge(&line, &fields)
 }
 
-fn parse_fast(head: &[u8]) -> Option<(RequestLine<'_>, Fields)> {
+/// What `httparse` makes of the head that `input` starts with, and its length; `None` also when it is not
+/// all there.
+fn parse_fast(input: &[u8]) -> Option<(RequestLine<'_>, Fields, usize)> {
     // Blank lines ahead of a request pass with httparse, not with stock.
-    if matches!(head[0], b'\r' | b'\n') {
+    if matches!(input.first(), None | Some(b'\r' | b'\n')) {
         return None;
     }
     let mut headers = [const { MaybeUninit::uninit() }; FAST_HEADERS];
     let mut request = httparse::Request::new(&mut []);
-    request.parse_with_uninit_headers(head, &mut headers).ok().filter(httparse::Status::is_complete)?;
+    let Ok(httparse::Status::Complete(len)) = request.parse_with_uninit_headers(input, &mut headers) else {
+        return None;
+    };
     let line =
         RequestLine { method: request.method?, target: request.path?.as_bytes(), version: (1, request.version?) };
     let mut fields = Fields::default();
     for header in request.headers.iter() {
         fields.add(header.name.as_bytes(), header.value);
     }
-    Some((line, fields))
+    Some((line, fields, len))
 }
 
 /// Stock: `textproto.Reader.ReadMIMEHeader`.
@@ -200,12 +261,14 @@ impl<'a> RequestLine<'a> {
 
 fn parse_request_line(line: &[u8]) -> Result<RequestLine<'_>, Refusal> {
     let parse = || {
-        let mut parts = line.splitn(3, |&b| b == b' ');
-        let method = parts.next().filter(|method| is_token(method))?;
-        let target = parts.next()?;
-        let &[b'H', b'T', b'T', b'P', b'/', major, b'.', minor] = parts.next()? else {
+        let (method, rest) = cut(line, b' ');
+        let (target, version) = cut(rest, b' ');
+        let &[b'H', b'T', b'T', b'P', b'/', major, b'.', minor] = version else {
             return None;
         };
+        if !is_token(method) {
+            return None;
+        }
         let digit = |b: u8| b.is_ascii_digit().then(|| b - b'0');
         Some(RequestLine { method: str::from_utf8(method).ok()?, target, version: (digit(major)?, digit(minor)?) })
     };
@@ -257,6 +320,10 @@ fn judge<'a>(line: &RequestLine<'a>, fields: &Fields) -> Result<Head<'a>, Refusa
         body,
         expect,
     })
+}
+
+fn without_newline(line: &[u8]) -> &[u8] {
+    without_cr(line.strip_suffix(b"\n").unwrap_or(line))
 }
 
 fn without_cr(line: &[u8]) -> &[u8] {

@@ -1,7 +1,5 @@
 //! Answers as bytes.
 
-use std::io::Write as _;
-
 use super::answer::{Answer, ApiError, Status};
 use super::head::{Head, Persistence, Version};
 use crate::limits::SHARED_BODY_BYTES_MIN;
@@ -46,6 +44,9 @@ enum Length {
 /// Go's server writes a length above a body that fits its buffer, and keeps an HTTP/1.0 connection only then
 /// (`bufferBeforeChunkingSize` in net/http).
 const GO_BUFFER_BYTES: usize = 2048;
+
+/// Room for a head, most of the time.
+const HEAD_BYTES: usize = 256;
 
 /// Writes the one answer to a request.
 pub struct Responder<'a> {
@@ -122,21 +123,24 @@ impl Responder<'_> {
         let framed = http11 || matches!(length, Length::Known(length) if length <= GO_BUFFER_BYTES);
         let keep = framed && !self.close && self.request.persistence != Persistence::Close;
         let out = self.output.staged();
+        // One growth for the whole answer, and not one for each line.
+        out.reserve(HEAD_BYTES);
         out.extend_from_slice(if http11 { b"HTTP/1.1 " } else { b"HTTP/1.0 " });
         out.extend_from_slice(status.line().as_bytes());
-        out.extend_from_slice(b"\r\n");
         out.extend_from_slice(kind.headers().as_bytes());
         if let Some((name, value)) = extra {
             header(out, name, value);
         }
-        header(out, "Date", self.date.as_bytes());
+        out.extend_from_slice(self.date.as_bytes());
         match length {
-            Length::Known(length) => write!(out, "Content-Length: {length}\r\n").expect("a Vec takes every write"),
-            Length::Unknown if http11 => header(out, "Transfer-Encoding", b"chunked"),
+            Length::Known(length) => {
+                header(out, "Content-Length", itoa::Buffer::new().format(length).as_bytes());
+            }
+            Length::Unknown if http11 => out.extend_from_slice(b"Transfer-Encoding: chunked\r\n"),
             Length::Unknown => {}
         }
         match self.request.persistence {
-            Persistence::KeepAlive10 if keep => header(out, "Connection", b"keep-alive"),
+            Persistence::KeepAlive10 if keep => out.extend_from_slice(b"Connection: keep-alive\r\n"),
             // HTTP/1.0 knows it without being told. Go tells it beside 417, and where it asked for the opposite
             // and its body is in the way.
             persistence
@@ -145,7 +149,7 @@ impl Responder<'_> {
                         || status == Status::ExpectationFailed
                         || (self.close && framed && persistence == Persistence::KeepAlive10)) =>
             {
-                header(out, "Connection", b"close");
+                out.extend_from_slice(b"Connection: close\r\n");
             }
             _ => {}
         }
@@ -154,6 +158,7 @@ impl Responder<'_> {
     }
 }
 
+#[inline]
 fn header(out: &mut Vec<u8>, name: &str, value: &[u8]) {
     out.extend_from_slice(name.as_bytes());
     out.extend_from_slice(b": ");

@@ -7,7 +7,7 @@ use super::answer::{ApiError, BODY_TOO_LARGE, INVALID_REQUEST, METHOD_NOT_ALLOWE
 use super::body::{BodyDecoder, BodyState};
 use super::handlers;
 use super::head::{Body, Expect, Head, Persistence};
-use super::parse::{HeadScan, Parsed, parse_head};
+use super::parse::{HeadReader, Parsed};
 use super::response::{Kind, Responder};
 use super::routes::{Route, route};
 use crate::limits::{HTTP_BODY_BYTES_MAX, HTTP_OPTIONS_BODY_BYTES_MAX, HTTP_UNREAD_BODY_BYTES_MAX};
@@ -18,11 +18,12 @@ use crate::turn::{Advance, Turn};
 /// The protocol's state on one connection.
 pub struct Session {
     state: State,
+    heads: HeadReader,
     peer: SocketAddr,
 }
 
 enum State {
-    Head(HeadScan),
+    Head,
     /// The answer waits for the end of the request's body.
     Body(Box<Pending>),
 }
@@ -67,7 +68,7 @@ impl Reader {
 
 impl Session {
     pub fn new(peer: SocketAddr) -> Self {
-        Self { state: State::Head(HeadScan::first()), peer }
+        Self { state: State::Head, heads: HeadReader::default(), peer }
     }
 
     /// Whether the peer owes the rest of a request, `rest` being what is there of its head.
@@ -80,8 +81,11 @@ impl Session {
         let mut used = 0;
         while output.has_room() {
             let rest = &input[used..];
+            if rest.is_empty() {
+                break;
+            }
             let step = match &mut self.state {
-                State::Head(scan) => match parse_head(rest, scan) {
+                State::Head => match self.heads.read(rest) {
                     Parsed::NeedMore => break,
                     Parsed::Refused(refusal) => {
                         output.staged().extend_from_slice(refusal.response().as_bytes());
@@ -92,7 +96,6 @@ impl Session {
                         Advance { used, close: !keep }
                     }
                 },
-                State::Body(_) if rest.is_empty() => break,
                 State::Body(_) => self.go_on(rest, turn, output),
             };
             used += step.used;
@@ -106,8 +109,8 @@ impl Session {
     /// The peer will send no more, and `rest` is what it left unfinished.
     pub fn finish(&mut self, rest: &[u8], turn: &mut Turn, output: &mut Output) {
         match &self.state {
-            State::Head(scan) => {
-                if let Some(refusal) = scan.refusal_at_eof(rest) {
+            State::Head => {
+                if let Some(refusal) = self.heads.refusal_at_eof(rest) {
                     output.staged().extend_from_slice(refusal.response().as_bytes());
                 }
             }
@@ -119,7 +122,7 @@ impl Session {
 
     /// Answers a request, or puts it aside until its body is over. False when the connection is to close.
     fn begin(&mut self, head: &Head<'_>, text: &[u8], turn: &mut Turn, output: &mut Output) -> bool {
-        self.state = State::Head(HeadScan::after(head.method));
+        self.heads.next(head.method);
         if head.expect == Expect::Unknown {
             return respond(head, true, turn, output).whole(Status::ExpectationFailed, Kind::None, b"");
         }
@@ -157,13 +160,12 @@ impl Session {
 
     /// Answers the request that was put aside. False when the connection is to close.
     fn end_body(&mut self, body: Result<(), ApiError>, turn: &mut Turn, output: &mut Output) -> bool {
-        let State::Body(pending) = std::mem::replace(&mut self.state, State::Head(HeadScan::first())) else {
+        let State::Body(pending) = std::mem::replace(&mut self.state, State::Head) else {
             unreachable!("called for a body")
         };
-        let Parsed::Request { head, .. } = parse_head(&pending.head, &mut HeadScan::first()) else {
+        let Parsed::Request { head, .. } = HeadReader::default().read(&pending.head) else {
             unreachable!("it was parsed before")
         };
-        self.state = State::Head(HeadScan::after(head.method));
         match body {
             Err(error) if pending.reader == Reader::Endpoint => {
                 respond(&head, true, turn, output).error(error, None)

@@ -8,7 +8,7 @@
 use std::borrow::Cow;
 use std::net::Ipv6Addr;
 
-use memchr::{memchr, memchr2, memmem, memrchr};
+use memchr::{memchr, memchr2, memchr3, memmem, memrchr};
 
 use crate::limits::HTTP_PARAMETERS_MAX;
 
@@ -49,14 +49,16 @@ impl<'a> Url<'a> {
     /// [`BadTarget`] for control characters, a relative path, a bad escape outside the query, a bad
     /// user, host or port.
     pub fn parse(method: &str, target: &'a [u8]) -> Result<Self, BadTarget> {
-        if target.iter().any(u8::is_ascii_control) {
+        // A fold, where `any` would stop early and so not be vectorised.
+        if target.iter().fold(false, |found, byte| found | byte.is_ascii_control()) {
             return Err(BadTarget);
         }
         let connect = method == "CONNECT" && !target.starts_with(b"/");
         if target == b"*" && !connect {
             return Ok(Self { path: Cow::Borrowed(target), query: b"", force_query: false, base: Base::Origin });
         }
-        let (scheme, rest) = if connect { (None, target) } else { split_scheme(target)? };
+        let origin_form = target.starts_with(b"/");
+        let (scheme, rest) = if connect || origin_form { (None, target) } else { split_scheme(target)? };
         let (rest, query, force_query) = match memchr(b'?', rest) {
             Some(at) => (&rest[..at], &rest[at + 1..], at + 1 == rest.len()),
             None => (rest, &rest[rest.len()..], false),
@@ -133,13 +135,18 @@ pub struct Args<'a> {
 /// parameters.
 pub fn args(query: &[u8]) -> Result<Args<'_>, BadQuery> {
     let mut args = Args::default();
+    let plain = match memchr3(b'%', b'+', b';', query) {
+        None => true,
+        Some(_) if memchr(b';', query).is_some() => return Err(BadQuery),
+        Some(_) => false,
+    };
+    let decoded = |raw| if plain { Ok(Cow::Borrowed(raw)) } else { decode(raw, b' ').ok_or(BadQuery) };
     for (count, pair) in query.split(|&b| b == b'&').enumerate() {
-        if count == HTTP_PARAMETERS_MAX || memchr(b';', pair).is_some() {
+        if count == HTTP_PARAMETERS_MAX {
             return Err(BadQuery);
         }
         let (key, value) = cut(pair, b'=');
-        let key = decode(key, b' ').ok_or(BadQuery)?;
-        let value = decode(value, b' ').ok_or(BadQuery)?;
+        let (key, value) = (decoded(key)?, decoded(value)?);
         let slot = match &*key {
             b"topic" => &mut args.topic,
             b"channel" => &mut args.channel,

@@ -23,31 +23,32 @@ use arc_swap::{ArcSwap, Cache, Guard};
 use bytes::Bytes;
 
 use crate::clock::Timestamp;
-use crate::limits::LOOKUP_CACHE_BYTES;
+use crate::limits::{LOOKUP_CACHE_BYTES, LOOKUPS_REMEMBERED};
 use freshness::Judge;
 pub use freshness::Lifetimes;
 pub use json::string as write_json_string;
+use names::TopicId;
 pub use names::{Name, ProducerId};
 pub use producer::{PeerInfo, Producer};
 use render::{Cursor, DebugCursor, Document};
 use snapshot::{LookupAnswer, Snapshot, TopicState};
 pub use stream::Stream;
-use writer::Changes;
+use writer::{Changes, Head};
 pub use writer::{Changed, Writer};
 
 /// All topics, channels and producers. Shared by every worker.
 pub struct Registry {
     published: Arc<ArcSwap<Snapshot>>,
-    /// The snapshot in the making, under the writer lock.
-    head: Mutex<Snapshot>,
+    /// The writer lock.
+    head: Mutex<Head>,
     lifetimes: Lifetimes,
 }
 
 impl Registry {
     pub fn new(lifetimes: Lifetimes) -> Self {
-        let empty = Snapshot::default();
-        let published = Arc::new(ArcSwap::from_pointee(empty.clone()));
-        Self { published, head: Mutex::new(empty), lifetimes }
+        let head = Head::default();
+        let published = Arc::new(ArcSwap::from_pointee(head.snapshot.clone()));
+        Self { published, head: Mutex::new(head), lifetimes }
     }
 
     /// Waits for the writer lock and begins a batch.
@@ -66,6 +67,7 @@ impl Registry {
             lifetimes: self.lifetimes,
             cached: VecDeque::new(),
             cached_bytes: 0,
+            asked: vec![None; LOOKUPS_REMEMBERED].into(),
         }
     }
 }
@@ -78,40 +80,56 @@ pub struct Reader {
     /// replaced meanwhile took the answer with it.
     cached: VecDeque<(Weak<TopicState>, usize)>,
     cached_bytes: usize,
+    /// Topics that were asked for of late, each at a place that it shares with others. An answer is kept when
+    /// it is rendered a second time: keeping one costs as much as rendering it, and among more topics than
+    /// the cache holds, most would be let go of before they are asked for again.
+    asked: Box<[Option<TopicId>]>,
 }
 
-/// The body of an answer, borrowed from the registry's cache.
-pub struct LookupBody(Guard<Option<Arc<LookupAnswer>>>);
+/// The body of an answer.
+pub enum LookupBody {
+    /// Borrowed from the registry's cache.
+    Kept(Guard<Option<Arc<LookupAnswer>>>),
+    /// Rendered for this answer alone.
+    Rendered(Bytes),
+}
 
 impl LookupBody {
     /// # Panics
     /// Never: it is made only of an answer that is there.
     pub fn bytes(&self) -> &Bytes {
-        &self.0.as_ref().expect("made of an answer").content
+        match self {
+            Self::Kept(answer) => &answer.as_ref().expect("made of an answer").content,
+            Self::Rendered(body) => body,
+        }
     }
 }
 
 impl Reader {
     /// The answer to `/lookup`; `None` when the topic is not listed.
     pub fn lookup(&mut self, topic: &[u8], now: Timestamp) -> Option<LookupBody> {
-        let state = &self.snapshot.load().topic(topic)?.state;
-        let current = state.load();
+        let topic = self.snapshot.load().topic(topic)?;
+        let (id, current) = (topic.id, topic.state.load());
         if !current.listed {
             return None;
         }
         let answer = current.lookup.load();
         if answer.as_ref().is_some_and(|answer| answer.is_fresh(now)) {
-            return Some(LookupBody(answer));
+            return Some(LookupBody::Kept(answer));
         }
         let state = Guard::into_inner(current);
         // Loaded after the state, so that it has every producer that the state lists and that has not left.
         let snapshot = self.snapshot.load();
         let mut judge = Judge::new(self.lifetimes, now);
         let body = render::lookup(&state, snapshot, &mut judge);
+        let asked_before = &mut self.asked[id.slot() % LOOKUPS_REMEMBERED];
+        if asked_before.replace(id) != Some(id) {
+            return Some(LookupBody::Rendered(body.into()));
+        }
         let answer = Arc::new(judge.rendered(Bytes::from(body.into_boxed_slice())));
         state.lookup.store(Some(Arc::clone(&answer)));
-        self.remember(Arc::downgrade(&state), answer.content.len());
-        Some(LookupBody(Guard::from_inner(Some(answer))))
+        self.keep(Arc::downgrade(&state), answer.content.len());
+        Some(LookupBody::Kept(Guard::from_inner(Some(answer))))
     }
 
     /// The answer to `/lookup?topic=*`; `None` when no topic is listed.
@@ -166,7 +184,7 @@ impl Reader {
 
     /// Keeps what this reader left in topics below its share of memory. A hot answer that is let go of with
     /// the cold ones is rendered once more, by whoever asks next.
-    fn remember(&mut self, state: Weak<TopicState>, body: usize) {
+    fn keep(&mut self, state: Weak<TopicState>, body: usize) {
         self.cached.push_back((state, body + LOOKUP_CACHE_OVERHEAD));
         self.cached_bytes += body + LOOKUP_CACHE_OVERHEAD;
         while self.cached_bytes > LOOKUP_CACHE_BYTES && self.cached.len() > 1 {

@@ -37,11 +37,17 @@ impl Name {
     pub fn as_bytes(&self) -> &[u8] {
         &self.bytes[..usize::from(self.len)]
     }
+
+    /// # Panics
+    /// Never: a valid name is ASCII.
+    pub fn as_str(&self) -> &str {
+        str::from_utf8(self.as_bytes()).expect("a valid name is ASCII")
+    }
 }
 
 impl fmt::Display for Name {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(str::from_utf8(self.as_bytes()).expect("a valid name is ASCII"))
+        f.write_str(self.as_str())
     }
 }
 
@@ -55,12 +61,32 @@ pub(super) fn is_ephemeral(name: &[u8]) -> bool {
     name.ends_with(EPHEMERAL_SUFFIX)
 }
 
-/// A topic's place in the registry: the hash of its name, and a number that tells apart the few names whose
-/// hashes are equal. One tree, keyed by it, finds topics by id and by name.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
-pub struct TopicId {
-    pub(super) hash: u32,
-    pub(super) serial: u32,
+/// A topic's place in the registry, and the number of the topics that had it before: no two topics have the
+/// same id.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub struct TopicId(u64);
+
+impl TopicId {
+    /// # Panics
+    /// With 4 billion topics.
+    pub(super) fn first_of(slot: usize) -> Self {
+        Self(u64::from(u32::try_from(slot).expect("fewer topics than numbers")) << u32::BITS)
+    }
+
+    /// The next topic at the same place.
+    pub(super) fn next(self) -> Self {
+        let generation = self.generation().wrapping_add(1);
+        Self(self.0 >> u32::BITS << u32::BITS | u64::from(generation))
+    }
+
+    pub(super) fn slot(self) -> usize {
+        usize::try_from(self.0 >> u32::BITS).expect("32 bits")
+    }
+
+    #[expect(clippy::cast_possible_truncation, reason = "the lower half")]
+    fn generation(self) -> u32 {
+        self.0 as u32
+    }
 }
 
 /// A producer is its connection, so its id is the connection's place, worker and slot, and the number of the

@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 
 use super::freshness::Judge;
 use super::json;
-use super::names::{ProducerId, TopicId};
+use super::names::ProducerId;
 use super::producer::Producer;
 use super::snapshot::{Channel, Snapshot, Topic, TopicState};
 use crate::limits::PAGE_BYTES;
@@ -25,7 +25,7 @@ pub(super) fn lookup(state: &TopicState, snapshot: &Snapshot, judge: &mut Judge)
 
 /// The channels of one topic as an array.
 pub(super) fn channel_names(channels: &[Channel], out: &mut Vec<u8>) {
-    json::array(out, channels, |out, channel| json::name(out, &channel.name));
+    json::array(out, channels, |out, channel| json::name(out, channel.name.as_bytes()));
 }
 
 /// Whether `/lookup` of the topic lists its producer.
@@ -42,14 +42,14 @@ fn is_tombstoned(topic: &Topic, producer: &Producer, judge: &mut Judge) -> bool 
 /// A JSON document in the making.
 pub(super) enum Document {
     /// `/topics`: every listed topic.
-    Topics(Cursor<TopicId>),
+    Topics(Cursor<usize>),
     /// `/nodes`: every active producer with its topics.
     Nodes(Cursor<ProducerId>),
     /// `/channels?topic=*`: every channel of every topic, as often as it occurs (stock).
-    AllChannels(Cursor<TopicId>),
+    AllChannels(Cursor<usize>),
     /// `/lookup?topic=*`: every channel of every topic, then each producer that `/lookup` of one of its
     /// topics would list. (Stock judges a tombstone by whichever topic its map yields first.)
-    LookupAll(Cursor<TopicId>, Cursor<ProducerId>),
+    LookupAll(Cursor<usize>, Cursor<ProducerId>),
     /// `/debug`: every registration that has producers.
     Debug(DebugCursor, Cursor<ProducerId>),
 }
@@ -112,6 +112,12 @@ impl<K: Copy> Cursor<K> {
     }
 }
 
+impl Cursor<usize> {
+    fn next_slot(&self) -> usize {
+        self.last.map_or(0, |slot| slot + 1)
+    }
+}
+
 fn is_full(page: &[u8]) -> bool {
     page.len() >= PAGE_BYTES
 }
@@ -121,30 +127,30 @@ fn end(out: &mut Vec<u8>, text: &str) -> bool {
     false
 }
 
-fn topics(cursor: &mut Cursor<TopicId>, snapshot: &Snapshot, out: &mut Vec<u8>) -> bool {
+fn topics(cursor: &mut Cursor<usize>, snapshot: &Snapshot, out: &mut Vec<u8>) -> bool {
     cursor.open(out, "{\"topics\":[");
-    for (&id, topic) in snapshot.topics.range(cursor.rest()) {
+    for (slot, topic) in snapshot.topics_from(cursor.next_slot()) {
         if is_full(out) {
             return true;
         }
-        cursor.last = Some(id);
+        cursor.last = Some(slot);
         if topic.state.load().listed {
             cursor.element(out);
-            json::name(out, &topic.name);
+            json::name(out, topic.name.as_bytes());
         }
     }
     end(out, "]}")
 }
 
-fn channels(cursor: &mut Cursor<TopicId>, snapshot: &Snapshot, out: &mut Vec<u8>) -> bool {
-    for (&id, topic) in snapshot.topics.range(cursor.rest()) {
+fn channels(cursor: &mut Cursor<usize>, snapshot: &Snapshot, out: &mut Vec<u8>) -> bool {
+    for (slot, topic) in snapshot.topics_from(cursor.next_slot()) {
         if is_full(out) {
             return true;
         }
-        cursor.last = Some(id);
+        cursor.last = Some(slot);
         for channel in &*topic.state.load().channels {
             cursor.element(out);
-            json::name(out, &channel.name);
+            json::name(out, channel.name.as_bytes());
         }
     }
     false
@@ -163,7 +169,7 @@ fn visible_anywhere(
         }
         cursor.last = Some(id);
         let topics = producer.topics.load();
-        let mut present = topics.iter().filter_map(|topic| snapshot.topics.get(topic));
+        let mut present = topics.iter().filter_map(|&topic| snapshot.topic_at(topic));
         if judge.is_active(producer) && present.any(|topic| !is_tombstoned(topic, producer, judge)) {
             cursor.element(out);
             out.extend_from_slice(producer.fragment());
@@ -203,12 +209,12 @@ fn write_node(
     topics.clear();
     let mut separator = b'[';
     let registered = producer.topics.load();
-    let present = registered.iter().filter_map(|topic| snapshot.topics.get(topic));
+    let present = registered.iter().filter_map(|&topic| snapshot.topic_at(topic));
     json::array(out, present, |out, topic| {
         json::boolean(out, is_tombstoned(topic, producer, judge));
         topics.push(separator);
         separator = b',';
-        json::name(topics, &topic.name);
+        json::name(topics, topic.name.as_bytes());
     });
     if topics.is_empty() {
         topics.push(b'[');
@@ -222,7 +228,7 @@ fn write_node(
 /// have thousands.
 #[derive(Default)]
 pub(super) struct DebugCursor {
-    topics: Cursor<TopicId>,
+    topics: Cursor<usize>,
     /// The topic that is being written, as it was when that began, and the registration that is next: the
     /// topic's own, then each channel's.
     topic: Option<(Arc<Topic>, Arc<TopicState>, usize)>,
@@ -239,8 +245,8 @@ impl DebugCursor {
             if self.begin_registration(snapshot, out) {
                 continue;
             }
-            let Some((&id, topic)) = snapshot.topics.range(self.topics.rest()).next() else { return false };
-            self.topics.last = Some(id);
+            let Some((slot, topic)) = snapshot.topics_from(self.topics.next_slot()).next() else { return false };
+            self.topics.last = Some(slot);
             self.topic = Some((Arc::clone(topic), topic.state.load_full(), 0));
         }
     }
@@ -266,14 +272,14 @@ impl DebugCursor {
         while *next <= state.channels.len() {
             let (category, channel, ids): (&[u8], &[u8], _) = match *next {
                 0 => (b"topic", b"", &state.producers),
-                nth => (b"channel", &state.channels[nth - 1].name, &state.channels[nth - 1].producers),
+                nth => (b"channel", state.channels[nth - 1].name.as_bytes(), &state.channels[nth - 1].producers),
             };
             *next += 1;
             let producers: Vec<_> = snapshot.present(ids).cloned().collect();
             if !producers.is_empty() {
                 out.push(if self.topics.comma { b',' } else { b'{' });
                 self.topics.comma = true;
-                json::name(out, &[category, &topic.name, channel].join(&b':'));
+                json::name(out, &[category, topic.name.as_bytes(), channel].join(&b':'));
                 out.extend_from_slice(b":[");
                 self.producers = producers.into_iter();
                 return true;

@@ -24,9 +24,18 @@ pub struct Changed {
 /// parts of it may be before.
 #[must_use]
 pub struct Writer<'a> {
-    pub(super) head: MutexGuard<'a, Snapshot>,
+    pub(super) head: MutexGuard<'a, Head>,
     pub(super) published: &'a ArcSwap<Snapshot>,
     pub(super) changes: Changes,
+}
+
+/// What the writer lock guards.
+#[derive(Default)]
+pub(super) struct Head {
+    /// In the making.
+    pub(super) snapshot: Snapshot,
+    /// Ids for topics to come: those of deleted ones, each followed by the next at its place.
+    free: Vec<TopicId>,
 }
 
 /// What a batch has changed so far.
@@ -49,7 +58,7 @@ impl Writer<'_> {
     /// # Panics
     /// When the id is taken: a connection identifies once.
     pub fn identify(&mut self, producer: Arc<Producer>) {
-        let before = self.head.producers.insert(producer.id(), producer);
+        let before = self.head.snapshot.producers.insert(producer.id(), producer);
         assert!(before.is_none(), "a producer id is given once");
         self.changes.index = true;
         self.changes.nodes = true;
@@ -64,12 +73,13 @@ impl Writer<'_> {
     pub fn disconnect(&mut self, producer: &Arc<Producer>) -> usize {
         self.settle();
         let id = producer.id();
-        assert!(self.head.producers.remove(&id).is_some(), "a producer disconnects once");
+        assert!(self.head.snapshot.producers.remove(&id).is_some(), "a producer disconnects once");
         self.changes.index = true;
         self.changes.nodes = true;
         let topics = producer.topics.swap(Arc::default());
         for topic in &*topics {
-            change(&self.head.topics[topic], |state| state.leave(id));
+            let topic = self.head.snapshot.topic_at(*topic).expect("a topic is there as long as its producers");
+            change(topic, |state| state.leave(id));
         }
         topics.len()
     }
@@ -85,8 +95,9 @@ impl Writer<'_> {
         self.list(&state);
         let changed = change(&topic, |state| {
             state.listed = true;
-            let channels = channel.is_some_and(|channel| state.join_channel(channel.as_bytes(), producer.id()));
-            Changed { topic: state.producers.insert(producer.id()), channels: usize::from(channels) }
+            let topic = state.producers.insert(producer.id());
+            let joined = channel.is_some_and(|channel| state.join_channel(channel, producer.id()));
+            Changed { topic, channels: usize::from(joined) }
         });
         if changed.topic {
             self.topics_of(producer).insert(topic.id);
@@ -97,7 +108,7 @@ impl Writer<'_> {
     /// Removes the producer from the topic and all its channels, or from the one channel. An ephemeral topic
     /// or channel goes with its last producer, or when it had none to begin with (stock).
     pub fn unregister(&mut self, producer: &Arc<Producer>, topic: Name, channel: Option<Name>) -> Changed {
-        let Some(topic) = self.head.topic(topic.as_bytes()).cloned() else { return Changed::default() };
+        let Some(topic) = self.head.snapshot.topic(topic.as_bytes()).cloned() else { return Changed::default() };
         match channel {
             Some(channel) => self.unregister_channel(producer.id(), &topic, channel),
             None => self.unregister_topic(producer, &topic),
@@ -125,7 +136,7 @@ impl Writer<'_> {
             self.topics_of(producer).remove(&topic.id);
         }
         let state = topic.state.load();
-        if state.producers.is_empty() && is_ephemeral(&topic.name) {
+        if state.producers.is_empty() && is_ephemeral(topic.name.as_bytes()) {
             self.unlist(&state);
             change(topic, |state| state.listed = false);
             self.forget_if_empty(topic);
@@ -148,15 +159,15 @@ impl Writer<'_> {
         self.create_topic(topic);
         let topic = self.topic_or_new(topic);
         if topic.state.load().channel(channel.as_bytes()).is_err() {
-            change(&topic, |state| state.channel_or_new(channel.as_bytes()));
+            change(&topic, |state| state.channel_or_new(channel));
         }
     }
 
     /// Deletes the topic and its channels, taking them from their producers. False when it was not there.
     pub fn delete_topic(&mut self, topic: &[u8]) -> bool {
-        let Some(topic) = self.head.topic(topic).cloned() else { return false };
+        let Some(topic) = self.head.snapshot.topic(topic).cloned() else { return false };
         let state = topic.state.swap(Arc::default());
-        let producers: Vec<_> = self.head.present(&state.producers).cloned().collect();
+        let producers: Vec<_> = self.head.snapshot.present(&state.producers).cloned().collect();
         for producer in producers {
             self.topics_of(&producer).remove(&topic.id);
         }
@@ -167,7 +178,7 @@ impl Writer<'_> {
 
     /// Deletes the channel, taking it from its producers. False when it was not there.
     pub fn delete_channel(&mut self, topic: Name, channel: Name) -> bool {
-        let Some(topic) = self.head.topic(topic.as_bytes()).cloned() else { return false };
+        let Some(topic) = self.head.snapshot.topic(topic.as_bytes()).cloned() else { return false };
         let Ok(at) = topic.state.load().channel(channel.as_bytes()) else { return false };
         self.remove_channel(&topic, at);
         true
@@ -176,10 +187,10 @@ impl Writer<'_> {
     /// Tombstones every producer of the topic that calls itself `node` (`broadcast_address:http_port`), anew
     /// when it was already, and returns their number.
     pub fn tombstone(&mut self, topic: &[u8], node: &[u8], now: Timestamp) -> usize {
-        let Some(topic) = self.head.topic(topic) else { return 0 };
+        let Some(topic) = self.head.snapshot.topic(topic) else { return 0 };
         let state = topic.state.load();
         let mut hit = Vec::new();
-        for producer in self.head.present(&state.producers).filter(|producer| producer.is_node(node)) {
+        for producer in self.head.snapshot.present(&state.producers).filter(|producer| producer.is_node(node)) {
             producer.was_tombstoned.store(true, Ordering::Relaxed);
             hit.push(producer.id());
         }
@@ -205,13 +216,13 @@ impl Writer<'_> {
         // The flags stay set: a reader may meanwhile cache what it sees of the rest of the batch.
         let Changes { index, topics, nodes, .. } = self.changes;
         if topics {
-            self.head.topics_answer = Arc::default();
+            self.head.snapshot.topics_answer = Arc::default();
         }
         if nodes {
-            self.head.nodes_answer = Arc::default();
+            self.head.snapshot.nodes_answer = Arc::default();
         }
         if index || topics || nodes {
-            self.published.store(Arc::new(self.head.clone()));
+            self.published.store(Arc::new(self.head.snapshot.clone()));
         }
     }
 
@@ -233,27 +244,28 @@ impl Writer<'_> {
     }
 
     fn topic_or_new(&mut self, name: Name) -> Arc<Topic> {
-        if let Some(found) = self.head.topic(name.as_bytes()) {
+        if let Some(found) = self.head.snapshot.topic(name.as_bytes()) {
             return Arc::clone(found);
         }
         self.changes.index = true;
-        let id = self.head.new_id(name.as_bytes());
-        let topic = Arc::new(Topic::new(id, name.as_bytes()));
-        self.head.topics.insert(id, Arc::clone(&topic));
+        let Head { snapshot, free } = &mut *self.head;
+        let id = free.pop().unwrap_or_else(|| TopicId::first_of(snapshot.topics.len()));
+        let topic = Arc::new(Topic::new(id, name.as_str()));
+        snapshot.insert_topic(Arc::clone(&topic));
         topic
     }
 
     /// Counts a topic that is about to be listed, unless `before` is already.
     fn list(&mut self, before: &TopicState) {
         if !before.listed {
-            self.head.listed += 1;
+            self.head.snapshot.listed += 1;
             self.changes.topics = true;
         }
     }
 
     fn unlist(&mut self, before: &TopicState) {
         if before.listed {
-            self.head.listed -= 1;
+            self.head.snapshot.listed -= 1;
             self.changes.topics = true;
         }
     }
@@ -267,7 +279,8 @@ impl Writer<'_> {
         let state = topic.state.load();
         if !state.listed && state.channels.is_empty() {
             self.changes.index = true;
-            self.head.topics.remove(&topic.id);
+            self.head.snapshot.remove_topic(topic);
+            self.head.free.push(topic.id.next());
         }
     }
 }

@@ -148,7 +148,7 @@ impl Kernel {
         }
         let overdue = self.stopped.is_some_and(|at| now.since(at) >= DRAIN_MAX);
         assert!(!overdue || worker.is_finished(), "a drain ends in time");
-        worker.end_turn(SystemTime::UNIX_EPOCH + Duration::from_nanos(now.nanos().unsigned_abs()));
+        worker.end_turn(|| SystemTime::UNIX_EPOCH + Duration::from_nanos(now.nanos().unsigned_abs()));
         let mut requests: Vec<_> = worker.requests().collect();
         self.plant(&mut requests);
         for request in requests {
