@@ -106,6 +106,7 @@ impl Server {
                 stopped: stopped.try_clone().map_err(starting("workers"))?,
                 interface,
                 core: cores.get(number as usize % cores.len().max(1)).copied(),
+                busy_poll: options.busy_poll,
                 clock,
             };
             let ready = ready.clone();
@@ -142,6 +143,7 @@ struct WorkerThread {
     stopped: PipeReader,
     interface: Interface,
     core: Option<usize>,
+    busy_poll: Duration,
     clock: Clock,
 }
 
@@ -153,7 +155,7 @@ impl WorkerThread {
             // A core that went away since the mask was read: serve unpinned.
             let _ = sched_setaffinity(None, &set);
         }
-        let driver = match Driver::new(self.interface, self.listeners, self.stopped.into()) {
+        let driver = match Driver::new(self.interface, self.listeners, self.stopped.into(), self.busy_poll) {
             Ok(driver) => driver,
             Err(error) => {
                 let error = match self.interface {

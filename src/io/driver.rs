@@ -58,15 +58,17 @@ pub enum Driver {
 
 impl Driver {
     /// To be made on the thread that uses it. `listeners` are V1's and HTTP's; `stop` becomes readable when the
-    /// server wants to stop.
+    /// server wants to stop. For `busy_poll` [`Driver::wait`] looks out for what happens before it lets the thread
+    /// sleep.
     pub fn new(
         interface: Interface,
         listeners: [TcpListener; Service::ALL.len()],
         stop: OwnedFd,
+        busy_poll: Duration,
     ) -> io::Result<Self> {
         match interface {
-            Interface::Uring => Ring::new(listeners, stop, uring::Sizes::default()).map(Self::Ring),
-            Interface::Epoll => Epoll::new(listeners, stop, epoll::Sizes::default()).map(Self::Epoll),
+            Interface::Uring => Ring::new(listeners, stop, uring::Sizes::default(), busy_poll).map(Self::Ring),
+            Interface::Epoll => Epoll::new(listeners, stop, epoll::Sizes::default(), busy_poll).map(Self::Epoll),
         }
     }
 

@@ -10,7 +10,7 @@ use std::collections::VecDeque;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::os::fd::{BorrowedFd, FromRawFd, IntoRawFd, OwnedFd};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::buffer::spare_capacity;
 use rustix::event::{Timespec, epoll};
@@ -56,6 +56,7 @@ pub struct Epoll {
     answers: VecDeque<Event<'static>>,
     /// The last [`Epoll::wait`] did not look at the kernel.
     skipped: bool,
+    busy_poll: Duration,
 }
 
 struct Listener {
@@ -97,7 +98,12 @@ struct Sending {
 
 impl Epoll {
     /// `listeners` are V1's and HTTP's; `stop` becomes readable when the server wants to stop.
-    pub fn new(listeners: [TcpListener; 2], stop: OwnedFd, sizes: Sizes) -> io::Result<Self> {
+    pub fn new(
+        listeners: [TcpListener; 2],
+        stop: OwnedFd,
+        sizes: Sizes,
+        busy_poll: Duration,
+    ) -> io::Result<Self> {
         let instance = epoll::create(epoll::CreateFlags::CLOEXEC)?;
         let edge = epoll::EventFlags::IN | epoll::EventFlags::ET;
         epoll::add(&instance, &stop, Source::Stop.pack(), edge)?;
@@ -117,6 +123,7 @@ impl Epoll {
             buffer: vec![0; sizes.receive_buffer_bytes].into(),
             answers: VecDeque::new(),
             skipped: false,
+            busy_poll,
         })
     }
 
@@ -211,11 +218,15 @@ impl Epoll {
         let busy = !self.answers.is_empty()
             || !self.ready.is_empty()
             || self.listeners.iter().any(|listener| listener.armed && listener.waiting);
-        let timeout = Timespec::try_from(if busy { Duration::ZERO } else { timeout }).map_err(io::Error::other)?;
+        let timeout = if busy { Duration::ZERO } else { timeout };
+        let busy_poll = self.busy_poll.min(timeout);
         self.edges.clear();
-        match epoll::wait(&self.instance, spare_capacity(&mut self.edges), Some(&timeout)) {
-            Ok(_) | Err(Errno::INTR) => {}
-            Err(error) => return Err(error.into()),
+        let begun = (!busy_poll.is_zero()).then(Instant::now);
+        while begun.is_some_and(|begun| begun.elapsed() < busy_poll) && self.edges.is_empty() {
+            self.look(Duration::ZERO)?;
+        }
+        if self.edges.is_empty() {
+            self.look(timeout)?;
         }
         while let Some(edge) = self.edges.pop() {
             match Source::unpack(edge.data.u64()) {
@@ -225,6 +236,14 @@ impl Epoll {
             }
         }
         Ok(())
+    }
+
+    fn look(&mut self, timeout: Duration) -> io::Result<()> {
+        let timeout = Timespec::try_from(timeout).map_err(io::Error::other)?;
+        match epoll::wait(&self.instance, spare_capacity(&mut self.edges), Some(&timeout)) {
+            Ok(_) | Err(Errno::INTR) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
     }
 
     fn note(&mut self, slot: u32, flags: epoll::EventFlags) {

@@ -10,7 +10,7 @@ use std::collections::VecDeque;
 use std::io;
 use std::net::TcpListener;
 use std::os::fd::{AsRawFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use io_uring::types::{CancelBuilder, Fd, SubmitArgs, Timespec};
 use io_uring::{IoUring, Probe, cqueue, opcode, squeue};
@@ -53,22 +53,29 @@ pub struct Ring {
     shown: Option<u16>,
     listeners: [TcpListener; Service::ALL.len()],
     stop: OwnedFd,
+    busy_poll: Duration,
 }
 
 impl Ring {
     /// Why this kernel gives us no ring, if it does not.
     pub fn probe() -> io::Result<()> {
         let Sizes { receive_buffers, receive_buffer_bytes, .. } = Sizes::default();
-        let uring = set_up(Sizes::default())?;
+        let uring = set_up(Sizes::default(), false)?;
         let buffers = BufferRing::register(&uring, receive_buffers, receive_buffer_bytes)?;
         drop(uring);
         drop(buffers);
         Ok(())
     }
 
-    /// `listeners` are V1's and HTTP's; `stop` becomes readable when the server wants to stop.
-    pub fn new(listeners: [TcpListener; 2], stop: OwnedFd, sizes: Sizes) -> io::Result<Self> {
-        let uring = set_up(sizes)?;
+    /// `listeners` are V1's and HTTP's; `stop` becomes readable when the server wants to stop. For `busy_poll`
+    /// [`Ring::wait`] looks out for completions before it lets the thread sleep.
+    pub fn new(
+        listeners: [TcpListener; 2],
+        stop: OwnedFd,
+        sizes: Sizes,
+        busy_poll: Duration,
+    ) -> io::Result<Self> {
+        let uring = set_up(sizes, !busy_poll.is_zero())?;
         let buffers = BufferRing::register(&uring, sizes.receive_buffers, sizes.receive_buffer_bytes)?;
         let mut ring = Self {
             uring,
@@ -78,6 +85,7 @@ impl Ring {
             shown: None,
             listeners,
             stop,
+            busy_poll,
         };
 
         ring.push(
@@ -113,14 +121,35 @@ impl Ring {
     /// Submits what is queued and waits for the first completion, but not for longer than `timeout`.
     pub fn wait(&mut self, timeout: Duration) -> io::Result<()> {
         let timeout = if self.completions.is_empty() { timeout } else { Duration::ZERO };
+        if self.spin(self.busy_poll.min(timeout))? {
+            return Ok(());
+        }
         let timespec = Timespec::from(timeout);
         let entered = self.uring.submitter().submit_with_args(1, &SubmitArgs::new().timespec(&timespec));
         self.collect();
-        match entered.map_err(|error| (error.raw_os_error(), error)) {
-            // EBUSY and EAGAIN: the kernel is short of room for completions or of memory; what was not
-            // submitted stays queued for the next turn, which has just been given room.
-            Ok(_) | Err((Some(libc::ETIME | libc::EINTR | libc::EBUSY | libc::EAGAIN), _)) => Ok(()),
-            Err((_, error)) => Err(error),
+        forgive(entered)
+    }
+
+    /// Submits what is queued and looks for a completion for so long, awake; whether there is one. The flag
+    /// that tells of work to be done costs a load, where entering the kernel to see costs a system call.
+    fn spin(&mut self, duration: Duration) -> io::Result<bool> {
+        if duration.is_zero() {
+            return Ok(false);
+        }
+        let end = Instant::now() + duration;
+        forgive(self.uring.submit())?;
+        loop {
+            self.collect();
+            if !self.completions.is_empty() {
+                return Ok(true);
+            }
+            if self.uring.submission().taskrun() {
+                forgive(self.uring.submit())?;
+            } else if Instant::now() >= end {
+                return Ok(false);
+            } else {
+                std::hint::spin_loop();
+            }
         }
     }
 
@@ -297,11 +326,23 @@ fn result(completion: &cqueue::Entry) -> io::Result<usize> {
     usize::try_from(completion.result()).map_err(|_| io::Error::from_raw_os_error(-completion.result()))
 }
 
-fn set_up(sizes: Sizes) -> io::Result<IoUring> {
+/// EBUSY and EAGAIN: the kernel is short of room for completions or of memory; what was not submitted stays
+/// queued for the next turn, which has just been given room.
+fn forgive(entered: io::Result<usize>) -> io::Result<()> {
+    match entered.map_err(|error| (error.raw_os_error(), error)) {
+        Ok(_) | Err((Some(libc::ETIME | libc::EINTR | libc::EBUSY | libc::EAGAIN), _)) => Ok(()),
+        Err((_, error)) => Err(error),
+    }
+}
+
+fn set_up(sizes: Sizes, busy_poll: bool) -> io::Result<IoUring> {
     let mut builder = IoUring::builder();
     builder.setup_cqsize(sizes.completions).setup_submit_all();
     let plain = builder.clone();
     builder.setup_single_issuer().setup_defer_taskrun();
+    if busy_poll {
+        builder.setup_taskrun_flag();
+    }
     let uring = builder.build(sizes.submissions).or_else(|error| match error.raw_os_error() {
         Some(libc::EINVAL) => plain.build(sizes.submissions),
         _ => Err(error),

@@ -68,7 +68,7 @@ const COMMAND_LINE_ONLY: [Flag; 2] = [
     choice!("version", version: bool, "print the version and exit"),
 ];
 
-pub(super) const SETTINGS: [Flag; 11] = [
+pub(super) const SETTINGS: [Flag; 12] = [
     setting!(
         "log-level",
         log_level: Level,
@@ -112,6 +112,11 @@ pub(super) const SETTINGS: [Flag; 11] = [
     ),
     setting!("pin-workers", pin_workers: bool, "keep each worker on a core of its own"),
     setting!("io", io: Choice, "way into the kernel: auto (io_uring, or epoll where there is none), uring or epoll"),
+    setting!(
+        "busy-poll",
+        busy_poll: Duration,
+        "time for which a worker stays awake to answer sooner, at the cost of its core"
+    ),
 ];
 
 /// Reads the arguments, which do not include the program's name. `None` asks for [`usage`].

@@ -46,6 +46,8 @@ pub struct Options {
     pub pin_workers: bool,
     /// How the workers talk to the kernel.
     pub io: io::Choice,
+    /// For how long a worker looks out for what comes next before it sleeps.
+    pub busy_poll: Duration,
 }
 
 /// What the command line asks the program to do.
@@ -99,6 +101,7 @@ struct Given {
     workers: Option<NonZeroUsize>,
     pin_workers: Option<bool>,
     io: Option<io::Choice>,
+    busy_poll: Option<Duration>,
 }
 
 impl Options {
@@ -136,6 +139,7 @@ impl Given {
             workers: self.workers.unwrap_or(base.workers),
             pin_workers: self.pin_workers.unwrap_or(base.pin_workers),
             io: self.io.unwrap_or(base.io),
+            busy_poll: self.busy_poll.unwrap_or(base.busy_poll),
         }
     }
 }
@@ -155,6 +159,7 @@ impl Default for Options {
             workers: thread::available_parallelism().map_or(NonZeroUsize::MIN, |cores| cores.min(WORKERS_MAX)),
             pin_workers: false,
             io: io::Choice::Auto,
+            busy_poll: Duration::ZERO,
         }
     }
 }

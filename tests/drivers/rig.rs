@@ -64,13 +64,17 @@ pub struct Rig {
 
 impl Rig {
     pub fn new(interface: Interface) -> Self {
+        Self::with(interface, Duration::ZERO)
+    }
+
+    pub fn with(interface: Interface, busy_poll: Duration) -> Self {
         let listener = || TcpListener::bind("127.0.0.1:0").expect("loopback");
         let listeners = [listener(), listener()];
         let address = listeners[0].local_addr().expect("it is bound");
         let (stopped, stop) = io::pipe().expect("a pipe");
         let driver = match interface {
-            Interface::Uring => Ring::new(listeners, stopped.into(), TINY_RING).map(Driver::Ring),
-            Interface::Epoll => Epoll::new(listeners, stopped.into(), TINY_EPOLL).map(Driver::Epoll),
+            Interface::Uring => Ring::new(listeners, stopped.into(), TINY_RING, busy_poll).map(Driver::Ring),
+            Interface::Epoll => Epoll::new(listeners, stopped.into(), TINY_EPOLL, busy_poll).map(Driver::Epoll),
         };
         let driver = driver.expect("the kernel has it");
         Self { driver, stop: Some(stop), address }
