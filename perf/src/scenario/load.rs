@@ -39,6 +39,14 @@ impl Questions {
         }
     }
 
+    /// Lookups of the first `count` topics at most, all alike.
+    pub fn among(mut self, count: u32) -> Self {
+        if let Self::Lookups { targets, .. } = &mut self {
+            targets.truncate(count as usize);
+        }
+        self
+    }
+
     /// The next question, by its number.
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "from 1 to the number of topics")]
     fn next(&self, random: &mut SmallRng) -> u32 {
@@ -276,6 +284,16 @@ mod tests {
             assert_eq!(asked(exponent, 1), asked(exponent, 1));
             assert_ne!(asked(exponent, 1), asked(exponent, 2));
         }
+    }
+
+    #[test]
+    fn questions_may_be_among_the_first_topics_alone() {
+        let questions = Questions::lookups(POPULATION, None).among(3);
+        let mut random = SmallRng::seed_from_u64(1);
+        let mut asked: Vec<_> = (0..100).map(|_| questions.next(&mut random)).collect();
+        asked.sort_unstable();
+        asked.dedup();
+        assert_eq!(asked, [0, 1, 2]);
     }
 
     #[test]

@@ -1,12 +1,17 @@
 //! `lookup`: consumers ask, in a closed or an open loop.
 
 use std::collections::BTreeMap;
+use std::io;
+use std::os::fd::AsFd;
 use std::rc::Rc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
+
+use tokio_uring::fs::File;
 
 use super::load::{Consumers, Questions, Tally, parse_exponent, parse_rate};
 use super::populate::launched;
 use super::{Context, allow_connections};
+use crate::answers;
 use crate::failure::{Failure, Result};
 use crate::population::Population;
 use crate::progress::{Goal, Progress};
@@ -33,6 +38,12 @@ pub struct Options {
     /// Ask for this instead of lookups; any answer with status 200 is right
     #[arg(long, value_name = "TARGET", conflicts_with_all = ["zipf", "populate"])]
     pub path: Option<String>,
+    /// Ask for the first N topics only
+    #[arg(long, value_name = "N", conflicts_with = "zipf", value_parser = clap::value_parser!(u32).range(1..))]
+    pub among: Option<u32>,
+    /// Measure and report once for each line of standard input, until that ends
+    #[arg(long)]
+    pub on_demand: bool,
     /// How long to ask
     #[arg(long = "for", value_name = "DURATION", default_value = "10s", value_parser = humantime::parse_duration)]
     pub time: Duration,
@@ -64,11 +75,21 @@ pub async fn run(context: Rc<Context>, options: &Options) -> Result<()> {
             )));
         }
         Some(path) => Questions::Path(path.clone()),
-        None => Questions::lookups(population, asking.zipf),
+        None => Questions::lookups(population, asking.zipf).among(options.among.unwrap_or(u32::MAX)),
     };
     allow_connections(connections + if asking.populate { population.producers } else { 0 })?;
     let consumers = Consumers { context: Rc::clone(&context), questions, connections, seed: asking.seed };
-    let measured = measure(&context, options, Rc::new(consumers));
+    let consumers = Rc::new(consumers);
+    let measured = async {
+        if !options.on_demand {
+            return measure(&context, options, &consumers).await;
+        }
+        let demands = Demands::new()?;
+        while let Some(true) = context.stop.run_until_cancelled(demands.next()).await.transpose()? {
+            measure(&context, options, &consumers).await?;
+        }
+        Ok(())
+    };
     if asking.populate {
         let (mut fleet, complete) = launched(&context, population, 1).await?;
         if complete { fleet.alongside(measured).await } else { Ok(()) }
@@ -77,14 +98,40 @@ pub async fn run(context: Rc<Context>, options: &Options) -> Result<()> {
     }
 }
 
-async fn measure(context: &Rc<Context>, options: &Options, consumers: Rc<Consumers>) -> Result<()> {
+/// Lines of standard input.
+struct Demands(File);
+
+impl Demands {
+    fn new() -> Result<Self> {
+        let stdin = io::stdin().as_fd().try_clone_to_owned().map_err(unreadable)?;
+        Ok(Self(File::from_std(stdin.into())))
+    }
+
+    /// Waits for another; false at the end. Lines that were already written count as one.
+    async fn next(&self) -> Result<bool> {
+        let (result, _) = self.0.read_at(vec![0; 64], 0).await;
+        result.map(|bytes| bytes > 0).map_err(unreadable)
+    }
+}
+
+fn unreadable(error: io::Error) -> Failure {
+    Failure::io("read standard input", error, "leave --on-demand to programs")
+}
+
+async fn measure(context: &Rc<Context>, options: &Options, consumers: &Rc<Consumers>) -> Result<()> {
+    let mut figures = BTreeMap::new();
+    if let Some(path) = &options.path {
+        let mut first = context.consumer().await?;
+        let asked = Instant::now();
+        first.get(path, answers::ok).await?;
+        figures.insert("first_answer_us".into(), asked.elapsed().as_secs_f64() * 1e6);
+    }
     let progress = Progress::show("asking", "answers", Goal::Time(options.time));
     let tally = Rc::new(Tally { answers: progress.counter(), ..Tally::default() });
     let end = async { _ = context.is_stopped_within(options.time).await };
     let clients = consumers.connect(!options.no_keep_alive).await?;
     // They are among the server's open files until those are counted.
     let _open: Vec<_> = clients.iter().flatten().map(Client::link).collect();
-    let mut figures = BTreeMap::new();
     let meter = context.meter()?;
     match options.rate {
         Some(rate) => {

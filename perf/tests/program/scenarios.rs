@@ -1,6 +1,6 @@
 //! Every scenario against a server that answers rightly: it ends well and reports what it is for.
 
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, Stdio};
 use std::thread;
 use std::time::Duration;
@@ -62,6 +62,33 @@ fn storm_ends_when_every_lookup_is_complete() {
     assert_eq!(report["figures"]["topics_complete"], 6.0);
     assert!(figure(&report, "seconds_until_complete") > 0.0);
     assert!(figure(&report, "seconds_until_registered") > 0.0);
+}
+
+#[test]
+fn a_storm_may_be_left_unwatched() {
+    let report = run(&["storm", "--unwatched"]);
+    assert_eq!(report["operations"], 4 * 3 * 2);
+    assert_eq!(report["figures"]["topics_watched"], 0.0);
+}
+
+/// `compare` lets several servers take turns so: each has a generator that waits.
+#[test]
+fn lookup_measures_once_for_each_line_of_its_input() {
+    let server = Lookupd::start(Fault::None);
+    let demand = ["lookup", "--populate", "--among", "2", "--on-demand", "--for", "50ms", "--json"];
+    let mut command = against(&server, &[demand.as_slice(), &SMALL].concat());
+    let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    let mut demands = child.stdin.take().unwrap();
+    let mut reports = BufReader::new(child.stdout.take().unwrap()).lines();
+    for _ in 0..3 {
+        let before = server.lookups();
+        demands.write_all(b"\n").unwrap();
+        let report: Value = serde_json::from_str(&reports.next().unwrap().unwrap()).unwrap();
+        assert_eq!(report["operations"].as_u64().unwrap(), server.lookups() - before);
+    }
+    drop(demands);
+    assert!(reports.next().is_none(), "nobody has asked for more");
+    assert!(child.wait().unwrap().success());
 }
 
 #[test]
