@@ -17,11 +17,6 @@ use crate::measure::Process;
 use crate::scenario::{Context, churn, disconnect, idle, lookup, populate, storm};
 use crate::{compare, floor};
 
-/// Submissions of one turn; more than that only leave earlier.
-const RING_ENTRIES: u32 = 4096;
-/// Completions that wait: one for each of many thousand connections.
-const RING_COMPLETIONS: u32 = 1 << 15;
-
 /// Loads any nsqlookupd the way a real cluster does, and measures it
 #[derive(Debug, Parser)]
 #[command(
@@ -189,22 +184,10 @@ fn drive<T: Args>(run: Run<T>, scenario: impl AsyncFnOnce(Rc<Context>, T) -> Res
         json: server.json,
         stop: CancellationToken::new(),
     });
-    let mut ring = tokio_uring::uring_builder();
-    // One thread submits, and what the kernel has to do for it waits until it calls, instead of interrupting it.
-    ring.setup_single_issuer().setup_coop_taskrun().setup_cqsize(RING_COMPLETIONS);
-    let mut builder = tokio_uring::builder();
-    builder.entries(RING_ENTRIES).uring_builder(&ring);
-    let runtime = tokio_uring::Runtime::new(&builder).map_err(|error| {
-        Failure::io("set up an io_uring", error, "the kernel must be 6.0 or newer and kernel.io_uring_disabled 0")
-    })?;
-    let result = runtime.block_on(async {
+    crate::ring::run(async {
         tokio::task::spawn_local(cancel_on_signal(context.stop.clone()));
         scenario(context, options).await
-    });
-    // The process ends now, perhaps with operations under way. Dropped, tokio-uring 0.5 frees their buffers while
-    // the kernel still writes to them.
-    std::mem::forget(runtime);
-    result
+    })?
 }
 
 fn resolve(flag: &str, address: &str) -> Result<SocketAddr> {

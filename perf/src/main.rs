@@ -9,6 +9,7 @@
 //! - `measure`: latencies, CPU time, memory, and who was the bottleneck.
 //! - `report`: the outcome, for programs and for people.
 //! - `compare`: several servers under the same scenarios, side by side; `floor`: the least that a server can do.
+//! - `ring`: the runtime of the scenarios.
 //! - `progress`, `open_files`, `failure`: what a person sees of long work and of what went wrong.
 
 mod answers;
@@ -21,6 +22,7 @@ mod open_files;
 mod population;
 mod progress;
 mod report;
+mod ring;
 mod scenario;
 mod wire;
 

@@ -162,7 +162,7 @@ mod tests {
     /// A stall must not shift what comes after it: this is what makes latency count from the intended time.
     #[test]
     fn a_moment_taken_late_is_still_the_intended_one() {
-        tokio_uring::start(async {
+        crate::ring::run(async {
             let pacer = Pacer::start(1_000.0);
             let start = pacer.schedule.start;
             pacer.due.set(3);
@@ -172,12 +172,13 @@ mod tests {
             assert_eq!(overdue, [start + Duration::from_millis(2)]);
             pacer.run(async {}).await.unwrap();
             assert_eq!(pacer.next().await, None, "after the end nobody begins");
-        });
+        })
+        .unwrap();
     }
 
     #[test]
     fn who_waits_is_woken_at_each_moment_and_at_the_end() {
-        tokio_uring::start(async {
+        crate::ring::run(async {
             let pacer = Pacer::start(2_000.0);
             let end = Notify::new();
             let worker = async {
@@ -189,6 +190,7 @@ mod tests {
             };
             let (result, ()) = tokio::join!(pacer.run(end.notified()), worker);
             result.unwrap();
-        });
+        })
+        .unwrap();
     }
 }
