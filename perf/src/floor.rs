@@ -3,8 +3,6 @@
 //! One thread, one ring, multishot accept and receive. Nothing is parsed beyond where a request ends, nothing is
 //! stored, and every request gets the same answer: whatever time this takes is the kernel's.
 
-pub(crate) use answers::document;
-
 mod answers;
 mod framing;
 mod ring;
@@ -31,7 +29,7 @@ pub struct Options {
     #[arg(long, value_name = "HOST:PORT")]
     pub http: SocketAddr,
     /// Bytes in the body of every HTTP answer
-    #[arg(long, value_name = "N", env = super::compare::BODY_BYTES, default_value_t = 442)]
+    #[arg(long, value_name = "N", env = crate::document::BODY_BYTES, default_value_t = 442)]
     pub body_bytes: usize,
 }
 

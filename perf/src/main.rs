@@ -9,12 +9,13 @@
 //! - `measure`: latencies, CPU time, memory, and who was the bottleneck.
 //! - `report`: the outcome, for programs and for people.
 //! - `compare`: several servers under the same scenarios, side by side; `floor`: the least that a server can do.
-//! - `ring`: the runtime of the scenarios.
+//! - `ring`: the runtime of the scenarios; `document`: what the floor and other servers without a registry answer.
 //! - `progress`, `open_files`, `failure`: what a person sees of long work and of what went wrong.
 
 mod answers;
 mod cli;
 mod compare;
+mod document;
 mod failure;
 mod floor;
 mod measure;

@@ -27,6 +27,15 @@ impl Cores {
         Self::among(&usable, server, load)
     }
 
+    /// Moves this thread and those it starts to the load's core: the server's is for the server.
+    ///
+    /// # Errors
+    /// When the kernel forbids it.
+    pub fn stay_with_the_load(self) -> Result<()> {
+        sched_setaffinity(None, &only(self.load))
+            .map_err(|error| Failure::io("choose a core", error.into(), "allow sched_setaffinity"))
+    }
+
     fn among(usable: &[usize], server: Option<usize>, load: Option<usize>) -> Result<Self> {
         let (Some(first), Some(last)) = (usable.first(), usable.last()) else {
             return Err(Failure::Refused("no core may be used: ask taskset for two".into()));
@@ -54,13 +63,17 @@ pub fn spawn_on(core: usize, command: &mut Command) -> std::io::Result<Child> {
     // A child inherits the affinity of the thread that starts it.
     std::thread::scope(|scope| {
         let spawning = scope.spawn(|| {
-            let mut cores = CpuSet::new();
-            cores.set(core);
-            sched_setaffinity(None, &cores)?;
+            sched_setaffinity(None, &only(core))?;
             command.spawn()
         });
         spawning.join().expect("spawning does not panic")
     })
+}
+
+fn only(core: usize) -> CpuSet {
+    let mut cores = CpuSet::new();
+    cores.set(core);
+    cores
 }
 
 #[cfg(test)]

@@ -1,10 +1,22 @@
-//! `compare`: several servers under the same loads, side by side. In the order a comparison takes:
+//! `compare`: several servers under the same loads, side by side. Each module uses those above it alone:
 //!
-//! - `server`: what is compared, and how it is started; `cpu`: where it runs, and where its load.
-//! - `suite`: what is played; `play`: servers take turns; `generator`: scenarios as processes; `progress`.
-//! - `record`: every sample, with what it takes to get it again; `host`: the machine it was taken on.
-//! - `measure`: figures out of samples, with `statistics`; `table` and `plot` show them.
+//! - `unit`, `statistics`: values for people; medians and ranges.
+//! - `cpu`, `host`: which core a process runs on; the machine.
+//! - `progress`: how far the plan is.
+//! - `scale`: the populations.
+//! - `cell`: what is measured at once, and by which scenario.
+//! - `suite`: which cells at which populations, how often and for how long.
+//! - `server`: what is compared, and how it is started.
+//! - `record`: every sample, with what it takes to get it again.
+//! - `generator`: scenarios as processes, and their reports.
+//! - `play`: servers take turns.
+//! - `measure`: which figures are shown.
+//! - `score`: what samples say of a figure.
+//! - `table`: they are shown as text.
+//! - `chart`, `plot`: they are shown as pictures.
 
+mod cell;
+mod chart;
 mod cpu;
 mod generator;
 mod host;
@@ -13,11 +25,15 @@ mod play;
 mod plot;
 mod progress;
 mod record;
+mod scale;
+mod score;
 mod server;
 mod statistics;
 mod suite;
 mod table;
+mod unit;
 
+use std::cell::Cell;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
@@ -33,8 +49,6 @@ use progress::Progress;
 use record::{Comparison, Contender};
 use server::{Recipe, Server};
 use suite::{Suite, Visit};
-
-pub use server::BODY_BYTES;
 
 #[derive(Clone, Debug, clap::Args)]
 pub struct Options {
@@ -70,6 +84,7 @@ pub struct Options {
 /// the same.
 pub fn run(options: Options, scenario_options: Vec<String>) -> Result<()> {
     let cores = Cores::choose(options.server_core, options.load_core)?;
+    cores.stay_with_the_load()?;
     let folder = tempfile::tempdir()
         .map_err(|error| Failure::io("make a temporary folder", error, "set TMPDIR to where there is room"))?;
     std::fs::create_dir_all(&options.out).map_err(|error| unwritable(&options.out, error))?;
@@ -81,7 +96,7 @@ pub fn run(options: Options, scenario_options: Vec<String>) -> Result<()> {
     let first_static = recipes.len() - options.statics.len();
     let contenders = recipes.iter().enumerate().map(|(place, recipe)| {
         let document = place >= first_static;
-        contender(recipe, document, visits[0].scale.answer_bytes(), cores, folder.path())
+        contender(recipe, document, cores, folder.path())
     });
     let contenders = contenders.collect::<Result<Vec<_>>>()?;
     let generator = Generator {
@@ -90,6 +105,7 @@ pub fn run(options: Options, scenario_options: Vec<String>) -> Result<()> {
         folder: folder.path().to_owned(),
         options: scenario_options,
         stop: Arc::default(),
+        started: Cell::default(),
     };
     for signal in [SIGINT, SIGTERM] {
         signal_hook::flag::register(signal, Arc::clone(&generator.stop))
@@ -98,9 +114,9 @@ pub fn run(options: Options, scenario_options: Vec<String>) -> Result<()> {
 
     let mut comparison = empty(options.suite, &visits, contenders.clone(), cores);
     let began = Instant::now();
-    let progress = Progress::show(cells(&visits, &contenders));
     let stage =
         Stage { recipes: &recipes, contenders: &contenders, generator: &generator, cores, folder: folder.path() };
+    let progress = Progress::show(stage.turns(&visits));
     let played = stage.play(&visits, &progress, &mut |sample| comparison.samples.push(sample));
     drop(progress);
     comparison.seconds = began.elapsed().as_secs_f64();
@@ -114,21 +130,15 @@ pub fn run(options: Options, scenario_options: Vec<String>) -> Result<()> {
 }
 
 /// What a server turns out to be when it is started to see.
-fn contender(
-    recipe: &Recipe,
-    document: bool,
-    body_bytes: usize,
-    cores: Cores,
-    folder: &Path,
-) -> Result<Contender> {
-    let server = Server::start(recipe, document, body_bytes, cores.server, folder)?;
+fn contender(recipe: &Recipe, document: bool, cores: Cores, folder: &Path) -> Result<Contender> {
+    let server = Server::start(recipe, document, 2, cores.server, folder)?;
     let Recipe { name, command } = recipe.clone();
     Ok(Contender { name, command, ability: server.ability, version: server.version.clone() })
 }
 
 /// A comparison before its first sample.
 fn empty(suite: Suite, visits: &[Visit], servers: Vec<Contender>, cores: Cores) -> Comparison {
-    let mut scales: Vec<_> = visits.iter().map(|visit| visit.scale).collect();
+    let mut scales: Vec<_> = visits.iter().flat_map(Visit::steps).map(|step| step.scale).collect();
     scales.sort_by_key(|scale| scale.name);
     scales.dedup();
     let words: Vec<_> = std::env::args().skip(1).collect();
@@ -148,14 +158,6 @@ fn empty(suite: Suite, visits: &[Visit], servers: Vec<Contender>, cores: Cores) 
     }
 }
 
-/// How many cells will be played, repetitions counted.
-fn cells(visits: &[Visit], contenders: &[Contender]) -> usize {
-    let steps = |visit: &Visit| {
-        contenders.iter().map(|contender| visit.steps_for(contender.ability).count()).sum::<usize>()
-    };
-    visits.iter().map(|visit| visit.rounds as usize * steps(visit)).sum()
-}
-
 fn repeated(recipes: &[Recipe]) -> Option<&str> {
     let mut names: Vec<_> = recipes.iter().map(|recipe| &*recipe.name).collect();
     names.sort_unstable();
@@ -173,7 +175,7 @@ fn write(comparison: &Comparison, folder: &Path) -> Result<()> {
         let path = folder.join(name);
         std::fs::write(&path, text).map_err(|error| unwritable(&path, error))?;
     }
-    plot::charts(comparison).iter().try_for_each(|chart| plot::draw(chart, folder))
+    chart::charts(comparison).iter().try_for_each(|chart| plot::draw(chart, folder))
 }
 
 fn unwritable(path: &Path, error: std::io::Error) -> Failure {

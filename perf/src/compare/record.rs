@@ -2,10 +2,11 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::cell::{Ability, Cell};
 use super::cpu::Cores;
 use super::host::Host;
-use super::server::Ability;
-use super::suite::{Cell, Name, Scale, Suite};
+use super::scale::{Name, Scale};
+use super::suite::Suite;
 use crate::report::Report;
 
 /// A whole comparison.
@@ -46,7 +47,6 @@ pub struct Sample {
     pub scale: Name,
     pub cell: Cell,
     pub server: String,
-    pub round: u32,
     pub outcome: Outcome,
 }
 
@@ -66,7 +66,7 @@ pub enum Outcome {
 }
 
 impl Comparison {
-    /// The outcomes of one cell at one server.
+    /// The outcomes of one cell at one server, round by round.
     pub fn outcomes(&self, scale: Name, cell: Cell, server: &str) -> impl Iterator<Item = &Outcome> {
         let is_wanted =
             move |sample: &&Sample| (sample.scale, sample.cell) == (scale, cell) && sample.server == server;
@@ -91,41 +91,36 @@ impl Comparison {
 
 #[cfg(test)]
 pub mod tests {
-    use super::super::measure::tests::report;
-    use super::super::suite::Suite;
+    use super::super::scale::S;
     use super::*;
+    use crate::report::tests::report;
 
     /// Three servers at S: lookups, a disconnect that the first does not finish, and a failure of the second.
     pub fn comparison() -> Comparison {
-        let scale = Suite::Quick.visits()[0].scale;
+        let scale = S;
         let contender = |name: &str, ability| Contender {
             name: name.into(),
             command: format!("{name} {{tcp}}"),
             ability,
             version: Some("1.3.0".into()),
         };
-        let sample = |cell, server: &str, round, outcome| Sample {
-            scale: scale.name,
-            cell,
-            server: server.into(),
-            round,
-            outcome,
-        };
+        let sample =
+            |cell, server: &str, outcome| Sample { scale: scale.name, cell, server: server.into(), outcome };
         let mut samples = Vec::new();
         for (server, rates) in
             [("stock", [100.0, 400.0, 200.0]), ("ringlookupd", [900.0, 1_000.0, 1_100.0]), ("floor", [4_000.0; 3])]
         {
-            samples.extend((1..).zip(rates).map(|(round, rate)| {
-                sample(Cell::Lookup, server, round, Outcome::Measured(report(rate, server == "floor")))
-            }));
+            samples.extend(
+                rates.map(|rate| sample(Cell::Lookup, server, Outcome::Measured(report(rate, server == "floor")))),
+            );
         }
         let error = "wrong answer to GET /nodes".to_owned();
         samples.extend([
-            sample(Cell::Disconnect, "stock", 1, Outcome::OverLimit { seconds: 30.0 }),
-            sample(Cell::Disconnect, "ringlookupd", 1, Outcome::Measured(report(1.0, false))),
-            sample(Cell::Churn, "ringlookupd", 1, Outcome::Measured(report(1.0, false))),
-            sample(Cell::Nodes, "ringlookupd", 1, Outcome::Failed { error: error.clone() }),
-            sample(Cell::Nodes, "ringlookupd", 2, Outcome::Failed { error }),
+            sample(Cell::Disconnect, "stock", Outcome::OverLimit { seconds: 30.0 }),
+            sample(Cell::Disconnect, "ringlookupd", Outcome::Measured(report(1.0, false))),
+            sample(Cell::Churn, "ringlookupd", Outcome::Measured(report(1.0, false))),
+            sample(Cell::Nodes, "ringlookupd", Outcome::Failed { error: error.clone() }),
+            sample(Cell::Nodes, "ringlookupd", Outcome::Failed { error }),
         ]);
         Comparison {
             command: "lookupd-perf compare".into(),

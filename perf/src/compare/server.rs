@@ -8,14 +8,11 @@ use std::process::{Child, Command, Stdio};
 use std::str::FromStr;
 use std::time::{Duration, Instant};
 
-use serde::{Deserialize, Serialize};
-
+use super::cell::Ability;
 use super::cpu::spawn_on;
+use crate::document::{BODY_BYTES, document};
 use crate::failure::{Failure, Result};
 use crate::wire::http::Decoder;
-
-/// The variable that tells a server how long a body it would best answer with; `floor` listens to it.
-pub const BODY_BYTES: &str = "LOOKUPD_PERF_BODY_BYTES";
 
 /// How long a server may take until it accepts connections, and to say what it is.
 const STARTING: Duration = Duration::from_secs(10);
@@ -44,18 +41,6 @@ impl FromStr for Recipe {
             _ => Err(format!("\"{command}\" is no command: give a program and its flags, with quotes in pairs")),
         }
     }
-}
-
-/// What a server is able to answer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Ability {
-    /// HTTP, one document whatever the request.
-    Document,
-    /// Both protocols, without keeping what it is told.
-    Answers,
-    /// An nsqlookupd.
-    Registry,
 }
 
 /// A server that runs until this is dropped.
@@ -161,7 +146,7 @@ fn free_addresses() -> std::io::Result<[SocketAddr; 2]> {
 fn nginx_conf(http: SocketAddr, body_bytes: usize, folder: &Path) -> String {
     // nginx takes no parameter above 4 KB, but a long value made of short ones.
     const PIECE: usize = 1024;
-    let document = crate::floor::document(body_bytes).replace(&" ".repeat(PIECE), "${piece}");
+    let document = document(body_bytes).replace(&" ".repeat(PIECE), "${piece}");
     format!(
         "daemon off;\n\
          master_process off;\n\

@@ -1,4 +1,4 @@
-//! Medians, ranges, ratios.
+//! Medians and ranges.
 
 /// Samples of one figure, of which there is at least one.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -22,11 +22,6 @@ impl Spread {
         };
         Some(Self { median, min, max })
     }
-
-    /// How many times the other's median this one's is; `None` when that was nothing.
-    pub fn ratio_to(&self, other: &Self) -> Option<f64> {
-        (other.median > 0.0).then(|| self.median / other.median)
-    }
 }
 
 #[cfg(test)]
@@ -39,12 +34,5 @@ mod tests {
         assert_eq!(Spread::of([3.0]), Some(Spread { median: 3.0, min: 3.0, max: 3.0 }));
         assert_eq!(Spread::of([9.0, 1.0, 2.0]), Some(Spread { median: 2.0, min: 1.0, max: 9.0 }));
         assert_eq!(Spread::of([4.0, 1.0, 2.0, 9.0]), Some(Spread { median: 3.0, min: 1.0, max: 9.0 }));
-    }
-
-    #[test]
-    fn a_ratio_to_nothing_is_none() {
-        let spread = |median| Spread { median, min: 0.0, max: 9.0 };
-        assert_eq!(spread(6.0).ratio_to(&spread(2.0)), Some(3.0));
-        assert_eq!(spread(6.0).ratio_to(&spread(0.0)), None);
     }
 }

@@ -2,9 +2,11 @@
 
 use std::fmt::Write;
 
-use super::measure::{MEASURES, Measure, Score, Unit};
+use super::measure::{MEASURES, RELATIONS};
 use super::record::{Comparison, Contender};
-use super::suite::Name;
+use super::scale::Name;
+use super::score::Score;
+use super::unit::{Unit, approximate, bytes, grouped, quantity, significant, time, times};
 
 /// What was compared, how, and with what result, as Markdown.
 pub fn markdown(comparison: &Comparison) -> String {
@@ -36,19 +38,23 @@ fn heading(comparison: &Comparison) -> String {
     text + "\n"
 }
 
-/// The table itself: a line for each measure that any server has at a scale.
+/// The table itself: a line for each measure that any server has at a scale, then one for each relation.
 pub fn table(comparison: &Comparison) -> String {
     let mut lines = vec![header(comparison)];
+    let scores = |score: &dyn Fn(&Contender) -> Score| comparison.servers.iter().map(score).collect::<Vec<_>>();
+    let is_there = |scores: &[Score]| scores.iter().any(|score| *score != Score::Absent);
     for scale in &comparison.scales {
-        for measure in &MEASURES {
-            let scores: Vec<_> = comparison
-                .servers
-                .iter()
-                .map(|server| Score::of(comparison, scale.name, measure, server))
-                .collect();
-            if scores.iter().any(|score| *score != Score::Absent) {
-                lines.push(line(scale.name, measure, &scores));
+        for measure in MEASURES {
+            let scores = scores(&|server| Score::of(comparison, scale.name, measure, server));
+            if is_there(&scores) {
+                lines.push(line(scale.name, measure.label, measure.unit, &scores));
             }
+        }
+    }
+    for relation in RELATIONS {
+        let scores = scores(&|server| Score::between(comparison, relation, server));
+        if is_there(&scores) {
+            lines.push(line(relation.of.0, relation.label, Unit::Times, &scores));
         }
     }
     aligned(&lines)
@@ -59,12 +65,13 @@ fn header(comparison: &Comparison) -> Vec<String> {
     [String::new(), "median [range] (ratio)".to_owned()].into_iter().chain(names).collect()
 }
 
-fn line(scale: Name, measure: &Measure, scores: &[Score]) -> Vec<String> {
+fn line(scale: Name, label: &str, unit: Unit, scores: &[Score]) -> Vec<String> {
     let cells = scores.iter().enumerate().map(|(place, score)| {
-        let ratio = if place > 0 { score.ratio_to(&scores[0]) } else { None };
-        cell(measure.unit, score, ratio)
+        // What is a ratio already has no other.
+        let has_ratio = place > 0 && unit != Unit::Times;
+        cell(unit, score, if has_ratio { score.ratio_to(&scores[0]) } else { None })
     });
-    [scale.to_string(), measure.label.to_owned()].into_iter().chain(cells).collect()
+    [scale.to_string(), label.to_owned()].into_iter().chain(cells).collect()
 }
 
 fn cell(unit: Unit, score: &Score, ratio: Option<f64>) -> String {
@@ -74,10 +81,11 @@ fn cell(unit: Unit, score: &Score, ratio: Option<f64>) -> String {
         Score::Failed => "failed".into(),
         Score::OverLimit { seconds, over, of } if over == of => format!("> {}", time(*seconds)),
         Score::OverLimit { seconds, over, of } => format!("> {} ({over} of {of})", time(*seconds)),
-        Score::Measured { spread, is_client_bound } => {
+        Score::Measured { is_client_bound, .. } => {
+            let Some(spread) = score.spread() else { return "?".into() };
             let mark = if *is_client_bound && unit == Unit::PerSecond { "*" } else { "" };
             let [median, min, max] = [spread.median, spread.min, spread.max].map(|value| quantity(unit, value));
-            let ratio = ratio.map(|ratio| format!(" ({}x)", significant(ratio))).unwrap_or_default();
+            let ratio = ratio.map(|ratio| format!(" ({})", times(ratio))).unwrap_or_default();
             format!("{median}{mark} [{min} .. {max}]{ratio}")
         }
     }
@@ -89,7 +97,7 @@ fn legend(comparison: &Comparison) -> String {
         let population = scale.population;
         writeln!(
             text,
-            "- {}: {} producers, each with {} of {} topics, {} channel each; {} registrations, answers of {}",
+            "- {}: producers {}, topics of each {}, topics {}, channels of each {}; {} registrations, answers of {}",
             scale.name,
             grouped(population.producers.into()),
             grouped(population.topics_per_producer.into()),
@@ -100,7 +108,7 @@ fn legend(comparison: &Comparison) -> String {
         )
         .expect("a String takes everything");
     }
-    text += "- (x): the median as a multiple of the first server's. -: the server keeps no registry, or has no such port. \
+    text += "- (x): as a multiple of the first server, the median over rounds. -: the server keeps no registry, or has no such port. \
              *: the client was the bottleneck, the server is able to do more. > : given up after that time. \
              ?: not in the reports.\n";
     for failure in comparison.failures() {
@@ -129,95 +137,14 @@ fn aligned(lines: &[Vec<String>]) -> String {
     text
 }
 
-/// A value with its unit.
-pub fn quantity(unit: Unit, value: f64) -> String {
-    match unit {
-        Unit::PerCpuSecond | Unit::PerSecond => significant(value),
-        Unit::Bytes => bytes(value),
-        Unit::Seconds => time(value),
-    }
-}
-
-#[expect(clippy::cast_precision_loss, reason = "three digits are shown")]
-fn approximate(number: u64) -> f64 {
-    number as f64
-}
-
-fn time(seconds: f64) -> String {
-    match seconds {
-        1.0.. => format!("{} s", significant(seconds)),
-        1e-3.. => format!("{} ms", significant(seconds * 1e3)),
-        _ => format!("{} us", significant(seconds * 1e6)),
-    }
-}
-
-fn bytes(bytes: f64) -> String {
-    match bytes {
-        1e9.. => format!("{} GB", significant(bytes / 1e9)),
-        1e6.. => format!("{} MB", significant(bytes / 1e6)),
-        1e3.. => format!("{} KB", significant(bytes / 1e3)),
-        _ => format!("{} B", significant(bytes)),
-    }
-}
-
-/// Three digits, more only before the decimal point.
-fn significant(value: f64) -> String {
-    let decimals = match value.abs() {
-        0.0 | 99.95.. => 0,
-        9.995.. => 1,
-        0.9995.. => 2,
-        _ => 3,
-    };
-    let text = format!("{value:.decimals$}");
-    match text.parse() {
-        Ok(whole) => grouped(whole),
-        Err(_) => text,
-    }
-}
-
-/// Thousands apart.
-fn grouped(number: u64) -> String {
-    let digits = number.to_string();
-    let mut text = String::new();
-    for (place, digit) in digits.chars().enumerate() {
-        if place > 0 && (digits.len() - place).is_multiple_of(3) {
-            text.push(',');
-        }
-        text.push(digit);
-    }
-    text
-}
-
 #[cfg(test)]
 mod tests {
     use super::super::record::tests::comparison;
     use super::*;
-    use crate::compare::statistics::Spread;
-
-    #[test]
-    fn numbers_have_three_digits_and_thousands_apart() {
-        let texts =
-            [(0.0, "0"), (0.0213, "0.021"), (0.5, "0.500"), (9.994, "9.99"), (99.94, "99.9"), (99.96, "100")];
-        for (value, text) in texts.into_iter().chain([(1234.4, "1,234"), (58_012.3, "58,012"), (1e6, "1,000,000")])
-        {
-            assert_eq!(significant(value), text, "{value}");
-        }
-    }
-
-    #[test]
-    fn units_suit_the_size() {
-        assert_eq!(quantity(Unit::Seconds, 0.000_078), "78.0 us");
-        assert_eq!(quantity(Unit::Seconds, 0.133), "133 ms");
-        assert_eq!(quantity(Unit::Seconds, 30.0), "30.0 s");
-        assert_eq!(quantity(Unit::Bytes, 345e6), "345 MB");
-        assert_eq!(quantity(Unit::Bytes, 63.0), "63.0 B");
-        assert_eq!(quantity(Unit::PerSecond, 21_605.0), "21,605");
-    }
 
     #[test]
     fn every_score_is_shown() {
-        let spread = Spread { median: 2.0, min: 1.0, max: 4.0 };
-        let measured = |is_client_bound| Score::Measured { spread, is_client_bound };
+        let measured = |is_client_bound| Score::Measured { samples: vec![1.0, 4.0, 2.0], is_client_bound };
         let over = |over| Score::OverLimit { seconds: 30.0, over, of: 3 };
         let shown = |unit, score, ratio| cell(unit, &score, ratio);
         assert_eq!(shown(Unit::Seconds, Score::Absent, None), "-");
@@ -247,7 +174,7 @@ mod tests {
         assert_eq!(lookups[0], "S");
         assert_eq!(
             lookups[2..],
-            ["200 [100 .. 400]", "1,000 [900 .. 1,100] (5.00x)", "4,000 [4,000 .. 4,000] (20.0x)"]
+            ["200 [100 .. 400]", "1,000 [900 .. 1,100] (5.50x)", "4,000 [4,000 .. 4,000] (20.0x)"]
         );
         assert_eq!(cells("mass disconnect")[2..], ["> 30.0 s", "500 ms [500 ms .. 500 ms]", "-"]);
         assert!(!table.contains("storm"), "no server has played it");

@@ -91,10 +91,34 @@ fn mebibytes(bytes: u64) -> f64 {
 }
 
 #[cfg(test)]
-mod tests {
+pub mod tests {
     use serde_json::json;
 
     use super::*;
+
+    /// A report of so many lookups for each CPU second.
+    pub fn report(per_cpu_second: f64, client_bound: bool) -> Report {
+        let server = Server {
+            pid: 1,
+            cpu_seconds: 1.0,
+            operations_per_cpu_second: per_cpu_second,
+            rss_bytes: 64 << 20,
+            open_files: 9,
+        };
+        let names = ["seconds_until_no_lookup", "lookup_without_writes_us_p50", "lookup_without_writes_us_p99"];
+        Report {
+            scenario: "lookup".into(),
+            command: "lookupd-perf lookup".into(),
+            seconds: 1.0,
+            operations: 1000,
+            per_second: 1000.0,
+            latency_us: Some(Latency { p50: 100.0, p90: 200.0, p99: 400.0, p999: 800.0, max: 1600.0 }),
+            server: Some(server),
+            client: Client { cpu_seconds: 1.0, busy: 1.0 },
+            client_bound,
+            figures: names.map(|name| (name.to_owned(), 0.5)).into_iter().collect::<BTreeMap<_, _>>(),
+        }
+    }
 
     #[test]
     fn the_json_is_what_compare_reads() {

@@ -41,7 +41,7 @@ pub struct Options {
     /// Ask for the first N topics only
     #[arg(long, value_name = "N", conflicts_with = "zipf", value_parser = clap::value_parser!(u32).range(1..))]
     pub among: Option<u32>,
-    /// Measure and report once for each line of standard input, until that ends
+    /// Measure and report once for each line of standard input, for as long as it says, as in 400ms
     #[arg(long)]
     pub on_demand: bool,
     /// How long to ask
@@ -82,11 +82,11 @@ pub async fn run(context: Rc<Context>, options: &Options) -> Result<()> {
     let consumers = Rc::new(consumers);
     let measured = async {
         if !options.on_demand {
-            return measure(&context, options, &consumers).await;
+            return measure(&context, options, options.time, &consumers).await;
         }
         let demands = Demands::new()?;
-        while let Some(true) = context.stop.run_until_cancelled(demands.next()).await.transpose()? {
-            measure(&context, options, &consumers).await?;
+        while let Some(Some(time)) = context.stop.run_until_cancelled(demands.next()).await.transpose()? {
+            measure(&context, options, time, &consumers).await?;
         }
         Ok(())
     };
@@ -98,6 +98,9 @@ pub async fn run(context: Rc<Context>, options: &Options) -> Result<()> {
     }
 }
 
+/// More than any duration takes to write.
+const LINE_BYTES: usize = 64;
+
 /// Lines of standard input.
 struct Demands(File);
 
@@ -107,10 +110,15 @@ impl Demands {
         Ok(Self(File::from_std(stdin.into())))
     }
 
-    /// Waits for another; false at the end. Lines that were already written count as one.
-    async fn next(&self) -> Result<bool> {
-        let (result, _) = self.0.read_at(vec![0; 64], 0).await;
-        result.map(|bytes| bytes > 0).map_err(unreadable)
+    /// Waits for the next and what it says; `None` at the end. They are to be written one at a time.
+    async fn next(&self) -> Result<Option<Duration>> {
+        let (result, line) = self.0.read_at(vec![0; LINE_BYTES], 0).await;
+        if result.map_err(unreadable)? == 0 {
+            return Ok(None);
+        }
+        let line = String::from_utf8_lossy(&line);
+        let line = line.trim_end_matches(['\0', '\n']);
+        humantime::parse_duration(line).map(Some).map_err(|error| Failure::Refused(format!("\"{line}\": {error}")))
     }
 }
 
@@ -118,7 +126,12 @@ fn unreadable(error: io::Error) -> Failure {
     Failure::io("read standard input", error, "leave --on-demand to programs")
 }
 
-async fn measure(context: &Rc<Context>, options: &Options, consumers: &Rc<Consumers>) -> Result<()> {
+async fn measure(
+    context: &Rc<Context>,
+    options: &Options,
+    time: Duration,
+    consumers: &Rc<Consumers>,
+) -> Result<()> {
     let mut figures = BTreeMap::new();
     if let Some(path) = &options.path {
         let mut first = context.consumer().await?;
@@ -126,9 +139,9 @@ async fn measure(context: &Rc<Context>, options: &Options, consumers: &Rc<Consum
         first.get(path, answers::ok).await?;
         figures.insert("first_answer_us".into(), asked.elapsed().as_secs_f64() * 1e6);
     }
-    let progress = Progress::show("asking", "answers", Goal::Time(options.time));
+    let progress = Progress::show("asking", "answers", Goal::Time(time));
     let tally = Rc::new(Tally { answers: progress.counter(), ..Tally::default() });
-    let end = async { _ = context.is_stopped_within(options.time).await };
+    let end = async { _ = context.is_stopped_within(time).await };
     let clients = consumers.connect(!options.no_keep_alive).await?;
     // They are among the server's open files until those are counted.
     let _open: Vec<_> = clients.iter().flatten().map(Client::link).collect();

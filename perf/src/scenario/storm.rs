@@ -61,7 +61,9 @@ pub async fn run(context: Rc<Context>, options: &Options) -> Result<()> {
     drop(progress);
     if let Some((registered, complete)) = times {
         figures.insert("seconds_until_registered".into(), registered.as_secs_f64());
-        figures.insert("seconds_until_complete".into(), complete.as_secs_f64());
+        if !unwatched {
+            figures.insert("seconds_until_complete".into(), complete.as_secs_f64());
+        }
     }
     #[expect(clippy::cast_precision_loss, reason = "less than a million")]
     figures.insert("topics_complete".into(), complete.get() as f64);

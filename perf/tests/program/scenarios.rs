@@ -75,16 +75,17 @@ fn a_storm_may_be_left_unwatched() {
 #[test]
 fn lookup_measures_once_for_each_line_of_its_input() {
     let server = Lookupd::start(Fault::None);
-    let demand = ["lookup", "--populate", "--among", "2", "--on-demand", "--for", "50ms", "--json"];
+    let demand = ["lookup", "--populate", "--among", "2", "--on-demand", "--json"];
     let mut command = against(&server, &[demand.as_slice(), &SMALL].concat());
     let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
     let mut demands = child.stdin.take().unwrap();
     let mut reports = BufReader::new(child.stdout.take().unwrap()).lines();
     for _ in 0..3 {
         let before = server.lookups();
-        demands.write_all(b"\n").unwrap();
+        demands.write_all(b"50ms\n").unwrap();
         let report: Value = serde_json::from_str(&reports.next().unwrap().unwrap()).unwrap();
         assert_eq!(report["operations"].as_u64().unwrap(), server.lookups() - before);
+        assert!((0.05..10.0).contains(&report["seconds"].as_f64().unwrap()), "{report}");
     }
     drop(demands);
     assert!(reports.next().is_none(), "nobody has asked for more");

@@ -1,0 +1,189 @@
+//! What the plots show.
+
+use super::cell::Cell;
+use super::measure::{MEASURES, Measure};
+use super::record::{Comparison, Outcome};
+use super::scale::{Name, Scale};
+use super::score::Score;
+use super::statistics::Spread;
+use super::unit::{Unit, quantity};
+use crate::report::Report;
+
+/// One picture.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Chart {
+    /// The file's name without its ending.
+    pub name: String,
+    pub title: String,
+    pub x: Axis,
+    pub unit: Unit,
+    pub lines: Vec<Line>,
+}
+
+/// What the horizontal axis shows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Axis {
+    Registrations,
+    /// As 1 / (1 - quantile), so that each nine takes as much room as the one before.
+    Quantile,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct Line {
+    pub label: String,
+    /// Which server's colour.
+    pub server: usize,
+    pub dashed: bool,
+    pub points: Vec<(f64, f64)>,
+    /// Where a server was given up: the truth lies above.
+    pub open: Vec<(f64, f64)>,
+}
+
+/// Every chart that the samples suffice for.
+pub fn charts(comparison: &Comparison) -> Vec<Chart> {
+    let mut charts = vec![
+        by_registrations(
+            comparison,
+            "lookups",
+            "Lookups for each server CPU second",
+            Cell::Lookup,
+            Unit::PerCpuSecond,
+        ),
+        by_registrations(comparison, "memory", "Resident memory with all registered", Cell::Populate, Unit::Bytes),
+        by_registrations(
+            comparison,
+            "disconnect",
+            "From a mass disconnect until no lookup shows it",
+            Cell::Disconnect,
+            Unit::Seconds,
+        ),
+    ];
+    charts.extend(comparison.scales.iter().map(|scale| latencies(comparison, scale)));
+    charts.retain(|chart| !chart.lines.is_empty());
+    charts
+}
+
+/// A cell's first measure in that unit, over the size of the population.
+fn by_registrations(comparison: &Comparison, name: &str, title: &str, cell: Cell, unit: Unit) -> Chart {
+    let is_wanted = |measure: &&Measure| measure.cell == cell && measure.unit == unit;
+    let measure = MEASURES.iter().find(is_wanted).expect("every chart shows a measure of the table");
+    let lines = comparison.servers.iter().enumerate().map(|(place, server)| {
+        let mut line = Line::of(&server.name, place);
+        for scale in comparison.scales.iter().filter(|scale| scale.name.is_a_size()) {
+            let (x, score) = (registrations(scale), Score::of(comparison, scale.name, measure, server));
+            line.points.extend(score.spread().map(|spread| (x, spread.median)));
+            if let (Score::OverLimit { seconds, .. }, Unit::Seconds) = (score, unit) {
+                line.open.push((x, seconds));
+            }
+        }
+        line
+    });
+    let lines = lines.filter(|line| !line.points.is_empty() || !line.open.is_empty()).collect();
+    Chart { name: name.into(), title: title.into(), x: Axis::Registrations, unit, lines }
+}
+
+#[expect(clippy::cast_precision_loss, reason = "a place on an axis")]
+fn registrations(scale: &Scale) -> f64 {
+    scale.population.registrations() as f64
+}
+
+/// The distribution of lookup latency, with and without churn: medians of each quantile.
+fn latencies(comparison: &Comparison, scale: &Scale) -> Chart {
+    let mut lines = Vec::new();
+    for (place, server) in comparison.servers.iter().enumerate() {
+        let reports: Vec<&Report> = reports(comparison, scale.name, &server.name).collect();
+        for (label, dashed) in [("", false), (" with churn", true)] {
+            let mut line = Line { dashed, ..Line::of(&format!("{}{label}", server.name), place) };
+            for (x, name) in QUANTILES {
+                let values = reports.iter().filter_map(|report| quantile(report, name, dashed));
+                line.points.extend(Spread::of(values).map(|spread| (x, spread.median / 1e6)));
+            }
+            if !line.points.is_empty() {
+                lines.push(line);
+            }
+        }
+    }
+    Chart {
+        name: format!("latency-{}", scale.name.to_string().to_lowercase()),
+        title: format!("Lookup latency at a fixed rate, population {}", scale.name),
+        x: Axis::Quantile,
+        unit: Unit::Seconds,
+        lines,
+    }
+}
+
+fn reports<'a>(comparison: &'a Comparison, scale: Name, server: &'a str) -> impl Iterator<Item = &'a Report> {
+    comparison.outcomes(scale, Cell::Churn, server).filter_map(|outcome| match outcome {
+        Outcome::Measured(report) => Some(report),
+        _ => None,
+    })
+}
+
+/// Quantiles by their place on the axis; the largest of all has no nines and stands where 99.99 % would.
+const QUANTILES: [(f64, &str); 5] = [(2.0, "p50"), (10.0, "p90"), (100.0, "p99"), (1e3, "p999"), (1e4, "max")];
+
+/// Microseconds.
+fn quantile(report: &Report, name: &str, with_churn: bool) -> Option<f64> {
+    if !with_churn {
+        return report.figures.get(&format!("lookup_without_writes_us_{name}")).copied();
+    }
+    let latency = report.latency_us?;
+    Some(match name {
+        "p50" => latency.p50,
+        "p90" => latency.p90,
+        "p99" => latency.p99,
+        "p999" => latency.p999,
+        _ => latency.max,
+    })
+}
+
+impl Line {
+    fn of(label: &str, server: usize) -> Self {
+        Self { label: label.into(), server, dashed: false, points: Vec::new(), open: Vec::new() }
+    }
+}
+
+impl Axis {
+    pub fn title(self) -> &'static str {
+        match self {
+            Self::Registrations => "registrations",
+            Self::Quantile => "share of the lookups that were answered within",
+        }
+    }
+
+    pub fn label(self, value: f64) -> String {
+        match self {
+            Self::Registrations => quantity(Unit::PerSecond, value),
+            Self::Quantile if value >= 9999.0 => "all".into(),
+            Self::Quantile => format!("{} %", (1e4 - 1e4 / value).round() / 100.0),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::record::tests::comparison;
+    use super::*;
+
+    #[test]
+    fn charts_show_what_there_are_samples_for() {
+        let charts = charts(&comparison());
+        let names: Vec<_> = charts.iter().map(|chart| &*chart.name).collect();
+        assert_eq!(names, ["lookups", "disconnect", "latency-s"]);
+        let lookups = &charts[0];
+        assert_eq!(lookups.lines[1].points, [(10_000.0, 1_000.0)]);
+        let disconnect = &charts[1];
+        assert_eq!(disconnect.lines[0].open, [(10_000.0, 30.0)], "a limit is shown, too");
+        assert_eq!(disconnect.lines[1].points, [(10_000.0, 0.5)]);
+        let [calm, churn] = &charts[2].lines[..] else { panic!("one server has played churn") };
+        assert_eq!((calm.dashed, calm.points.len()), (false, 2), "the report has two quantiles of it");
+        assert_eq!((churn.dashed, churn.points.len()), (true, 5));
+    }
+
+    #[test]
+    fn quantiles_are_labelled_by_their_share() {
+        let labels = [2.0, 10.0, 100.0, 1e3, 1e4].map(|value| Axis::Quantile.label(value));
+        assert_eq!(labels, ["50 %", "90 %", "99 %", "99.9 %", "all"]);
+        assert_eq!(Axis::Registrations.label(1e6), "1,000,000");
+    }
+}
