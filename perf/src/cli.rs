@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::failure::{Failure, Result};
 use crate::measure::Process;
-use crate::scenario::{Context, churn, disconnect, idle, lookup, populate, storm};
+use crate::scenario::{Context, beside, churn, disconnect, hot, idle, lookup, populate, storm};
 use crate::{compare, floor};
 
 /// Loads any nsqlookupd the way a real cluster does, and measures it
@@ -72,6 +72,18 @@ Examples:
 Example:
   lookupd-perf idle --connections 10000 --for 2m --server-pid $(pidof nsqlookupd)")]
     Idle(Run<idle::Options>),
+    /// Let the nsqds of one large topic leave it and come back in turn; what a write and a lookup cost together
+    #[command(after_help = "\
+Examples:
+  lookupd-perf hot --server-pid $(pidof nsqlookupd)
+  lookupd-perf hot --producers 500 --channels 4 --for 30s")]
+    Hot(Run<hot::Options>),
+    /// Ask at a fixed rate while a large answer is fetched again and again; latency with and without
+    #[command(after_help = "\
+Examples:
+  lookupd-perf beside --populate --producers 2000 --topics-per-producer 500 --topics 100000
+  lookupd-perf beside --path /topics --rate 5000 --for 30s    over what a populate holds")]
+    Beside(Run<beside::Options>),
     /// Play a suite of scenarios against several servers in turn; a table, plots and every sample
     #[command(after_help = "\
 Examples:
@@ -170,6 +182,8 @@ fn execute(cli: Cli) -> Result<()> {
             floor::run(&options).map_err(|error| Failure::io("serve", error, "choose ports that are free"))
         }
         Command::Idle(run) => drive(run, async |context, options| idle::run(context, &options).await),
+        Command::Hot(run) => drive(run, async |context, options| hot::run(context, &options).await),
+        Command::Beside(run) => drive(run, async |context, options| beside::run(context, &options).await),
     }
 }
 

@@ -9,17 +9,17 @@ use rand::rngs::SmallRng;
 use rand::{RngExt, SeedableRng};
 
 use super::fleet::HEARTBEAT;
-use super::load::{Consumers, Questions, Tally, lookup_target, parse_rate};
+use super::load::{Consumers, Questions, lookup_target, parse_rate};
 use super::lookup::Asking;
 use super::pacer::Pacer;
+use super::phase::{Pace, quantiles};
 use super::populate::launched;
 use super::{Context, Tasks, allow_connections, finished};
 use crate::answers;
 use crate::failure::Result;
 use crate::measure::Latencies;
 use crate::population::{Identity, Population, topic_name};
-use crate::progress::{Goal, Progress};
-use crate::report::{Latency, Report};
+use crate::report::Report;
 use crate::wire::{http, v1};
 
 #[derive(Debug, clap::Args)]
@@ -68,7 +68,8 @@ async fn measure(context: &Rc<Context>, options: &Options) -> Result<()> {
         connected.push(Writer::connect(context, index).await?);
     }
 
-    let calm = phase("lookups alone", context, &consumers, options, async { Ok(()) }).await?;
+    let pace = Pace { scenario: "churn", rate, time: options.time };
+    let calm = pace.phase("lookups alone", &consumers, async { Ok(()) }).await?;
     let mut figures = BTreeMap::from([("rate".to_owned(), rate), ("writes_wanted_per_second".to_owned(), writes)]);
     if let Some(latency) = calm.latency_us {
         figures.extend(quantiles("lookup_without_writes", latency));
@@ -79,7 +80,7 @@ async fn measure(context: &Rc<Context>, options: &Options) -> Result<()> {
 
     let written = Rc::new(Written::default());
     let churning = churn(context, connected, options, &written);
-    let report = phase("lookups and writes", context, &consumers, options, churning).await?;
+    let report = pace.phase("lookups and writes", &consumers, churning).await?;
     #[expect(clippy::cast_precision_loss, reason = "rates are not exact")]
     let per_second = written.writes.borrow().count() as f64 / report.seconds;
     figures.insert("writes_per_second".into(), per_second);
@@ -87,31 +88,6 @@ async fn measure(context: &Rc<Context>, options: &Options) -> Result<()> {
         figures.extend(latencies.borrow().summary().into_iter().flat_map(|latency| quantiles(name, latency)));
     }
     context.print(&Report { figures, ..report })
-}
-
-/// Lookups at the fixed rate beside other work, which ends when they do.
-async fn phase(
-    name: &'static str,
-    context: &Rc<Context>,
-    consumers: &Rc<Consumers>,
-    options: &Options,
-    beside: impl Future<Output = Result<()>>,
-) -> Result<Report> {
-    let clients = consumers.connect(true).await?;
-    // They are among the server's open files until those are counted.
-    let _open: Vec<_> = clients.iter().flatten().map(http::Client::link).collect();
-    let progress = Progress::show(name, "answers", Goal::Time(options.time));
-    let tally = Rc::new(Tally { answers: progress.counter(), ..Tally::default() });
-    let end = async { _ = context.is_stopped_within(options.time).await };
-    let meter = context.meter()?;
-    tokio::try_join!(consumers.open_loop(clients, options.rate, &tally, end), beside)?;
-    meter.read()?.report("churn", tally.answers.get(), &tally.latencies.borrow(), BTreeMap::new())
-}
-
-fn quantiles(name: &str, latency: Latency) -> impl Iterator<Item = (String, f64)> {
-    let Latency { p50, p90, p99, p999, max } = latency;
-    let values = [("p50", p50), ("p90", p90), ("p99", p99), ("p999", p999), ("max", max)];
-    values.map(|(quantile, value)| (format!("{name}_us_{quantile}"), value)).into_iter()
 }
 
 /// What writers found.

@@ -145,7 +145,8 @@ pub async fn beat(nsqd: &mut v1::Client, interval: Duration) -> Result<()> {
     }
 }
 
-fn register((topic, channel): (u32, Option<u32>)) -> String {
+/// The command for a topic, or a channel of it.
+pub fn register((topic, channel): (u32, Option<u32>)) -> String {
     let topic = topic_name(topic);
     match channel {
         Some(channel) => format!("REGISTER {topic} {}", channel_name(channel)),

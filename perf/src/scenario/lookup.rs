@@ -36,7 +36,7 @@ pub struct Options {
     #[arg(long, conflicts_with = "pipeline")]
     pub no_keep_alive: bool,
     /// Ask for this instead of lookups; any answer with status 200 is right
-    #[arg(long, value_name = "TARGET", conflicts_with_all = ["zipf", "populate"])]
+    #[arg(long, value_name = "TARGET", conflicts_with_all = ["zipf", "populate"], value_parser = parse_path)]
     pub path: Option<String>,
     /// Ask for the first N topics only
     #[arg(long, value_name = "N", conflicts_with = "zipf", value_parser = clap::value_parser!(u32).range(1..))]
@@ -63,17 +63,23 @@ pub struct Asking {
     pub populate: bool,
 }
 
+/// Reads the target of a request.
+///
+/// # Errors
+/// What is none.
+pub fn parse_path(text: &str) -> Result<String, String> {
+    if text.starts_with('/') && text.bytes().all(|byte| byte.is_ascii_graphic()) {
+        return Ok(text.to_owned());
+    }
+    Err("begin with / and escape what is no ASCII".into())
+}
+
 /// # Errors
 /// A wrong answer.
 pub async fn run(context: Rc<Context>, options: &Options) -> Result<()> {
     let Options { population, ref asking, connections, .. } = *options;
     population.validate()?;
     let questions = match &options.path {
-        Some(path) if !path.starts_with('/') || path.contains(|c: char| !c.is_ascii_graphic()) => {
-            return Err(Failure::Refused(format!(
-                "--path {path} is none: begin with / and escape what is no ASCII"
-            )));
-        }
         Some(path) => Questions::Path(path.clone()),
         None => Questions::lookups(population, asking.zipf).among(options.among.unwrap_or(u32::MAX)),
     };

@@ -1,12 +1,15 @@
 //! The scenarios, and what they share: the server under load, the end of a run, the tasks in it.
 
+pub mod beside;
 pub mod churn;
 pub mod disconnect;
 mod fleet;
+pub mod hot;
 pub mod idle;
 mod load;
 pub mod lookup;
 mod pacer;
+mod phase;
 pub mod populate;
 mod sampled;
 pub mod storm;

@@ -6,7 +6,7 @@ use crate::support::{failure, generator};
 
 #[test]
 fn each_bad_argument_is_one_line_that_says_what_to_do() {
-    let table: [(&[&str], &str); 10] = [
+    let table: [(&[&str], &str); 11] = [
         (&[], "see --help"),
         (&["destroy"], "unrecognized subcommand 'destroy'"),
         (&["lookup", "--rte", "5"], "'--rate'"),
@@ -14,6 +14,7 @@ fn each_bad_argument_is_one_line_that_says_what_to_do() {
         (&["lookup", "--rate", "5", "--pipeline", "2"], "cannot be used with"),
         (&["lookup", "--for", "never"], "--for"),
         (&["lookup", "--path", "nodes"], "begin with /"),
+        (&["beside", "--path", "nodes"], "begin with /"),
         (&["lookup", "--http", "4161"], "--http 4161 leads nowhere"),
         (&["storm", "--topics", "10"], "--topics-per-producer 50 is more than there are"),
         (&["idle"], "--server-pid"),

@@ -31,20 +31,41 @@ pub enum Fault {
     Stalls,
     /// UNREGISTER is answered and not done.
     ForgetsToUnregister,
+    /// UNREGISTER is answered and not done when it comes from [`FORGOTTEN`].
+    ForgetsToUnregisterOne,
     /// Producers outlive their connections.
     ForgetsToDisconnect,
+    /// `/nodes` leaves out one.
+    DropsANode,
 }
 
+/// Far above any identity.
+const IDENTITY_BYTES_MAX: u32 = 1 << 20;
+/// Who is not unregistered by [`Fault::ForgetsToUnregisterOne`].
+const FORGOTTEN: &str = "soak-000001.perf";
+
+/// As in stock, a topic exists without producers, and channels of an ephemeral one outlive it.
 #[derive(Default)]
 struct Topic {
-    /// By broadcast address.
+    exists: bool,
+    /// By remote address.
     producers: BTreeMap<String, Value>,
+    tombstoned: BTreeSet<String>,
     channels: BTreeMap<String, BTreeSet<String>>,
+}
+
+impl Topic {
+    fn remove(&mut self, producer: &str) {
+        self.producers.remove(producer);
+        self.tombstoned.remove(producer);
+        self.channels.values_mut().for_each(|producers| _ = producers.remove(producer));
+    }
 }
 
 struct Shared {
     fault: Fault,
     topics: Mutex<BTreeMap<String, Topic>>,
+    /// By remote address.
     nodes: Mutex<BTreeMap<String, Value>>,
     lookups: AtomicU64,
 }
@@ -91,23 +112,22 @@ fn listen(shared: &Arc<Shared>, serve: fn(&Shared, TcpStream) -> io::Result<()>)
 
 impl Shared {
     fn nsqd(&self, stream: TcpStream) -> io::Result<()> {
-        let address = stream.peer_addr()?;
-        let mut name = String::new();
-        let result = self.commands(stream, address, &mut name);
+        let address = stream.peer_addr()?.to_string();
+        let result = self.commands(stream, &address);
         if self.fault != Fault::ForgetsToDisconnect {
-            self.nodes.lock().unwrap().remove(&name);
-            for topic in self.topics.lock().unwrap().values_mut() {
-                topic.producers.remove(&name);
-            }
+            self.nodes.lock().unwrap().remove(&address);
+            self.topics.lock().unwrap().values_mut().for_each(|topic| topic.remove(&address));
         }
         result
     }
 
-    fn commands(&self, mut stream: TcpStream, address: SocketAddr, name: &mut String) -> io::Result<()> {
+    fn commands(&self, mut stream: TcpStream, address: &str) -> io::Result<()> {
         let mut input = BufReader::new(stream.try_clone()?);
         let mut magic = [0; 4];
         input.read_exact(&mut magic)?;
-        assert_eq!(&magic, b"  V1");
+        if &magic != b"  V1" {
+            return Err(io::ErrorKind::InvalidData.into());
+        }
         let mut line = String::new();
         while input.read_line(&mut line)? > 0 {
             let words: Vec<_> = line.split_whitespace().collect();
@@ -115,15 +135,16 @@ impl Shared {
                 ["IDENTIFY"] => {
                     let mut size = [0; 4];
                     input.read_exact(&mut size)?;
-                    let mut body = vec![0; u32::from_be_bytes(size) as usize];
-                    input.read_exact(&mut body)?;
-                    *name = self.identify(&body, address);
+                    let mut body = Vec::new();
+                    let size = u32::from_be_bytes(size);
+                    input.by_ref().take(size.min(IDENTITY_BYTES_MAX).into()).read_to_end(&mut body)?;
+                    self.identify(&body, address)?;
                     let info = json!({"broadcast_address": "vm", "tcp_port": 1, "http_port": 2, "version": "1"});
                     if self.fault == Fault::IdentifyWithoutInfo { "OK".into() } else { info.to_string() }
                 }
                 ["REGISTER", ..] if self.fault == Fault::RefusesToRegister => "E_BAD_TOPIC".into(),
-                ["REGISTER", topic, ref channel @ ..] => self.register(name, topic, channel.first()),
-                ["UNREGISTER", topic, ref channel @ ..] => self.unregister(name, topic, channel.first()),
+                ["REGISTER", topic, ref channel @ ..] => self.register(address, topic, channel.first()),
+                ["UNREGISTER", topic, ref channel @ ..] => self.unregister(address, topic, channel.first()),
                 ["PING"] => "OK".into(),
                 _ => "E_INVALID".into(),
             };
@@ -138,37 +159,50 @@ impl Shared {
         Ok(())
     }
 
-    fn identify(&self, body: &[u8], address: SocketAddr) -> String {
-        let mut producer: Value = serde_json::from_slice(body).expect("IDENTIFY is JSON");
-        producer["remote_address"] = address.to_string().into();
-        let name = producer["broadcast_address"].as_str().expect("a name").to_owned();
-        self.nodes.lock().unwrap().insert(name.clone(), producer);
-        name
+    fn identify(&self, body: &[u8], address: &str) -> io::Result<()> {
+        let mut producer: Value = serde_json::from_slice(body)?;
+        if !producer["broadcast_address"].is_string() {
+            return Err(io::ErrorKind::InvalidData.into());
+        }
+        producer["remote_address"] = address.into();
+        self.nodes.lock().unwrap().insert(address.to_owned(), producer);
+        Ok(())
     }
 
-    fn register(&self, name: &str, topic: &str, channel: Option<&&str>) -> String {
-        let producer = self.nodes.lock().unwrap()[name].clone();
+    fn register(&self, address: &str, topic: &str, channel: Option<&&str>) -> String {
+        let Some(producer) = self.nodes.lock().unwrap().get(address).cloned() else { return "E_INVALID".into() };
         let mut topics = self.topics.lock().unwrap();
         let topic = topics.entry(topic.to_owned()).or_default();
-        topic.producers.insert(name.to_owned(), producer);
+        topic.exists = true;
+        topic.producers.insert(address.to_owned(), producer);
         if let Some(channel) = channel {
-            topic.channels.entry((*channel).to_owned()).or_default().insert(name.to_owned());
+            topic.channels.entry((*channel).to_owned()).or_default().insert(address.to_owned());
         }
         "OK".into()
     }
 
-    fn unregister(&self, name: &str, topic: &str, channel: Option<&&str>) -> String {
+    fn unregister(&self, address: &str, name: &str, channel: Option<&&str>) -> String {
+        let Some(producer) = self.nodes.lock().unwrap().get(address).cloned() else { return "E_INVALID".into() };
+        let forgets = match self.fault {
+            Fault::ForgetsToUnregister => true,
+            Fault::ForgetsToUnregisterOne => producer["broadcast_address"] == FORGOTTEN,
+            _ => false,
+        };
+        if forgets {
+            return "OK".into();
+        }
         let mut topics = self.topics.lock().unwrap();
-        let topic = topics.entry(topic.to_owned()).or_default();
-        if self.fault == Fault::ForgetsToUnregister {
-        } else if let Some(channel) = channel {
-            let left = topic.channels.entry((*channel).to_owned()).or_default();
-            left.remove(name);
-            if left.is_empty() && channel.ends_with("#ephemeral") {
-                topic.channels.remove(*channel);
+        let topic = topics.entry(name.to_owned()).or_default();
+        if let Some(channel) = channel {
+            if let Some(left) = topic.channels.get_mut(*channel) {
+                left.remove(address);
+                if left.is_empty() && channel.ends_with("#ephemeral") {
+                    topic.channels.remove(*channel);
+                }
             }
         } else {
-            topic.producers.remove(name);
+            topic.remove(address);
+            topic.exists &= !(topic.producers.is_empty() && name.ends_with("#ephemeral"));
         }
         "OK".into()
     }
@@ -177,7 +211,7 @@ impl Shared {
         let mut input = BufReader::new(stream.try_clone()?);
         let mut request = String::new();
         while input.read_line(&mut request)? > 0 {
-            let target = request.split(' ').nth(1).expect("a request line").to_owned();
+            let target = request.split(' ').nth(1).ok_or(io::ErrorKind::InvalidData)?.to_owned();
             let mut close = false;
             let mut field = String::new();
             while input.read_line(&mut field)? > 2 {
@@ -194,12 +228,18 @@ impl Shared {
 
     /// False when the connection is to be closed.
     fn answer(&self, target: &str, stream: &mut TcpStream) -> io::Result<bool> {
-        let Some(topic) = target.strip_prefix("/lookup?topic=") else {
-            let nodes: Vec<_> = self.nodes.lock().unwrap().values().cloned().collect();
-            return stream.write_all(&sized(200, &json!({"producers": nodes}).to_string())).map(|()| true);
+        let (path, query) = target.split_once('?').unwrap_or((target, ""));
+        let argument = |name: &str| {
+            let mut pairs = query.split('&').filter_map(|pair| pair.split_once('='));
+            pairs.find(|pair| pair.0 == name).map(|pair| pair.1.replace("%23", "#")).unwrap_or_default()
         };
+        let topic = argument("topic");
+        if path != "/lookup" {
+            let (status, body) = self.operator(path, &topic, &argument("channel"), &argument("node"));
+            return stream.write_all(&sized(status, &body.to_string())).map(|()| true);
+        }
         self.lookups.fetch_add(1, Ordering::Relaxed);
-        let (status, body) = self.lookup(topic);
+        let (status, body) = self.lookup(&topic);
         let mut answer = sized(status, &body);
         match self.fault {
             Fault::Stalls => return io::copy(stream, &mut io::sink()).map(|_| false),
@@ -213,13 +253,63 @@ impl Shared {
 
     fn lookup(&self, topic: &str) -> (u16, String) {
         let topics = self.topics.lock().unwrap();
-        let Some(topic) = topics.get(topic) else {
+        let Some(topic) = topics.get(topic).filter(|topic| topic.exists) else {
             return (404, json!({"message": "TOPIC_NOT_FOUND"}).to_string());
         };
         let hidden = usize::from(self.fault == Fault::DropsAProducer && topic.producers.len() > 1);
-        let producers: Vec<_> = topic.producers.values().skip(hidden).collect();
+        let listed = topic.producers.iter().filter(|(address, _)| !topic.tombstoned.contains(*address));
+        let producers: Vec<_> = listed.map(|(_, producer)| producer).skip(hidden).collect();
         let channels: Vec<_> = topic.channels.keys().collect();
         (200, json!({"channels": channels, "producers": producers}).to_string())
+    }
+
+    /// What operators ask for and change.
+    fn operator(&self, path: &str, topic: &str, channel: &str, node: &str) -> (u16, Value) {
+        if path == "/nodes" {
+            return (200, json!({"producers": self.nodes()}));
+        }
+        let mut topics = self.topics.lock().unwrap();
+        if path == "/topics" {
+            let names: Vec<_> = topics.iter().filter(|(_, topic)| topic.exists).map(|(name, _)| name).collect();
+            return (200, json!({"topics": names}));
+        }
+        let topic = topics.entry(topic.to_owned()).or_default();
+        match path {
+            "/channels" => return (200, json!({"channels": topic.channels.keys().collect::<Vec<_>>()})),
+            "/topic/create" => topic.exists = true,
+            "/topic/delete" => *topic = Topic::default(),
+            "/topic/tombstone" => {
+                let is_it = |producer: &Value| {
+                    format!("{}:{}", producer["broadcast_address"].as_str().unwrap(), producer["http_port"])
+                        == node
+                };
+                let found = topic.producers.iter().filter(|(_, producer)| is_it(producer));
+                topic.tombstoned.extend(found.map(|(address, _)| address.clone()));
+            }
+            "/channel/create" => {
+                topic.exists = true;
+                topic.channels.entry(channel.to_owned()).or_default();
+            }
+            "/channel/delete" if topic.channels.remove(channel).is_none() => {
+                return (404, json!({"message": "CHANNEL_NOT_FOUND"}));
+            }
+            _ => {}
+        }
+        (200, json!({}))
+    }
+
+    fn nodes(&self) -> Vec<Value> {
+        let nodes = self.nodes.lock().unwrap().clone();
+        let topics = self.topics.lock().unwrap();
+        let listed = nodes.into_iter().map(|(address, mut node)| {
+            let registered = topics.iter().filter(|(_, topic)| topic.producers.contains_key(&address));
+            let (names, tombstones): (Vec<_>, Vec<_>) =
+                registered.map(|(name, topic)| (name, topic.tombstoned.contains(&address))).unzip();
+            node["topics"] = json!(names);
+            node["tombstones"] = json!(tombstones);
+            node
+        });
+        listed.skip(usize::from(self.fault == Fault::DropsANode)).collect()
     }
 }
 

@@ -164,6 +164,29 @@ fn an_interrupt_prints_what_was_measured_so_far() {
 }
 
 #[test]
+fn hot_holds_a_change_and_a_lookup_against_a_lookup() {
+    let own = std::process::id().to_string();
+    let server = Lookupd::start(Fault::None);
+    let flags = ["hot", "--producers", "20", "--for", "300ms", "--server-pid", &own, "--json"];
+    let report = report(&against(&server, &flags).output().unwrap());
+    assert!(report["operations"].as_u64().unwrap() > 0, "{report}");
+    for name in ["cycle_to_send_ratio", "cycle_to_send_latency_ratio", "lookup_alone_us_p50", "answer_bytes"] {
+        assert!(figure(&report, name) > 0.0, "{name}");
+    }
+}
+
+#[test]
+fn beside_reports_lookups_and_the_large_answer() {
+    for path in ["/nodes", "/topics"] {
+        let report = run(&["beside", "--populate", "--rate", "200", "--for", "300ms", "--path", path]);
+        assert!(figure(&report, "large_answers") >= 2.0, "{report}");
+        for name in ["lookup_alone_us_p999", "first_answer_us_whole", "next_answers_first_byte_us_p50"] {
+            assert!(figure(&report, name) > 0.0, "{name}");
+        }
+    }
+}
+
+#[test]
 fn disconnect_ends_no_process_but_a_generator() {
     let own = std::process::id().to_string();
     let text = failure(&generator(&["disconnect", "--populated-by", &own]).output().unwrap());

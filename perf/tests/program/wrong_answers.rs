@@ -75,6 +75,23 @@ fn a_write_that_the_next_lookup_does_not_show_is_wrong() {
 }
 
 #[test]
+fn a_hot_topic_must_show_each_change_and_nothing_else() {
+    let hot = |fault, part| {
+        let server = Lookupd::start(fault);
+        let text = failure(&against(&server, &["hot", "--producers", "5", "--for", "200ms"]).output().unwrap());
+        assert!(text.contains(part), "{fault:?}: {text}");
+    };
+    hot(Fault::ForgetsToUnregister, "nsqd-000000.perf is listed after the OK to its UNREGISTER");
+    hot(Fault::DropsAProducer, "4 producers where 5 were due");
+}
+
+#[test]
+fn a_large_answer_must_be_whole() {
+    let part = r#"GET /nodes: "broadcast_address": 3 times where 4 were due"#;
+    assert_caught(Fault::DropsANode, &["beside", "--populate", "--for", "200ms"], &[part]);
+}
+
+#[test]
 fn producers_that_never_go_are_reported_at_the_limit() {
     assert_caught(Fault::ForgetsToDisconnect, &["disconnect", "--within", "500ms"], &["not gone within 500ms"]);
 }
