@@ -79,7 +79,9 @@ pub fn ok(answer: Answer<'_>) -> Result<(), String> {
     if answer.status == 200 { Ok(()) } else { Err(format!("status {} where 200 was due", answer.status)) }
 }
 
-fn parse<'a, T: Deserialize<'a>>(body: &'a [u8]) -> Result<T, String> {
+/// # Errors
+/// A body that is not the JSON asked for.
+pub fn parse<'a, T: Deserialize<'a>>(body: &'a [u8]) -> Result<T, String> {
     serde_json::from_slice(body).map_err(|error| format!("not the JSON that consumers read ({error})"))
 }
 

@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::failure::{Failure, Result};
 use crate::measure::Process;
-use crate::scenario::{Context, beside, churn, disconnect, hot, idle, lookup, populate, storm};
+use crate::scenario::{Context, beside, churn, disconnect, hot, idle, lookup, populate, soak, storm};
 use crate::{compare, floor};
 
 /// Loads any nsqlookupd the way a real cluster does, and measures it
@@ -84,6 +84,16 @@ Examples:
   lookupd-perf beside --populate --producers 2000 --topics-per-producer 500 --topics 100000
   lookupd-perf beside --path /topics --rate 5000 --for 30s    over what a populate holds")]
     Beside(Run<beside::Options>),
+    /// Mix everything for a long time, hostile peers too; nothing may be wrong, lost or leaked in the end
+    #[command(after_help = "\
+Examples:
+  lookupd-perf soak --for 20m --server-pid $(pidof ringlookupd)
+  lookupd-perf soak --for 5m --no-hostile                    for a server that hostile peers would end
+  lookupd-perf soak --seed 7 --producers 600 --rate 2000 --writes 500
+
+Fails when the answers at the end are not what was registered, or when memory, open files or latency
+are not those of the beginning.")]
+    Soak(Run<soak::Options>),
     /// Play a suite of scenarios against several servers in turn; a table, plots and every sample
     #[command(after_help = "\
 Examples:
@@ -184,6 +194,7 @@ fn execute(cli: Cli) -> Result<()> {
         Command::Idle(run) => drive(run, async |context, options| idle::run(context, &options).await),
         Command::Hot(run) => drive(run, async |context, options| hot::run(context, &options).await),
         Command::Beside(run) => drive(run, async |context, options| beside::run(context, &options).await),
+        Command::Soak(run) => drive(run, async |context, options| soak::run(context, options).await),
     }
 }
 

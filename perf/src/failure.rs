@@ -34,6 +34,8 @@ pub enum Failure {
     },
     /// What was asked for cannot be done, and why.
     Refused(String),
+    /// The server was right and is not what it was at the beginning, and in what.
+    Degraded(String),
     /// The server was not where it was to be when the time for it had passed.
     Late(String),
 }
@@ -67,7 +69,7 @@ impl Display for Failure {
                 if rest.is_empty() { Ok(()) } else { write!(f, " and {} bytes more", rest.len()) }
             }
             Self::Io { attempt, error, advice } => write!(f, "cannot {attempt}: {error}; {advice}"),
-            Self::Refused(reason) | Self::Late(reason) => f.write_str(reason),
+            Self::Refused(reason) | Self::Degraded(reason) | Self::Late(reason) => f.write_str(reason),
         }
     }
 }

@@ -25,6 +25,14 @@ impl Latencies {
         self.0.saturating_record(u64::try_from(latency.as_nanos()).unwrap_or(u64::MAX));
     }
 
+    /// Takes in what another has recorded.
+    ///
+    /// # Panics
+    /// Never: all have the same bounds.
+    pub fn add(&mut self, other: &Self) {
+        self.0.add(&other.0).expect("the bounds are the same");
+    }
+
     /// How many there are.
     pub fn count(&self) -> u64 {
         self.0.len()

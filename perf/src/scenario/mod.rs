@@ -12,6 +12,7 @@ mod pacer;
 mod phase;
 pub mod populate;
 mod sampled;
+pub mod soak;
 pub mod storm;
 
 use std::io::{self, Write};

@@ -178,9 +178,14 @@ impl Client {
 
     /// Collects a request for the target, which is to be escaped already.
     pub fn ask(&mut self, target: &str) {
+        self.request("GET", target);
+    }
+
+    fn request(&mut self, method: &str, target: &str) {
         let output = self.connection.output();
-        output.extend_from_slice(b"GET ");
-        output.extend_from_slice(target.as_bytes());
+        for part in [method, " ", target] {
+            output.extend_from_slice(part.as_bytes());
+        }
         output.extend_from_slice(&self.rest);
     }
 
@@ -191,9 +196,16 @@ impl Client {
     pub async fn answer<T>(
         &mut self,
         target: &str,
+        read: impl FnMut(Answer<'_>) -> Result<T, String>,
+    ) -> Result<T> {
+        self.next(Question { method: "GET", target }, read).await
+    }
+
+    async fn next<T>(
+        &mut self,
+        question: Question<'_>,
         mut read: impl FnMut(Answer<'_>) -> Result<T, String>,
     ) -> Result<T> {
-        let question = Question(target);
         loop {
             let unread = self.connection.unread();
             match self.decoder.decode(unread) {
@@ -218,12 +230,24 @@ impl Client {
         self.answer(target, read).await
     }
 
+    /// Has one target changed, by a POST without a body, and gives the answer to `read`.
+    ///
+    /// # Errors
+    /// As [`Self::answer`].
+    pub async fn post<T>(&mut self, target: &str, read: impl FnMut(Answer<'_>) -> Result<T, String>) -> Result<T> {
+        // No Content-Length is needed: without one there is no body (RFC 9112, 6.3).
+        self.request("POST", target);
+        self.next(Question { method: "POST", target }, read).await
+    }
+
     /// # Errors
     /// When something is there that nobody asked for, said of the last target asked for.
     pub fn is_quiet(&self, target: &str) -> Result<()> {
         match self.connection.unread() {
             [] => Ok(()),
-            unread => Err(Failure::wrong(Question(target), "more follows than the answer", unread)),
+            unread => {
+                Err(Failure::wrong(Question { method: "GET", target }, "more follows than the answer", unread))
+            }
         }
     }
 
@@ -232,16 +256,19 @@ impl Client {
     /// # Errors
     /// A wrong answer if it sends more instead.
     pub async fn ends(mut self, target: &str) -> Result<()> {
-        self.connection.ends(Question(target)).await
+        self.connection.ends(Question { method: "GET", target }).await
     }
 }
 
 #[derive(Clone, Copy)]
-struct Question<'a>(&'a str);
+struct Question<'a> {
+    method: &'static str,
+    target: &'a str,
+}
 
 impl Display for Question<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "GET {}", self.0)
+        write!(f, "{} {}", self.method, self.target)
     }
 }
 

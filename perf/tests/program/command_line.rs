@@ -27,7 +27,8 @@ fn each_bad_argument_is_one_line_that_says_what_to_do() {
 
 #[test]
 fn help_holds_examples() {
-    for arguments in [["--help"].as_slice(), &["lookup", "--help"], &["disconnect", "--help"]] {
+    for arguments in [["--help"].as_slice(), &["lookup", "--help"], &["disconnect", "--help"], &["soak", "--help"]]
+    {
         let output = generator(arguments).output().unwrap();
         assert!(output.status.success());
         let text = String::from_utf8(output.stdout).unwrap();

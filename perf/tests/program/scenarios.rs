@@ -9,7 +9,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
 use crate::lookupd::{Fault, Lookupd};
-use crate::support::{SMALL, against, failure, generator, report};
+use crate::support::{SMALL, SOAK, against, failure, generator, report};
 
 fn run(arguments: &[&str]) -> Value {
     let server = Lookupd::start(Fault::None);
@@ -184,6 +184,30 @@ fn beside_reports_lookups_and_the_large_answer() {
             assert!(figure(&report, name) > 0.0, "{name}");
         }
     }
+}
+
+#[test]
+fn soak_finds_in_the_end_what_it_has_registered() {
+    let server = Lookupd::start(Fault::None);
+    let arguments = [SOAK.as_slice(), &["--for", "3s", "--storms", "500ms", "--json"]].concat();
+    let report = report(&against(&server, &arguments).output().unwrap());
+    for name in ["lookups", "writes", "reconnects", "storms", "changes_by_http", "children", "hostile_connections"]
+    {
+        assert!(figure(&report, name) > 0.0, "{name}: {report}");
+    }
+    assert_eq!(report["figures"]["seed"], 7.0);
+}
+
+#[test]
+fn an_interrupted_soak_is_checked_to_its_end() {
+    let server = Lookupd::start(Fault::None);
+    let arguments = [SOAK.as_slice(), &["--for", "10m", "--json"]].concat();
+    let child = against(&server, &arguments).stdout(Stdio::piped()).spawn().unwrap();
+    while server.lookups() < 100 {
+        thread::sleep(Duration::from_millis(5));
+    }
+    signal(&child, Signal::INT);
+    figure(&report(&child.wait_with_output().unwrap()), "seconds_until_quiet");
 }
 
 #[test]

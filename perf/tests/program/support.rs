@@ -8,6 +8,25 @@ use crate::lookupd::Lookupd;
 pub const SMALL: [&str; 8] =
     ["--producers", "4", "--topics-per-producer", "3", "--topics", "6", "--channels", "2"];
 
+/// A soak of a few nsqds.
+pub const SOAK: [&str; 15] = [
+    "soak",
+    "--seed",
+    "7",
+    "--producers",
+    "8",
+    "--topics",
+    "12",
+    "--topics-per-producer",
+    "3",
+    "--writes",
+    "200",
+    "--rate",
+    "200",
+    "--connections",
+    "4",
+];
+
 /// The generator with these arguments, before it is started.
 pub fn generator(arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_lookupd-perf"));

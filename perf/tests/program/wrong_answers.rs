@@ -3,7 +3,7 @@
 use std::net::TcpListener;
 
 use crate::lookupd::{Fault, Lookupd};
-use crate::support::{SMALL, against, failure, generator};
+use crate::support::{SMALL, SOAK, against, failure, generator};
 
 /// What a scenario says of a server with a fault, as parts of one line.
 fn assert_caught(fault: Fault, scenario: &[&str], parts: &[&str]) {
@@ -89,6 +89,53 @@ fn a_hot_topic_must_show_each_change_and_nothing_else() {
 fn a_large_answer_must_be_whole() {
     let part = r#"GET /nodes: "broadcast_address": 3 times where 4 were due"#;
     assert_caught(Fault::DropsANode, &["beside", "--populate", "--for", "200ms"], &[part]);
+}
+
+/// Nothing but the end tells: it asks for no topic while it runs.
+#[test]
+fn what_was_forgotten_is_found_at_the_end_of_a_soak() {
+    let server = Lookupd::start(Fault::ForgetsToUnregisterOne);
+    let flags = [
+        "soak",
+        "--seed",
+        "7",
+        "--producers",
+        "4",
+        "--topics",
+        "40",
+        "--topics-per-producer",
+        "3",
+        "--writes",
+        "200",
+        "--rate",
+        "0.001",
+        "--storms",
+        "1h",
+        "--no-hostile",
+        "--no-children",
+        "--for",
+        "2s",
+        "--within",
+        "500ms",
+    ];
+    let output = against(&server, &flags).output().unwrap();
+    let text = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(1), "{text}");
+    let (seed, failure) = text.trim_end().split_once('\n').unwrap();
+    assert_eq!(seed, "soak: --seed 7");
+    let problem = "wrong answer to GET /nodes: at the end of the soak of node soak-000001.perf:1: topic soak_0000";
+    assert!(failure.contains(problem), "{failure}");
+}
+
+/// A lookup in between tells at once.
+#[test]
+fn a_wrong_answer_ends_a_soak() {
+    let server = Lookupd::start(Fault::DropsAProducer);
+    let output = against(&server, &[SOAK.as_slice(), &["--for", "1m"]].concat()).output().unwrap();
+    let text = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(1), "{text}");
+    assert!(text.contains("wrong answer to GET /lookup?topic="), "{text}");
+    assert!(text.contains("is missing; the answer:"), "{text}");
 }
 
 #[test]
