@@ -25,7 +25,11 @@ pub struct Options {
     pub time: Duration,
 }
 
-fn interval(text: &str) -> Result<Duration, String> {
+/// Reads how often something is done.
+///
+/// # Errors
+/// What is none, and what would leave no time in between.
+pub fn interval(text: &str) -> Result<Duration, String> {
     let interval = humantime::parse_duration(text).map_err(|error| error.to_string())?;
     if interval.is_zero() { Err("an interval is longer than that".into()) } else { Ok(interval) }
 }

@@ -35,6 +35,7 @@ use tokio_util::sync::CancellationToken;
 use self::judge::Foreign;
 use self::model::{Lifetimes, Model};
 use self::vitals::Vitals;
+use super::idle::interval;
 use super::load::parse_rate;
 use super::pacer::Pacer;
 use super::{Context, Tasks, allow_connections, finished};
@@ -71,7 +72,7 @@ pub struct Options {
     #[arg(long, value_name = "N", default_value = "200", value_parser = parse_rate)]
     pub writes: f64,
     /// Time from one storm to the next, in which some of the nsqds lose their connections at once and come back
-    #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = humantime::parse_duration)]
+    #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = interval)]
     pub storms: Duration,
     /// Peers at a time that break the rules
     #[arg(long, value_name = "N", default_value_t = 8, value_parser = clap::value_parser!(u32).range(1..1_000))]
