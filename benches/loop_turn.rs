@@ -12,6 +12,7 @@ use std::time::{Duration, Instant, SystemTime};
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use population::{NOW, Population};
 use ringlookupd::io::{Event, Request, SendBuffer, Service, Socket, Token};
+use ringlookupd::limits::Limits;
 use ringlookupd::log::Log;
 use ringlookupd::turn::{ServerInfo, Turn};
 use ringlookupd::worker::Worker;
@@ -35,7 +36,9 @@ impl Simulation {
     fn new(number: u32, service: Service, clients: u16) -> Self {
         let server = ServerInfo { identify_reply: b"{}".to_vec(), info: b"{}".to_vec() };
         let registry = Arc::clone(&Population::of(100_000).registry);
-        let worker = Worker::new(number, Turn::new(registry, Arc::new(server), Log::disabled(), NOW));
+        let (server, limits) = (Arc::new(server), Limits::default());
+        let turn = Turn::new(registry, server, limits, Arc::default(), Log::disabled(), NOW);
+        let worker = Worker::new(number, turn);
         let mut simulation = Self { worker, clients: Vec::new(), sending: Vec::new() };
         for nth in 0..clients {
             let (socket, peer) = (Socket(nth.into()), SocketAddr::from(([10, 0, 0, 1], 1024 + nth)));

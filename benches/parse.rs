@@ -5,7 +5,8 @@ use std::hint::black_box;
 use std::time::Duration;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use ringlookupd::http::parse::{HeadReader, Parsed};
+use ringlookupd::http::parse::{HeadLimits, HeadReader, Parsed};
+use ringlookupd::limits::Limits;
 use ringlookupd::registry::Name;
 use ringlookupd::v1::identify::peer_info;
 use ringlookupd::v1::parse::{Command, command, line_end};
@@ -89,13 +90,14 @@ fn identify(c: &mut Criterion) {
 }
 
 fn http_head(c: &mut Criterion) {
+    let limits = HeadLimits::of(&Limits::default());
     let mut group = c.benchmark_group("HTTP head");
     for (name, head) in [("go-nsq", GO_NSQ), ("browser", BROWSER)] {
         let head = head.as_bytes();
         group.throughput(Throughput::Bytes(head.len() as u64));
         group.bench_function(name, |b| {
             b.iter(|| {
-                let parsed = HeadReader::default().read(black_box(head));
+                let parsed = HeadReader::default().read(black_box(head), limits);
                 assert!(matches!(parsed, Parsed::Request { .. }));
                 parsed
             });
@@ -103,7 +105,7 @@ fn http_head(c: &mut Criterion) {
         group.bench_function(format!("{name}, header lines known"), |b| {
             let mut heads = HeadReader::default();
             b.iter(|| {
-                let parsed = heads.read(black_box(head));
+                let parsed = heads.read(black_box(head), limits);
                 assert!(matches!(parsed, Parsed::Request { .. }));
                 heads.next("GET");
             });
@@ -112,9 +114,9 @@ fn http_head(c: &mut Criterion) {
             b.iter(|| {
                 let mut heads = HeadReader::default();
                 let unfinished = (1..head.len())
-                    .all(|end| matches!(heads.read(black_box(&head[..end])), Parsed::NeedMore));
+                    .all(|end| matches!(heads.read(black_box(&head[..end]), limits), Parsed::NeedMore));
                 assert!(unfinished);
-                assert!(matches!(heads.read(black_box(head)), Parsed::Request { .. }));
+                assert!(matches!(heads.read(black_box(head), limits), Parsed::Request { .. }));
             });
         });
     }

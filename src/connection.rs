@@ -2,8 +2,10 @@
 
 use std::net::SocketAddr;
 
+use crate::admission::Place;
 use crate::clock::Timestamp;
 use crate::io::{Service, Socket, Token};
+use crate::limits::Limit;
 use crate::output::Output;
 use crate::registry::ProducerId;
 use crate::turn::{Advance, Turn};
@@ -13,6 +15,7 @@ use crate::{http, v1};
 pub struct Connection {
     pub socket: Socket,
     pub session: Session,
+    pub place: Place,
     /// What arrived and is not done with: the beginning of something, or what waits for room in the output.
     pub input: Vec<u8>,
     pub output: Output,
@@ -24,8 +27,9 @@ pub struct Connection {
     pub undone: u8,
     /// The turn has already noted that there may be something to send.
     pub dirty: bool,
-    /// When the patience with what the peer owes us ends.
+    /// When the patience with what the peer owes us ends, and which limit that is.
     pub deadline: Timestamp,
+    pub awaited: Option<Limit>,
 }
 
 /// How far a connection is on its way to the end. It never goes back.
@@ -76,11 +80,25 @@ impl Session {
         }
     }
 
-    /// Whether the peer owes the rest of what it began.
-    pub fn is_mid_input(&self, rest: &[u8]) -> bool {
+    pub fn peer(&self) -> SocketAddr {
         match self {
-            Self::V1(session) => session.is_mid_input(rest),
-            Self::Http(session) => session.is_mid_input(rest),
+            Self::V1(session) => session.peer(),
+            Self::Http(session) => session.peer(),
+        }
+    }
+
+    /// The limit on the time until more must come, `rest` being what is there already.
+    pub fn awaited(&self, rest: &[u8]) -> Option<Limit> {
+        match self {
+            Self::V1(session) => session.awaited(rest),
+            Self::Http(session) => Some(session.awaited(rest)),
+        }
+    }
+
+    fn refuse_over(&mut self, limit: Limit, turn: &Turn, output: &mut Output) {
+        match self {
+            Self::V1(session) => session.refuse_over(limit, turn, output),
+            Self::Http(session) => session.refuse_over(limit, turn, output),
         }
     }
 
@@ -107,18 +125,20 @@ impl Session {
 }
 
 impl Connection {
-    pub fn new(socket: Socket, session: Session, deadline: Timestamp) -> Self {
+    pub fn new(socket: Socket, session: Session, place: Place, output: Output) -> Self {
         Self {
             socket,
             session,
+            place,
             input: Vec::new(),
-            output: Output::default(),
+            output,
             phase: Phase::Open,
             receive: Receive::Idle,
             sending: false,
             undone: 0,
             dirty: false,
-            deadline,
+            deadline: Timestamp::MAX,
+            awaited: None,
         }
     }
 
@@ -147,6 +167,12 @@ impl Connection {
         }
     }
 
+    /// Ends the protocol with an error.
+    pub fn refuse_over(&mut self, limit: Limit, turn: &mut Turn) {
+        self.session.refuse_over(limit, turn, &mut self.output);
+        self.flush(turn);
+    }
+
     /// Stops acting on input; the protocol is over.
     pub fn flush(&mut self, turn: &mut Turn) {
         if self.phase == Phase::Open {
@@ -154,6 +180,11 @@ impl Connection {
             self.input = Vec::new();
             self.session.end(turn);
         }
+    }
+
+    /// Whether it is the peer's turn, and only the peer's.
+    pub fn is_waiting(&self) -> bool {
+        self.phase == Phase::Open && !self.sending && self.output.is_empty()
     }
 
     /// Whether nothing of this connection is with the kernel.
@@ -221,6 +252,13 @@ impl Slots {
         slot.generation = (slot.generation + 1) % Token::GENERATIONS;
         self.free.push(token.slot);
         *slot.connection.take().expect("looked at above")
+    }
+
+    /// The earliest deadline from `now` on.
+    pub fn earliest_deadline(&self, now: Timestamp) -> Timestamp {
+        let connections = self.slots.iter().filter_map(|slot| slot.connection.as_ref());
+        let deadlines = connections.map(|connection| connection.deadline).filter(|&deadline| deadline >= now);
+        deadlines.min().unwrap_or(Timestamp::MAX)
     }
 
     /// The tokens of the connections that match.

@@ -4,6 +4,7 @@
 //!
 //! - [`options`]: what the operator asked for, on the command line and in the file.
 //! - [`limits`]: every cap of the server, in one place.
+//! - [`admission`]: places for connections, in all and for each address.
 //! - [`server`]: binds, starts the workers, waits for a signal, drains.
 //! - [`io`]: the vocabulary between the core and the kernel, and the ring and epoll that speak it.
 //! - [`worker`]: the loop's state: events in, one commit a turn, requests out.
@@ -13,14 +14,16 @@
 //! - [`turn`]: what sessions share during a turn, with the batch that waits for its end.
 //! - [`output`]: what a connection still has to send.
 //! - [`registry`]: who produces what, in immutable snapshots.
-//! - [`clock`] and [`log`]: time and lines for the operator.
+//! - [`clock`], [`log`] and [`metrics`]: time, lines and figures for the operator.
 
+pub mod admission;
 pub mod clock;
 pub mod connection;
 pub mod http;
 pub mod io;
 pub mod limits;
 pub mod log;
+pub mod metrics;
 pub mod options;
 pub mod output;
 pub mod registry;

@@ -5,15 +5,15 @@ use std::io::Write as _;
 use bytes::Bytes;
 
 use crate::io::SendBuffer;
-use crate::limits::OUTPUT_BYTES_MAX;
 use crate::registry::Stream;
 
 /// Replies in order: small ones staged together, the last possibly with a large body behind it. While there
 /// is a large body, or much is staged, the session stages no more.
-#[derive(Default)]
 pub struct Output {
     staged: Vec<u8>,
     body: Body,
+    /// How much is staged before there is no room.
+    bytes_max: usize,
 }
 
 #[derive(Default)]
@@ -34,9 +34,18 @@ pub enum Framing {
 }
 
 impl Output {
+    pub fn new(bytes_max: usize) -> Self {
+        Self { staged: Vec::new(), body: Body::None, bytes_max }
+    }
+
     /// Whether another reply may be staged.
     pub fn has_room(&self) -> bool {
-        matches!(self.body, Body::None) && self.staged.len() < OUTPUT_BYTES_MAX
+        matches!(self.body, Body::None) && !self.is_full()
+    }
+
+    /// Whether as many bytes are staged as may be.
+    pub fn is_full(&self) -> bool {
+        self.staged.len() >= self.bytes_max
     }
 
     pub fn is_empty(&self) -> bool {

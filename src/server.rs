@@ -15,15 +15,16 @@ use signal_hook::low_level::raise;
 use socket2::{Domain, Protocol, Socket, TcpKeepalive, Type};
 
 use crate::VERSION;
+use crate::admission::connections_within;
 use crate::clock::Clock;
 use crate::io::support::{fallback, refusal};
 use crate::io::uring::Ring;
 use crate::io::{Choice, Driver, Interface, Service};
-use crate::limits::{BACKLOG, BIND_PATIENCE, BIND_PAUSE};
+use crate::limits::{BACKLOG, BIND_PATIENCE, BIND_PAUSE, Limit, Limits};
 use crate::log::Log;
 use crate::options::{ListenAddress, Options};
 use crate::registry::{Lifetimes, Registry, write_json_string};
-use crate::turn::{ServerInfo, Turn};
+use crate::turn::{ServerInfo, Turn, Watch};
 use crate::worker::Worker;
 
 /// Why the server did not start, or stopped: one line for the operator.
@@ -78,7 +79,7 @@ pub struct Server {
 impl Server {
     /// Binds both ports and starts the workers. Returns when all of them serve.
     pub fn start(options: &Options, log: &Log) -> Result<Self, ServerError> {
-        raise_open_file_limit();
+        let limits = limits_within(raise_open_file_limit(), options, log);
         // Before anything that a signal should end in order.
         let signals = Signals::new([SIGINT, SIGTERM]).map_err(starting("signal handling"))?;
         let count = options.workers.get();
@@ -86,6 +87,7 @@ impl Server {
         let (http_address, http) = listeners(&options.http_address, count)?;
         let addresses = [v1_address, http_address];
         let info = Arc::new(server_info(options, addresses));
+        let watch = Arc::<Watch>::default();
         let registry = Arc::new(Registry::new(Lifetimes {
             inactive_producer_timeout: options.inactive_producer_timeout,
             tombstone_lifetime: options.tombstone_lifetime,
@@ -100,7 +102,14 @@ impl Server {
             let thread = WorkerThread {
                 worker: Worker::new(
                     number,
-                    Turn::new(Arc::clone(&registry), Arc::clone(&info), log.clone(), clock.now()),
+                    Turn::new(
+                        Arc::clone(&registry),
+                        Arc::clone(&info),
+                        limits,
+                        Arc::clone(&watch),
+                        log.clone(),
+                        clock.now(),
+                    ),
                 ),
                 listeners: [v1, http],
                 stopped: stopped.try_clone().map_err(starting("workers"))?,
@@ -270,13 +279,30 @@ fn bind(at: SocketAddr, shared: bool) -> io::Result<Socket> {
     Ok(socket)
 }
 
-/// As Go's runtime does: a connection is a descriptor, and the soft limit is often 1,024.
-fn raise_open_file_limit() {
+/// As Go's runtime does: a connection is a descriptor, and the soft limit is often 1,024. Returns what it is now.
+fn raise_open_file_limit() -> usize {
     let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
     if current < maximum {
-        // Refused: then the limit stays, and accept says so when it is met.
+        // Refused: then the limit stays.
         let _ = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum });
     }
+    let limit = getrlimit(Resource::Nofile).current;
+    limit.map_or(usize::MAX, |limit| usize::try_from(limit).unwrap_or(usize::MAX))
+}
+
+/// The operator's limits, with no more connections than there are descriptors for.
+fn limits_within(open_files: usize, options: &Options, log: &Log) -> Limits {
+    let (mut limits, room) = (options.limits, connections_within(open_files, options.workers.get()));
+    let wanted = limits.value(Limit::Connections);
+    if limits.size(Limit::Connections) > room {
+        limits.set(Limit::Connections, room as u64);
+    }
+    if wanted > room as u64 {
+        log.warn(format_args!(
+            "-max-connections is {room} instead of {wanted}: there may be no more than {open_files} open files (ulimit -n)"
+        ));
+    }
+    limits
 }
 
 /// The cores this process may run on.

@@ -1,12 +1,15 @@
 //! What the sessions of a worker share during a turn: the moment, the registry, the log.
 
+use std::fmt;
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use crate::admission::Admission;
 use crate::clock::Timestamp;
-use crate::limits::{BATCH_WEIGHT_MAX, DISCONNECT_WEIGHT};
+use crate::limits::{BATCH_WEIGHT_MAX, DISCONNECT_WEIGHT, Limit, Limits};
 use crate::log::Log;
-use crate::registry::{Changed, Name, Producer, Reader, Registry, Writer};
+use crate::metrics::{Counters, Gauges, Metrics};
+use crate::registry::{Changed, Name, Producer, Reader, Registered, Registry, Writer};
 
 /// A worker's view of everything that is not one connection's.
 pub struct Turn {
@@ -15,6 +18,10 @@ pub struct Turn {
     pub log: Log,
     pub reader: Reader,
     pub server: Arc<ServerInfo>,
+    pub limits: Limits,
+    /// This worker's.
+    pub counters: Arc<Counters>,
+    pub watch: Arc<Watch>,
     /// The header line of that name, its end included.
     pub date: String,
     registry: Arc<Registry>,
@@ -39,6 +46,13 @@ pub struct ServerInfo {
     pub info: Vec<u8>,
 }
 
+/// What keeps all workers within the limits, and counts.
+#[derive(Default)]
+pub struct Watch {
+    pub admission: Arc<Admission>,
+    pub metrics: Metrics,
+}
+
 /// A change that waits for the end of the turn, when the whole batch is committed at once.
 pub enum Mutation {
     Identify(Arc<Producer>),
@@ -55,9 +69,66 @@ enum Outcome {
 }
 
 impl Turn {
-    pub fn new(registry: Arc<Registry>, server: Arc<ServerInfo>, log: Log, now: Timestamp) -> Self {
-        let reader = registry.reader();
-        Self { now, log, reader, server, date: String::new(), registry, batch: Vec::new(), batch_weight: 0 }
+    pub fn new(
+        registry: Arc<Registry>,
+        server: Arc<ServerInfo>,
+        limits: Limits,
+        watch: Arc<Watch>,
+        log: Log,
+        now: Timestamp,
+    ) -> Self {
+        Self {
+            now,
+            log,
+            reader: registry.reader(),
+            server,
+            limits,
+            counters: watch.metrics.worker(),
+            watch,
+            date: String::new(),
+            registry,
+            batch: Vec::new(),
+            batch_weight: 0,
+        }
+    }
+
+    /// Notes that a client has met a limit. The operator is told now and then.
+    pub fn strike(&self, limit: Limit, client: impl fmt::Display) {
+        self.counters.strikes[limit as usize].increment();
+        if let Some(times) = self.watch.metrics.strikes_to_tell(limit, self.now) {
+            let name = limit.name();
+            self.log.warn(format_args!(
+                "client({client}) met the limit -{name} (times since the last such line: {times}); see /metrics"
+            ));
+        }
+    }
+
+    /// The text of `/metrics`.
+    pub fn metrics(&self) -> String {
+        let Registered { topics, channels } = self.registry.registered();
+        let gauges = Gauges { producers: self.registry.producers(), topics, channels };
+        self.watch.metrics.render(gauges, &self.log)
+    }
+
+    /// Whether the whole batch and one REGISTER more fit the limits of all topics and channels, whatever is new
+    /// in them. What other workers have not committed yet is not known here, so that together they may exceed a
+    /// limit by their batches.
+    pub fn has_room(&self) -> bool {
+        let Registered { topics, channels } = self.registry.registered();
+        let batch = self.batch.len();
+        topics + batch < self.limits.size(Limit::Topics) && channels + batch < self.limits.size(Limit::Channels)
+    }
+
+    /// Judges a REGISTER by what is there when the batch is committed, which it does; for those that may be over
+    /// a limit. Returns what the producer has registered.
+    pub fn judge(
+        &mut self,
+        producer: &Arc<Producer>,
+        topic: Name,
+        channel: Option<Name>,
+    ) -> Result<Registered, Limit> {
+        let limits = self.limits;
+        self.write(|writer| writer.judge(&limits, Some(producer), topic, channel))
     }
 
     /// Adds to the batch. The reply to it may be staged now: it leaves after the commit.
@@ -129,13 +200,10 @@ impl Mutation {
         if !log.enabled(crate::log::Level::Info) {
             return;
         }
-        let line =
-            |client: &Producer, verb: &str, category: &str, topic: &Name, channel: &dyn std::fmt::Display| {
-                let client = client.remote_address();
-                log.info(format_args!(
-                    "DB: client({client}) {verb} category:{category} key:{topic} subkey:{channel}"
-                ));
-            };
+        let line = |client: &Producer, verb: &str, category: &str, topic: &Name, channel: &dyn fmt::Display| {
+            let client = client.remote_address();
+            log.info(format_args!("DB: client({client}) {verb} category:{category} key:{topic} subkey:{channel}"));
+        };
         match (self, outcome) {
             (Self::Identify(producer), _) => {
                 log.info(format_args!(

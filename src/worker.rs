@@ -7,13 +7,14 @@ use std::io;
 use std::net::SocketAddr;
 use std::time::{Duration, SystemTime};
 
+use crate::admission::Admitted;
 use crate::clock::Timestamp;
 use crate::connection::{Connection, Phase, Receive, Session, Slots};
 use crate::io::{Event, ReceiveEnd, Request, SendBuffer, Service, Socket, Token};
 use crate::limits::{
-    ACCEPT_BACKOFF, CONNECTIONS_MAX, DRAIN_MAX, HTTP_IDLE_MAX, LINGER, SPARE_BUFFER_BYTES_MAX, SPARE_BUFFERS_MAX,
-    TICK, UNFINISHED_INPUT_MAX, UNREAD_OUTPUT_MAX,
+    ACCEPT_BACKOFF, CONNECTIONS_MAX, LINGER, Limit, SPARE_BUFFER_BYTES_MAX, SPARE_BUFFERS_MAX, TICK,
 };
+use crate::output::Output;
 use crate::registry::ProducerId;
 use crate::turn::Turn;
 
@@ -28,6 +29,8 @@ pub struct Worker {
     dirty: Vec<Token>,
     spare: Vec<Vec<u8>>,
     next_tick: Timestamp,
+    /// No deadline is earlier: until then none is looked at.
+    next_deadline: Timestamp,
     /// When a drain that was asked for ends, whatever is left.
     draining: Option<Timestamp>,
 }
@@ -57,6 +60,7 @@ impl Worker {
             dirty: Vec::new(),
             spare: Vec::new(),
             next_tick: now,
+            next_deadline: Timestamp::MAX,
             draining: None,
         }
     }
@@ -78,12 +82,14 @@ impl Worker {
             Event::ReceiveEnded { token, end } => self.receive_ended(token, &end),
             Event::Sent { token, buffer, sent } => self.sent(token, buffer, sent.ok()),
             Event::Done { token } => {
-                self.slots.get(token).undone -= 1;
+                let connection = self.slots.get(token);
+                connection.undone = connection.undone.checked_sub(1).expect("a Done that is due");
                 self.mark(token);
             }
             Event::Closed { token } => {
                 let connection = self.slots.remove(token);
                 assert_eq!(connection.phase, Phase::Closing, "closed when asked to");
+                self.turn.counters.closed[connection.session.service() as usize].increment();
             }
             Event::Stop => self.drain(),
         }
@@ -100,12 +106,19 @@ impl Worker {
         if self.turn.now >= self.next_tick {
             self.next_tick = self.turn.now.after(TICK);
             self.turn.tick(wall());
-            self.expire();
+            if self.turn.now > self.next_deadline {
+                self.expire();
+            }
         }
         self.accept();
         self.turn.commit();
         while let Some(token) = self.dirty.pop() {
             self.push_on(token);
+        }
+        if self.draining.is_some_and(|end| self.turn.now >= end) {
+            for token in self.slots.tokens(|_| true) {
+                self.turn.strike(Limit::DrainTimeout, self.slots.get(token).session.peer());
+            }
         }
     }
 
@@ -116,7 +129,13 @@ impl Worker {
 
     /// How long the worker may sleep if nothing happens.
     pub fn timeout(&self) -> Duration {
-        self.next_tick.since(self.turn.now).min(TICK)
+        let rests = self.accepting.iter().filter_map(|accepting| match *accepting {
+            // One that is over has no wish to accept.
+            Accepting::Resting { until } if until > self.turn.now => Some(until),
+            _ => None,
+        });
+        let next = rests.fold(self.next_tick, Timestamp::min);
+        next.since(self.turn.now).min(TICK)
     }
 
     /// Whether a drain is over.
@@ -136,17 +155,27 @@ impl Worker {
         }
         // A listener for every interface is an IPv6 socket; stock shows the IPv4 peers as such.
         let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
+        self.turn.counters.accepted[service as usize].increment();
         if service == Service::V1 {
             self.turn.log.info(format_args!("TCP: new client({peer})"));
         }
         let place = self.slots.next();
         let id = ProducerId::new(self.number, place.slot, place.generation);
         let session = Session::new(service, id, peer);
-        let token = self.slots.insert(Connection::new(socket, session, Timestamp::MAX));
-        self.await_input(token);
-        self.receive(token);
-        if self.draining.is_some() {
-            self.flush(token);
+        let (admitted, place) = self.turn.watch.admission.enter(peer.ip(), &self.turn.limits);
+        let output = Output::new(self.turn.limits.size(Limit::OutputSize));
+        let token = self.slots.insert(Connection::new(socket, session, place, output));
+        match admitted {
+            Admitted::Welcome if self.draining.is_none() => {
+                self.await_input(token);
+                self.receive(token);
+            }
+            Admitted::Welcome => self.flush(token),
+            Admitted::Refused(limit) => self.refuse_over(token, limit),
+            Admitted::TurnedAway(limit) => {
+                self.turn.strike(limit, peer);
+                self.abort(token);
+            }
         }
     }
 
@@ -154,8 +183,12 @@ impl Worker {
         let mut until = self.turn.now;
         if let Some(error) = error {
             until = until.after(ACCEPT_BACKOFF);
-            self.next_tick = self.next_tick.min(until);
-            self.turn.log.warn(format_args!("temporary Accept() failure - {error}"));
+            self.turn.counters.accept_failures[service as usize].increment();
+            if let Some(times) = self.turn.watch.metrics.accept_failures_to_tell(self.turn.now) {
+                self.turn.log.warn(format_args!(
+                    "temporary Accept() failure - {error} (times since the last such line: {times})"
+                ));
+            }
         }
         self.accepting[service as usize] = Accepting::Resting { until };
     }
@@ -190,7 +223,11 @@ impl Worker {
     fn receive_ended(&mut self, token: Token, end: &ReceiveEnd) {
         let connection = self.slots.get(token);
         match end {
-            ReceiveEnd::NoBuffers | ReceiveEnd::Stopped => connection.receive = Receive::Idle,
+            ReceiveEnd::NoBuffers => {
+                connection.receive = Receive::Idle;
+                self.turn.counters.no_buffers.increment();
+            }
+            ReceiveEnd::Stopped => connection.receive = Receive::Idle,
             ReceiveEnd::Eof => {
                 connection.receive = Receive::Eof;
                 return self.take_input(token, &[]);
@@ -240,14 +277,22 @@ impl Worker {
         if connection.phase != Phase::Open || connection.sending {
             return;
         }
-        let (now, mid_input) = (self.turn.now, connection.session.is_mid_input(&connection.input));
-        connection.deadline = match connection.session.service() {
-            // Counts from the first byte: another byte does not move it.
-            _ if mid_input => connection.deadline.min(now.after(UNFINISHED_INPUT_MAX)),
-            Service::Http => now.after(HTTP_IDLE_MAX),
-            // nsqd's silence is judged by the inactivity timeout, as in stock.
-            Service::V1 => Timestamp::MAX,
-        };
+        let awaited = connection.session.awaited(&connection.input);
+        // These count from the accept and from the first byte: another byte that completes nothing does not move
+        // them.
+        let from_its_begin = matches!(awaited, Some(Limit::HandshakeTimeout | Limit::RequestTimeout));
+        let runs_on = from_its_begin && connection.awaited == awaited && connection.output.is_empty();
+        if !runs_on {
+            connection.awaited = awaited;
+            let patience = awaited.map_or(Duration::MAX, |limit| self.turn.limits.time(limit));
+            self.expect_within(token, patience);
+        }
+    }
+
+    fn expect_within(&mut self, token: Token, patience: Duration) {
+        let deadline = self.turn.now.after(patience);
+        self.slots.get(token).deadline = deadline;
+        self.next_deadline = self.next_deadline.min(deadline);
     }
 
     fn mark(&mut self, token: Token) {
@@ -271,7 +316,7 @@ impl Worker {
         let connection = self.slots.get(token);
         match connection.phase {
             Phase::Open if !connection.output.has_room() && !connection.input.is_empty() => {
-                self.stop_receiving(token);
+                self.stop_receiving(token)
             }
             Phase::Open | Phase::Lingering => self.receive(token),
             Phase::Flushing => {
@@ -298,8 +343,9 @@ impl Worker {
     fn send(&mut self, token: Token, buffer: SendBuffer) {
         let connection = self.slots.get(token);
         connection.sending = true;
-        connection.deadline = self.turn.now.after(UNREAD_OUTPUT_MAX);
+        connection.awaited = Some(Limit::OutputTimeout);
         self.requests.push(Request::Send { token, socket: connection.socket, buffer });
+        self.expect_within(token, self.turn.limits.time(Limit::OutputTimeout));
     }
 
     fn receive(&mut self, token: Token) {
@@ -317,6 +363,7 @@ impl Worker {
             connection.receive = Receive::Stopping;
             connection.undone += 1;
             self.requests.push(Request::StopReceive { token });
+            self.turn.counters.receives_stopped.increment();
         }
     }
 
@@ -327,10 +374,17 @@ impl Worker {
         self.mark(token);
     }
 
+    /// As [`Worker::flush`], with an error that says why.
+    fn refuse_over(&mut self, token: Token, limit: Limit) {
+        self.slots.get(token).refuse_over(limit, &mut self.turn);
+        self.mark(token);
+    }
+
     fn linger(&mut self, token: Token) {
+        self.expect_within(token, LINGER);
         let connection = self.slots.get(token);
         connection.phase = Phase::Lingering;
-        connection.deadline = self.turn.now.after(LINGER);
+        connection.awaited = None;
         if connection.receive == Receive::Eof {
             return;
         }
@@ -353,16 +407,27 @@ impl Worker {
         self.mark(token);
     }
 
+    /// Ends what is out of time, and finds out when that is to be looked for again.
     fn expire(&mut self) {
         let now = self.turn.now;
-        for token in self.slots.tokens(|connection| connection.deadline < now) {
-            self.abort(token);
+        let overdue = self.slots.tokens(|connection| connection.deadline < now);
+        self.next_deadline = self.slots.earliest_deadline(now);
+        for token in overdue {
+            let connection = self.slots.get(token);
+            match connection.awaited {
+                Some(limit) if connection.is_waiting() => self.refuse_over(token, limit),
+                Some(limit) => {
+                    self.turn.strike(limit, connection.session.peer());
+                    self.abort(token);
+                }
+                None => self.abort(token),
+            }
         }
     }
 
     fn drain(&mut self) {
         if self.draining.is_none() {
-            self.draining = Some(self.turn.now.after(DRAIN_MAX));
+            self.draining = Some(self.turn.now.after(self.turn.limits.time(Limit::DrainTimeout)));
             for token in self.slots.tokens(|connection| connection.phase == Phase::Open) {
                 self.flush(token);
             }
@@ -374,5 +439,46 @@ impl Worker {
             buffer.clear();
             self.spare.push(buffer);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::limits::Limits;
+    use crate::log::Log;
+    use crate::registry::{Lifetimes, Registry};
+    use crate::turn::ServerInfo;
+
+    fn worker(now: Timestamp) -> Worker {
+        let lifetimes = Lifetimes { inactive_producer_timeout: TICK, tombstone_lifetime: TICK };
+        let server = Arc::new(ServerInfo { identify_reply: Vec::new(), info: Vec::new() });
+        let registry = Arc::new(Registry::new(lifetimes));
+        Worker::new(0, Turn::new(registry, server, Limits::default(), Arc::default(), Log::disabled(), now))
+    }
+
+    /// Each listener rests for as long as it should, whatever the other does.
+    #[test]
+    fn a_listener_is_armed_again_when_its_rest_is_over() {
+        let start = Timestamp::from_nanos(1);
+        let mut worker = worker(start);
+        let mut turn = |after: Duration, failing: Option<Service>| {
+            worker.begin_turn(start.after(after));
+            if let Some(service) = failing {
+                let error = Some(io::ErrorKind::Other.into());
+                worker.handle(Event::AcceptEnded { service, error });
+            }
+            worker.end_turn(|| SystemTime::UNIX_EPOCH);
+            let armed: Vec<_> = worker.requests().map(|request| format!("{request:?}")).collect();
+            (armed.join(" "), worker.timeout())
+        };
+        let half = ACCEPT_BACKOFF / 2;
+        assert_eq!(turn(Duration::ZERO, None), ("Accept(V1) Accept(Http)".into(), TICK));
+        assert_eq!(turn(Duration::ZERO, Some(Service::V1)), (String::new(), ACCEPT_BACKOFF));
+        assert_eq!(turn(half, Some(Service::Http)), (String::new(), half));
+        assert_eq!(turn(2 * half, None), ("Accept(V1)".into(), half));
+        assert_eq!(turn(3 * half, None), ("Accept(Http)".into(), TICK.saturating_sub(3 * half)));
     }
 }

@@ -11,8 +11,10 @@ pub enum Status {
     BadRequest,
     NotFound,
     MethodNotAllowed,
+    RequestTimeout,
     PayloadTooLarge,
     ExpectationFailed,
+    ServiceUnavailable,
 }
 
 impl Status {
@@ -25,8 +27,10 @@ impl Status {
             Self::BadRequest => "400 Bad Request\r\n",
             Self::NotFound => "404 Not Found\r\n",
             Self::MethodNotAllowed => "405 Method Not Allowed\r\n",
+            Self::RequestTimeout => "408 Request Timeout\r\n",
             Self::PayloadTooLarge => "413 Request Entity Too Large\r\n",
             Self::ExpectationFailed => "417 Expectation Failed\r\n",
+            Self::ServiceUnavailable => "503 Service Unavailable\r\n",
         }
     }
 
@@ -43,6 +47,7 @@ pub enum Answer {
     Info,
     Lookup(LookupBody),
     Json(Vec<u8>),
+    Metrics(String),
     Stream(Stream),
     Error(ApiError),
 }
@@ -70,5 +75,9 @@ pub const INVALID_ARG_TOPIC: ApiError = ApiError(Status::BadRequest, "INVALID_AR
 pub const INVALID_ARG_CHANNEL: ApiError = ApiError(Status::BadRequest, "INVALID_ARG_CHANNEL");
 pub const TOPIC_NOT_FOUND: ApiError = ApiError(Status::NotFound, "TOPIC_NOT_FOUND");
 pub const CHANNEL_NOT_FOUND: ApiError = ApiError(Status::NotFound, "CHANNEL_NOT_FOUND");
-/// A body over the limit. Stock has none.
+/// Over a limit. Stock has none.
+pub const REQUEST_TIMEOUT: ApiError = ApiError(Status::RequestTimeout, "REQUEST_TIMEOUT");
+pub const TOO_MANY_CONNECTIONS: ApiError = ApiError(Status::ServiceUnavailable, "TOO_MANY_CONNECTIONS");
+pub const TOO_MANY_TOPICS: ApiError = ApiError(Status::ServiceUnavailable, "TOO_MANY_TOPICS");
+pub const TOO_MANY_CHANNELS: ApiError = ApiError(Status::ServiceUnavailable, "TOO_MANY_CHANNELS");
 pub const BODY_TOO_LARGE: ApiError = ApiError(Status::PayloadTooLarge, "BODY_TOO_LARGE");

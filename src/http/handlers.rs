@@ -1,13 +1,15 @@
 //! The endpoints: what each asks of the registry.
 
 use std::borrow::Cow;
+use std::net::SocketAddr;
 
 use super::answer::{
     Answer, ApiError, CHANNEL_NOT_FOUND, INVALID_ARG_CHANNEL, INVALID_ARG_TOPIC, INVALID_REQUEST,
-    MISSING_ARG_CHANNEL, MISSING_ARG_NODE, MISSING_ARG_TOPIC, TOPIC_NOT_FOUND,
+    MISSING_ARG_CHANNEL, MISSING_ARG_NODE, MISSING_ARG_TOPIC, TOO_MANY_CHANNELS, TOO_MANY_TOPICS, TOPIC_NOT_FOUND,
 };
 use super::routes::Endpoint;
 use super::target::{Args, args};
+use crate::limits::Limit;
 use crate::registry::Name;
 use crate::turn::Turn;
 
@@ -21,11 +23,12 @@ pub fn reads_body(endpoint: Endpoint, query: &[u8]) -> bool {
 }
 
 fn takes_arguments(endpoint: Endpoint) -> bool {
-    !matches!(endpoint, Endpoint::Ping | Endpoint::Info | Endpoint::Topics | Endpoint::Nodes | Endpoint::Debug)
+    use Endpoint::{Debug, Info, Metrics, Nodes, Ping, Topics};
+    !matches!(endpoint, Ping | Info | Topics | Nodes | Debug | Metrics)
 }
 
 /// Does what the endpoint is for.
-pub fn call(endpoint: Endpoint, query: &[u8], turn: &mut Turn) -> Answer {
+pub fn call(endpoint: Endpoint, query: &[u8], peer: SocketAddr, turn: &mut Turn) -> Answer {
     let args = if takes_arguments(endpoint) { args(query) } else { Ok(Args::default()) };
     let Ok(args) = args else { return Answer::Error(INVALID_REQUEST) };
     let answer = match endpoint {
@@ -34,11 +37,12 @@ pub fn call(endpoint: Endpoint, query: &[u8], turn: &mut Turn) -> Answer {
         Endpoint::Topics => Ok(Answer::Stream(turn.reader.topics(turn.now))),
         Endpoint::Nodes => Ok(Answer::Stream(turn.reader.nodes(turn.now))),
         Endpoint::Debug => Ok(Answer::Stream(turn.reader.debug(turn.now))),
+        Endpoint::Metrics => Ok(Answer::Metrics(turn.metrics())),
         Endpoint::Lookup => lookup(&args, turn),
         Endpoint::Channels => channels(&args, turn),
-        Endpoint::CreateTopic => create_topic(&args, turn),
+        Endpoint::CreateTopic => create_topic(&args, peer, turn),
         Endpoint::DeleteTopic => delete_topic(&args, turn),
-        Endpoint::CreateChannel => create_channel(&args, turn),
+        Endpoint::CreateChannel => create_channel(&args, peer, turn),
         Endpoint::DeleteChannel => delete_channel(&args, turn),
         Endpoint::TombstoneTopic => tombstone_topic(&args, turn),
     };
@@ -67,10 +71,10 @@ fn channels(args: &Args<'_>, turn: &mut Turn) -> Outcome {
     Ok(Answer::Json(body))
 }
 
-fn create_topic(args: &Args<'_>, turn: &mut Turn) -> Outcome {
+fn create_topic(args: &Args<'_>, peer: SocketAddr, turn: &mut Turn) -> Outcome {
     let topic = topic_name(args)?;
+    create(topic, None, peer, turn)?;
     turn.log.info(format_args!("DB: adding topic({topic})"));
-    turn.write(|writer| writer.create_topic(topic));
     Ok(Answer::Done)
 }
 
@@ -82,11 +86,28 @@ fn delete_topic(args: &Args<'_>, turn: &mut Turn) -> Outcome {
     Ok(Answer::Done)
 }
 
-fn create_channel(args: &Args<'_>, turn: &mut Turn) -> Outcome {
+fn create_channel(args: &Args<'_>, peer: SocketAddr, turn: &mut Turn) -> Outcome {
     let (topic, channel) = (topic_name(args)?, channel_name(args)?);
+    create(topic, Some(channel), peer, turn)?;
     turn.log.info(format_args!("DB: adding channel({channel}) in topic({topic})"));
-    turn.write(|writer| writer.create_channel(topic, channel));
     Ok(Answer::Done)
+}
+
+/// Makes a topic, or a channel and its topic with it.
+fn create(topic: Name, channel: Option<Name>, peer: SocketAddr, turn: &mut Turn) -> Result<(), ApiError> {
+    let limits = turn.limits;
+    let created = turn.write(|writer| {
+        writer.judge(&limits, None, topic, channel)?;
+        match channel {
+            Some(channel) => writer.create_channel(topic, channel),
+            None => writer.create_topic(topic),
+        }
+        Ok(())
+    });
+    created.map_err(|limit| {
+        turn.strike(limit, peer);
+        if limit == Limit::Topics { TOO_MANY_TOPICS } else { TOO_MANY_CHANNELS }
+    })
 }
 
 fn delete_channel(args: &Args<'_>, turn: &mut Turn) -> Outcome {

@@ -1,6 +1,7 @@
 //! What a request head says.
 
 use super::target::Url;
+use crate::limits::Limit;
 
 /// A request head that can be acted on.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -73,11 +74,22 @@ pub enum Refusal {
     MalformedHost,
     InvalidHeaderName,
     HeadTooLarge,
+    TooManyHeaders,
     UnsupportedTransferEncoding,
     UnsupportedVersion,
 }
 
 impl Refusal {
+    /// The limit that was met, if it was one.
+    #[must_use]
+    pub fn limit(self) -> Option<Limit> {
+        match self {
+            Self::HeadTooLarge => Some(Limit::RequestHeadSize),
+            Self::TooManyHeaders => Some(Limit::RequestHeaders),
+            _ => None,
+        }
+    }
+
     /// The whole answer, which is the same for every version and method and has neither `Date` nor
     /// `Content-Length`.
     #[must_use]
@@ -100,7 +112,7 @@ impl Refusal {
             Self::MissingHost => response!("400 Bad Request: missing required Host header"),
             Self::MalformedHost => response!("400 Bad Request: malformed Host header"),
             Self::InvalidHeaderName => response!("400 Bad Request: invalid header name"),
-            Self::HeadTooLarge => response!("431 Request Header Fields Too Large"),
+            Self::HeadTooLarge | Self::TooManyHeaders => response!("431 Request Header Fields Too Large"),
             Self::UnsupportedTransferEncoding => {
                 response!("501 Not Implemented", "Unsupported transfer encoding")
             }

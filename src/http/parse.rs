@@ -22,7 +22,7 @@ use memchr::{memchr, memchr_iter};
 use super::fields::{Fields, Lone, is_token_byte, trim};
 use super::head::{Body, Expect, Head, Persistence, Refusal, Version};
 use super::target::{Url, cut};
-use crate::limits::{HTTP_HEAD_BYTES_MAX, HTTP_KNOWN_FIELDS_BYTES_MAX};
+use crate::limits::{HTTP_KNOWN_FIELDS_BYTES_MAX, Limit, Limits};
 
 /// Headers that `httparse` is given room for: 2 KiB of stack, and more than any client of
 /// nsqlookupd sends.
@@ -86,22 +86,26 @@ impl HeadReader {
 
     /// Parses the head that `input` starts with. After [`Parsed::NeedMore`] it is called again with the same
     /// bytes and more behind them; before the next request [`HeadReader::next`] is.
-    pub fn read<'a>(&mut self, input: &'a [u8]) -> Parsed<'a> {
+    pub fn read<'a>(&mut self, input: &'a [u8], limits: HeadLimits) -> Parsed<'a> {
         let Some(start) = self.scan.begin(input) else {
             return Parsed::NeedMore;
         };
-        let (head, used) = match self.read_whole(&input[start..]) {
-            Some((head, len)) if start + len <= HTTP_HEAD_BYTES_MAX => (head, start + len),
+        let (head, used) = match self.read_whole(&input[start..], limits.headers) {
+            Some((head, len)) if start + len <= limits.bytes => (head, start + len),
             _ => match self.scan.find_end(input) {
-                Some(used) if used <= HTTP_HEAD_BYTES_MAX => (parse_complete(&input[start..used]), used),
-                _ => return judge_unfinished(&input[start..], start, &mut self.scan),
+                Some(used) if used <= limits.bytes => (parse_complete(&input[start..used], limits.headers), used),
+                _ => return judge_unfinished(&input[start..], start, &mut self.scan, limits.bytes),
             },
         };
         head.map_or_else(Parsed::Refused, |head| Parsed::Request { head, used })
     }
 
     /// The usual case: a head that is all there at the first look, and plain enough. With its length.
-    fn read_whole<'a>(&mut self, input: &'a [u8]) -> Option<(Result<Head<'a>, Refusal>, usize)> {
+    fn read_whole<'a>(
+        &mut self,
+        input: &'a [u8],
+        headers_max: usize,
+    ) -> Option<(Result<Head<'a>, Refusal>, usize)> {
         if self.scan.start != Some(self.scan.searched) {
             return None;
         }
@@ -110,10 +114,10 @@ impl HeadReader {
             && input[lines..].starts_with(&known.lines)
             && let Ok(line) = parse_request_line(without_newline(&input[..lines]))
         {
-            return Some((judge(&line, &known.fields), lines + known.lines.len()));
+            return Some((judge(&line, &known.fields, headers_max), lines + known.lines.len()));
         }
         let (line, fields, len) = parse_fast(input)?;
-        let head = judge(&line, &fields);
+        let head = judge(&line, &fields, headers_max);
         let lines = &input[lines..len];
         if lines.len() <= HTTP_KNOWN_FIELDS_BYTES_MAX {
             let known = self.known.get_or_insert_default();
@@ -163,6 +167,22 @@ impl Scan {
     }
 }
 
+/// How large a head may be.
+#[derive(Debug, Clone, Copy)]
+pub struct HeadLimits {
+    /// Bytes, the blank line included.
+    pub bytes: usize,
+    /// Headers, repeated ones too.
+    pub headers: usize,
+}
+
+impl HeadLimits {
+    #[must_use]
+    pub fn of(limits: &Limits) -> Self {
+        Self { bytes: limits.size(Limit::RequestHeadSize), headers: limits.size(Limit::RequestHeaders) }
+    }
+}
+
 /// What the bytes of a connection hold.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Parsed<'a> {
@@ -179,28 +199,28 @@ pub enum Parsed<'a> {
     Refused(Refusal),
 }
 
-fn judge_unfinished<'a>(partial: &[u8], start: usize, scan: &mut Scan) -> Parsed<'a> {
+fn judge_unfinished<'a>(partial: &[u8], start: usize, scan: &mut Scan, bytes_max: usize) -> Parsed<'a> {
     if !scan.request_line_passed
         && scan.line_start > start
-        && let Some(end) = memchr(b'\n', partial).filter(|&end| end < HTTP_HEAD_BYTES_MAX)
+        && let Some(end) = memchr(b'\n', partial).filter(|&end| end < bytes_max)
     {
         if let Err(refusal) = parse_request_line(without_cr(&partial[..end])).and_then(|line| line.url()) {
             return Parsed::Refused(refusal);
         }
         scan.request_line_passed = true;
     }
-    if partial.len() >= HTTP_HEAD_BYTES_MAX {
+    if partial.len() >= bytes_max {
         return Parsed::Refused(Refusal::HeadTooLarge);
     }
     Parsed::NeedMore
 }
 
-fn parse_complete(head: &[u8]) -> Result<Head<'_>, Refusal> {
+fn parse_complete(head: &[u8], headers_max: usize) -> Result<Head<'_>, Refusal> {
     let (line, fields) = match parse_fast(head) {
         Some((line, fields, _)) => (line, fields),
         None => parse_careful(head)?,
     };
-    judge(&line, &fields)
+    judge(&line, &fields, headers_max)
 }
 
 /// What `httparse` makes of the head that `input` starts with, and its length; `None` also when it is not
@@ -277,7 +297,10 @@ fn parse_request_line(line: &[u8]) -> Result<RequestLine<'_>, Refusal> {
 
 /// Puts the findings together in stock's order: `readRequest`, `readTransfer`, then
 /// `conn.readRequest`.
-fn judge<'a>(line: &RequestLine<'a>, fields: &Fields) -> Result<Head<'a>, Refusal> {
+fn judge<'a>(line: &RequestLine<'a>, fields: &Fields, headers_max: usize) -> Result<Head<'a>, Refusal> {
+    if fields.count > headers_max {
+        return Err(Refusal::TooManyHeaders);
+    }
     let url = line.url()?;
     if fields.host == Lone::Repeated {
         return Err(Refusal::BadRequest);

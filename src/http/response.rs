@@ -1,11 +1,13 @@
 //! Answers as bytes.
 
+use std::io::Write as _;
+
 use super::answer::{Answer, ApiError, Status};
 use super::head::{Head, Persistence, Version};
 use crate::limits::SHARED_BODY_BYTES_MIN;
 use crate::output::{Framing, Output};
 use crate::registry::Stream;
-use crate::turn::ServerInfo;
+use crate::turn::{ServerInfo, Turn};
 
 /// What the body is (stock's two headers of that kind).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -14,6 +16,8 @@ pub enum Kind {
     /// An answer of the V1 API without a body.
     Empty,
     Text,
+    /// Prometheus's text format.
+    Metrics,
     Html,
     /// Not the API's: neither header.
     None,
@@ -27,6 +31,7 @@ impl Kind {
             }
             Self::Empty => "X-NSQ-Content-Type: nsq; version=1.0\r\n",
             Self::Text => "Content-Type: text/plain; charset=utf-8\r\n",
+            Self::Metrics => "Content-Type: text/plain; version=0.0.4; charset=utf-8\r\n",
             Self::Html => "Content-Type: text/html; charset=utf-8\r\n",
             Self::None => "",
         }
@@ -65,6 +70,7 @@ impl Responder<'_> {
             Answer::Pong => self.whole(Status::Ok, Kind::Text, b"OK"),
             Answer::Info => self.whole(Status::Ok, Kind::Json, &server.info),
             Answer::Json(body) => self.whole(Status::Ok, Kind::Json, &body),
+            Answer::Metrics(text) => self.whole(Status::Ok, Kind::Metrics, text.as_bytes()),
             Answer::Error(error) => self.error(error, None),
             Answer::Lookup(body) => {
                 let body = body.bytes();
@@ -156,6 +162,19 @@ impl Responder<'_> {
         out.extend_from_slice(b"\r\n");
         keep
     }
+}
+
+/// Stages an error that ends the connection and answers no request, or not a whole one.
+pub fn unasked(ApiError(status, message): ApiError, turn: &Turn, output: &mut Output) {
+    turn.counters.answer(status.code().as_bytes()[0]);
+    let (line, headers, date) = (status.line(), Kind::Json.headers(), &turn.date);
+    let body = format!("{{\"message\":\"{message}\"}}");
+    let length = body.len();
+    write!(
+        output.staged(),
+        "HTTP/1.1 {line}{headers}{date}Content-Length: {length}\r\nConnection: close\r\n\r\n{body}"
+    )
+    .expect("a Vec takes every write");
 }
 
 #[inline]

@@ -13,6 +13,7 @@ pub enum Endpoint {
     Channels,
     Nodes,
     Debug,
+    Metrics,
     CreateTopic,
     DeleteTopic,
     CreateChannel,
@@ -37,6 +38,8 @@ fn find(path: &[u8]) -> Option<(Method, Endpoint)> {
         b"/channels" => (Method::Get, Endpoint::Channels),
         b"/nodes" => (Method::Get, Endpoint::Nodes),
         b"/debug" => (Method::Get, Endpoint::Debug),
+        // Not stock's.
+        b"/metrics" => (Method::Get, Endpoint::Metrics),
         b"/topic/create" => (Method::Post, Endpoint::CreateTopic),
         b"/topic/delete" => (Method::Post, Endpoint::DeleteTopic),
         b"/channel/create" => (Method::Post, Endpoint::CreateChannel),

@@ -3,14 +3,17 @@
 use std::net::SocketAddr;
 use std::time::Instant;
 
-use super::answer::{ApiError, BODY_TOO_LARGE, INVALID_REQUEST, METHOD_NOT_ALLOWED, NOT_FOUND, Status};
+use super::answer::{
+    ApiError, BODY_TOO_LARGE, INVALID_REQUEST, METHOD_NOT_ALLOWED, NOT_FOUND, REQUEST_TIMEOUT, Status,
+    TOO_MANY_CONNECTIONS,
+};
 use super::body::{BodyDecoder, BodyState};
 use super::handlers;
-use super::head::{Body, Expect, Head, Persistence};
-use super::parse::{HeadReader, Parsed};
-use super::response::{Kind, Responder};
+use super::head::{Body, Expect, Head, Persistence, Refusal};
+use super::parse::{HeadLimits, HeadReader, Parsed};
+use super::response::{Kind, Responder, unasked};
 use super::routes::{Route, route};
-use crate::limits::{HTTP_BODY_BYTES_MAX, HTTP_OPTIONS_BODY_BYTES_MAX, HTTP_UNREAD_BODY_BYTES_MAX};
+use crate::limits::{HTTP_OPTIONS_BODY_BYTES_MAX, HTTP_UNREAD_BODY_BYTES_MAX, Limit, Limits};
 use crate::log::Level;
 use crate::output::Output;
 use crate::turn::{Advance, Turn};
@@ -57,9 +60,9 @@ impl Reader {
     }
 
     /// A longer body ends the connection.
-    fn bytes_max(self) -> u64 {
+    fn bytes_max(self, limits: &Limits) -> u64 {
         match self {
-            Self::Endpoint => HTTP_BODY_BYTES_MAX,
+            Self::Endpoint => limits.value(Limit::RequestBodySize),
             Self::Go => HTTP_OPTIONS_BODY_BYTES_MAX,
             Self::Nobody => HTTP_UNREAD_BODY_BYTES_MAX,
         }
@@ -71,24 +74,44 @@ impl Session {
         Self { state: State::Head, heads: HeadReader::default(), peer }
     }
 
-    /// Whether the peer owes the rest of a request, `rest` being what is there of its head.
-    pub fn is_mid_input(&self, rest: &[u8]) -> bool {
-        !rest.is_empty() || matches!(self.state, State::Body(_))
+    pub fn peer(&self) -> SocketAddr {
+        self.peer
+    }
+
+    /// What runs while nothing comes, `rest` being what is there of a request's head.
+    pub fn awaited(&self, rest: &[u8]) -> Limit {
+        if rest.is_empty() && matches!(self.state, State::Head) {
+            Limit::IdleTimeout
+        } else {
+            Limit::RequestTimeout
+        }
+    }
+
+    /// Tells the client of a limit that it has met by being there, or by not going on. Between requests nothing
+    /// is said (Go's server likewise): it would be the answer to the request that may be on its way.
+    pub fn refuse_over(&self, limit: Limit, turn: &Turn, output: &mut Output) {
+        turn.strike(limit, self.peer);
+        match limit {
+            Limit::IdleTimeout => {}
+            Limit::RequestTimeout => unasked(REQUEST_TIMEOUT, turn, output),
+            _ => unasked(TOO_MANY_CONNECTIONS, turn, output),
+        }
     }
 
     /// Takes what is complete of `input` and stages the answers.
     pub fn advance(&mut self, input: &[u8], turn: &mut Turn, output: &mut Output) -> Advance {
         let mut used = 0;
+        let limits = HeadLimits::of(&turn.limits);
         while output.has_room() {
             let rest = &input[used..];
             if rest.is_empty() {
                 break;
             }
             let step = match &mut self.state {
-                State::Head => match self.heads.read(rest) {
+                State::Head => match self.heads.read(rest, limits) {
                     Parsed::NeedMore => break,
                     Parsed::Refused(refusal) => {
-                        output.staged().extend_from_slice(refusal.response().as_bytes());
+                        self.refuse(refusal, turn, output);
                         return Advance { used: input.len(), close: true };
                     }
                     Parsed::Request { head, used } => {
@@ -111,7 +134,7 @@ impl Session {
         match &self.state {
             State::Head => {
                 if let Some(refusal) = self.heads.refusal_at_eof(rest) {
-                    output.staged().extend_from_slice(refusal.response().as_bytes());
+                    self.refuse(refusal, turn, output);
                 }
             }
             State::Body(_) => {
@@ -120,20 +143,35 @@ impl Session {
         }
     }
 
+    /// Answers what is no request.
+    fn refuse(&self, refusal: Refusal, turn: &Turn, output: &mut Output) {
+        if let Some(limit) = refusal.limit() {
+            turn.strike(limit, self.peer);
+        }
+        let response = refusal.response().as_bytes();
+        turn.counters.answer(response["HTTP/1.1 ".len()]);
+        output.staged().extend_from_slice(response);
+    }
+
     /// Answers a request, or puts it aside until its body is over. False when the connection is to close.
     fn begin(&mut self, head: &Head<'_>, text: &[u8], turn: &mut Turn, output: &mut Output) -> bool {
         self.heads.next(head.method);
         if head.expect == Expect::Unknown {
+            turn.counters.answer(b'4');
             return respond(head, true, turn, output).whole(Status::ExpectationFailed, Kind::None, b"");
         }
         if head.body == Body::None {
             return self.answer(head, false, turn, output);
         }
         let reader = Reader::of(head);
+        let length = if let Body::Length(length) = head.body { length } else { 0 };
+        if reader == Reader::Endpoint && length > reader.bytes_max(&turn.limits) {
+            return self.refuse_body(head, turn, output);
+        }
         if reader != Reader::Nobody && head.expect == Expect::Continue {
             output.staged().extend_from_slice(b"HTTP/1.1 100 Continue\r\n\r\n");
         }
-        let too_long = matches!(head.body, Body::Length(length) if length >= HTTP_UNREAD_BODY_BYTES_MAX);
+        let too_long = length >= HTTP_UNREAD_BODY_BYTES_MAX;
         let unwelcome = too_long || head.expect == Expect::Continue || head.persistence == Persistence::Close;
         if reader == Reader::Nobody && unwelcome {
             return self.answer(head, true, turn, output);
@@ -148,7 +186,7 @@ impl Session {
     fn go_on(&mut self, input: &[u8], turn: &mut Turn, output: &mut Output) -> Advance {
         let State::Body(pending) = &mut self.state else { unreachable!("called for a body") };
         let progress = pending.decoder.consume(input);
-        let too_long = pending.decoder.received() > pending.reader.bytes_max();
+        let too_long = pending.decoder.received() > pending.reader.bytes_max(&turn.limits);
         let outcome = match progress.state {
             BodyState::More | BodyState::Done if too_long => Err(BODY_TOO_LARGE),
             BodyState::More => return Advance { used: progress.used, close: false },
@@ -163,22 +201,30 @@ impl Session {
         let State::Body(pending) = std::mem::replace(&mut self.state, State::Head) else {
             unreachable!("called for a body")
         };
-        let Parsed::Request { head, .. } = HeadReader::default().read(&pending.head) else {
+        let Parsed::Request { head, .. } = HeadReader::default().read(&pending.head, HeadLimits::of(&turn.limits)) else {
             unreachable!("it was parsed before")
         };
         match body {
+            Err(BODY_TOO_LARGE) if pending.reader == Reader::Endpoint => self.refuse_body(&head, turn, output),
             Err(error) if pending.reader == Reader::Endpoint => {
+                turn.counters.answer(b'4');
                 respond(&head, true, turn, output).error(error, None)
             }
             body => self.answer(&head, body.is_err(), turn, output),
         }
     }
 
+    fn refuse_body(&self, head: &Head<'_>, turn: &mut Turn, output: &mut Output) -> bool {
+        turn.strike(Limit::RequestBodySize, self.peer);
+        turn.counters.answer(b'4');
+        respond(head, true, turn, output).error(BODY_TOO_LARGE, None)
+    }
+
     fn answer(&self, head: &Head<'_>, close: bool, turn: &mut Turn, output: &mut Output) -> bool {
         let begun = turn.log.enabled(Level::Debug).then(Instant::now);
         let (status, keep) = match route(head.method, &head.url) {
             Route::Endpoint(endpoint) => {
-                let answer = handlers::call(endpoint, head.url.query, turn);
+                let answer = handlers::call(endpoint, head.url.query, self.peer, turn);
                 (answer.status(), respond(head, close, turn, output).answer(answer, &turn.server))
             }
             Route::Redirect { status, location, body } => {
@@ -199,6 +245,7 @@ impl Session {
             ),
             Route::NotFound => (Status::NotFound, respond(head, close, turn, output).error(NOT_FOUND, None)),
         };
+        turn.counters.answer(status.code().as_bytes()[0]);
         if let Some(begun) = begun {
             let (code, method, peer) = (status.code(), head.method, self.peer);
             let (target, took) = (String::from_utf8_lossy(head.target), begun.elapsed());
@@ -225,17 +272,18 @@ mod tests {
     /// All that a client of a server with many topics is sent, and whether its connection stays open.
     fn answers(requests: &str) -> (String, bool) {
         let minute = std::time::Duration::from_mins(1);
+        let limits = Limits::default();
         let lifetimes = Lifetimes { inactive_producer_timeout: minute, tombstone_lifetime: minute };
         let registry = Arc::new(Registry::new(lifetimes));
         let server = Arc::new(ServerInfo { identify_reply: Vec::new(), info: Vec::new() });
         let (log, writer) = Log::start(Level::Fatal, String::new()).expect("a thread");
-        let mut turn = Turn::new(registry, server, log, Timestamp::from_nanos(1));
+        let mut turn = Turn::new(registry, server, limits, Arc::default(), log, Timestamp::from_nanos(1));
         for topic in 0..300 {
             let topic = crate::registry::Name::new(format!("topic{topic}").as_bytes()).expect("a valid name");
             turn.write(|writer| writer.create_topic(topic));
         }
         let mut session = Session::new("127.0.0.1:1".parse().expect("an address"));
-        let (mut output, mut sent) = (Output::default(), Vec::new());
+        let (mut output, mut sent) = (Output::new(limits.size(Limit::OutputSize)), Vec::new());
         let mut rest = requests.as_bytes();
         loop {
             let Advance { used, close } = session.advance(rest, &mut turn, &mut output);

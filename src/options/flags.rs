@@ -12,12 +12,13 @@ use std::time::Duration;
 use toml::Value;
 
 use super::nearest::nearest;
-use super::setting::Setting;
+use super::setting::{self, Setting};
 use super::{Given, ListenAddress, Options, OptionsError};
 use crate::io::Choice;
+use crate::limits::Limit;
 use crate::log::Level;
 
-/// One flag. Those of [`SETTINGS`] are keys of the file too.
+/// One flag. Those of [`settings`] are keys of the file too.
 pub(super) struct Flag {
     name: &'static str,
     /// The name in the file.
@@ -59,6 +60,24 @@ macro_rules! setting {
     };
 }
 
+/// The flag of a limit, as its row says.
+macro_rules! limit {
+    ($limit:ident) => {
+        Flag {
+            name: Limit::$limit.row().flag,
+            key: Limit::$limit.row().key,
+            argument: setting::limit_argument(Limit::$limit.row().unit),
+            allowed: setting::limit_allowed(Limit::$limit.row().unit),
+            meaning: Limit::$limit.row().meaning,
+            default: |options| Some(setting::show_limit(Limit::$limit, options.limits.value(Limit::$limit))),
+            set: |given, value| {
+                given.limits.insert(Limit::$limit, setting::read_limit(Limit::$limit, value)?);
+                Ok(())
+            },
+        }
+    };
+}
+
 const COMMAND_LINE_ONLY: [Flag; 2] = [
     choice!(
         "config",
@@ -68,7 +87,7 @@ const COMMAND_LINE_ONLY: [Flag; 2] = [
     choice!("version", version: bool, "print the version and exit"),
 ];
 
-pub(super) const SETTINGS: [Flag; 12] = [
+const SETTINGS: [Flag; 12] = [
     setting!(
         "log-level",
         log_level: Level,
@@ -119,6 +138,32 @@ pub(super) const SETTINGS: [Flag; 12] = [
     ),
 ];
 
+const LIMITS: [Flag; Limit::ALL.len()] = [
+    limit!(CommandSize),
+    limit!(IdentifySize),
+    limit!(RequestHeadSize),
+    limit!(RequestHeaders),
+    limit!(RequestBodySize),
+    limit!(Connections),
+    limit!(ConnectionsPerAddress),
+    limit!(Topics),
+    limit!(Channels),
+    limit!(TopicsPerProducer),
+    limit!(ChannelsPerProducer),
+    limit!(OutputSize),
+    limit!(HandshakeTimeout),
+    limit!(IdentifyTimeout),
+    limit!(RequestTimeout),
+    limit!(IdleTimeout),
+    limit!(OutputTimeout),
+    limit!(DrainTimeout),
+];
+
+/// What the command line and the file can set.
+pub(super) fn settings() -> impl Iterator<Item = &'static Flag> {
+    SETTINGS.iter().chain(&LIMITS)
+}
+
 /// Reads the arguments, which do not include the program's name. `None` asks for [`usage`].
 pub(super) fn parse(args: impl Iterator<Item = OsString>) -> Result<Option<Given>, OptionsError> {
     let mut args = args.map(|arg| {
@@ -165,7 +210,7 @@ fn unexpected(arg: &str) -> OptionsError {
 }
 
 fn all() -> impl Iterator<Item = &'static Flag> {
-    COMMAND_LINE_ONLY.iter().chain(&SETTINGS)
+    COMMAND_LINE_ONLY.iter().chain(settings())
 }
 
 fn find(arg: &str, name: &str) -> Result<&'static Flag, OptionsError> {
@@ -324,7 +369,13 @@ mod tests {
             assert_eq!(heads.count(), 1, "{}", flag.name);
             assert_eq!(flag.key, flag.name.replace('-', "_"));
         }
+        for limit in Limit::ALL {
+            assert!(LIMITS.iter().any(|flag| flag.name == limit.name()), "{limit:?}");
+        }
         for default in [
+            "-max-command-size bytes\n",
+            "(default 65536)",
+            "(default 1m0s)",
             r#"(default "0.0.0.0:4160")"#,
             r#"(default "0.0.0.0:4161")"#,
             r#"(default "[nsqlookupd] ")"#,

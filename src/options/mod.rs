@@ -9,6 +9,7 @@ mod flags;
 mod nearest;
 mod setting;
 
+use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fmt;
 use std::num::NonZeroUsize;
@@ -20,7 +21,7 @@ pub use duration::{DurationError, GoDuration, parse_duration};
 
 use crate::VERSION;
 use crate::io;
-use crate::limits::WORKERS_MAX;
+use crate::limits::{Limit, Limits, WORKERS_MAX};
 use crate::log::Level;
 
 /// The settings of a server.
@@ -48,13 +49,15 @@ pub struct Options {
     pub io: io::Choice,
     /// For how long a worker looks out for what comes next before it sleeps.
     pub busy_poll: Duration,
+    /// What clients may do.
+    pub limits: Limits,
 }
 
 /// What the command line asks the program to do.
 #[derive(Debug)]
 pub enum Invocation {
     /// Serve.
-    Run(Options),
+    Run(Box<Options>),
     /// Print this text, which ends in a line feed, to standard output and exit with success.
     Print(String),
 }
@@ -102,6 +105,7 @@ struct Given {
     pin_workers: Option<bool>,
     io: Option<io::Choice>,
     busy_poll: Option<Duration>,
+    limits: BTreeMap<Limit, u64>,
 }
 
 impl Options {
@@ -121,13 +125,15 @@ impl Options {
             None | Some("") => Given::default(),
             Some(path) => file::load(path)?,
         };
-        Ok(Invocation::Run(given.over(file.over(Self::default()))))
+        Ok(Invocation::Run(Box::new(given.over(file.over(Self::default())))))
     }
 }
 
 impl Given {
     /// What is given here, and for the rest what `base` holds.
     fn over(self, base: Options) -> Options {
+        let mut limits = base.limits;
+        self.limits.into_iter().for_each(|(limit, value)| limits.set(limit, value));
         Options {
             tcp_address: self.tcp_address.unwrap_or(base.tcp_address),
             http_address: self.http_address.unwrap_or(base.http_address),
@@ -140,6 +146,7 @@ impl Given {
             pin_workers: self.pin_workers.unwrap_or(base.pin_workers),
             io: self.io.unwrap_or(base.io),
             busy_poll: self.busy_poll.unwrap_or(base.busy_poll),
+            limits,
         }
     }
 }
@@ -160,6 +167,7 @@ impl Default for Options {
             pin_workers: false,
             io: io::Choice::Auto,
             busy_poll: Duration::ZERO,
+            limits: Limits::default(),
         }
     }
 }
@@ -170,7 +178,7 @@ mod tests {
 
     fn run(args: &[&str]) -> Options {
         match Options::from_args(args.iter().map(OsString::from)) {
-            Ok(Invocation::Run(options)) => options,
+            Ok(Invocation::Run(options)) => *options,
             other => panic!("{args:?}: {other:?}"),
         }
     }

@@ -8,7 +8,7 @@ use toml::Value;
 use super::address::ListenAddress;
 use super::duration::{GoDuration, from_milliseconds, parse_duration};
 use crate::io::Choice;
-use crate::limits::WORKERS_MAX;
+use crate::limits::{Limit, Unit, WORKERS_MAX};
 use crate::log::Level;
 
 pub(super) trait Setting: Sized {
@@ -134,5 +134,46 @@ impl Setting for NonZeroUsize {
 
     fn show(&self) -> String {
         self.to_string()
+    }
+}
+
+/// What `-help` calls the value of a limit.
+pub(super) const fn limit_argument(unit: Unit) -> &'static str {
+    match unit {
+        Unit::Bytes => "bytes",
+        Unit::Count => "number",
+        Unit::Time => Duration::ARGUMENT,
+    }
+}
+
+/// What an error about a limit asks for.
+pub(super) const fn limit_allowed(unit: Unit) -> &'static str {
+    match unit {
+        Unit::Bytes => "use a whole number of bytes from 1",
+        Unit::Count => "use a whole number, or 0 for no limit",
+        Unit::Time => Duration::ALLOWED,
+    }
+}
+
+/// Reads the value of a limit; see [`Setting::read`].
+pub(super) fn read_limit(limit: Limit, value: &Value) -> Result<u64, String> {
+    let unit = limit.row().unit;
+    if unit == Unit::Time {
+        let nanos = Duration::read(value)?.as_nanos();
+        return Ok(u64::try_from(nanos).expect("a Go duration has 63 bits"));
+    }
+    let number = match value {
+        Value::Integer(number) => u64::try_from(*number).ok(),
+        Value::String(text) => text.parse().ok(),
+        _ => None,
+    };
+    let number = number.filter(|&number| number > 0 || unit == Unit::Count);
+    number.ok_or_else(|| limit_allowed(unit).to_owned())
+}
+
+pub(super) fn show_limit(limit: Limit, value: u64) -> String {
+    match limit.row().unit {
+        Unit::Time => Duration::from_nanos(value).show(),
+        Unit::Bytes | Unit::Count => value.to_string(),
     }
 }

@@ -7,6 +7,7 @@
 
 mod freshness;
 mod json;
+mod judge;
 mod names;
 mod producer;
 mod render;
@@ -17,6 +18,7 @@ mod tests;
 mod writer;
 
 use std::collections::VecDeque;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use arc_swap::{ArcSwap, Cache, Guard};
@@ -27,6 +29,7 @@ use crate::limits::{LOOKUP_CACHE_BYTES, LOOKUPS_REMEMBERED};
 use freshness::Judge;
 pub use freshness::Lifetimes;
 pub use json::string as write_json_string;
+pub use judge::Registered;
 use names::TopicId;
 pub use names::{Name, ProducerId};
 pub use producer::{PeerInfo, Producer};
@@ -41,14 +44,33 @@ pub struct Registry {
     published: Arc<ArcSwap<Snapshot>>,
     /// The writer lock.
     head: Mutex<Head>,
+    totals: Totals,
     lifetimes: Lifetimes,
+}
+
+/// How many there are, as of the last commit.
+#[derive(Default)]
+struct Totals {
+    producers: AtomicUsize,
+    topics: AtomicUsize,
+    channels: AtomicUsize,
 }
 
 impl Registry {
     pub fn new(lifetimes: Lifetimes) -> Self {
         let head = Head::default();
         let published = Arc::new(ArcSwap::from_pointee(head.snapshot.clone()));
-        Self { published, head: Mutex::new(head), lifetimes }
+        Self { published, head: Mutex::new(head), totals: Totals::default(), lifetimes }
+    }
+
+    /// How many producers are connected.
+    pub fn producers(&self) -> usize {
+        self.totals.producers.load(Relaxed)
+    }
+
+    /// How many topics and channels there are.
+    pub fn registered(&self) -> Registered {
+        Registered { topics: self.totals.topics.load(Relaxed), channels: self.totals.channels.load(Relaxed) }
     }
 
     /// Waits for the writer lock and begins a batch.
@@ -57,7 +79,7 @@ impl Registry {
     /// When a writer panicked before: what it left cannot be trusted.
     pub fn write(&self) -> Writer<'_> {
         let head = self.head.lock().map_err(|_: PoisonError<_>| ()).expect("no writer has panicked");
-        Writer { head, published: &self.published, changes: Changes::default() }
+        Writer { head, published: &self.published, totals: &self.totals, changes: Changes::default() }
     }
 
     /// A reader of its own for one worker.

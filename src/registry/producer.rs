@@ -1,12 +1,13 @@
 //! A producer: one nsqd, which is one identified connection.
 
 use std::io::Write as _;
-use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicUsize, Ordering};
 
 use arc_swap::ArcSwap;
 use imbl::Vector;
 
 use super::json;
+use super::judge::Registered;
 use super::names::{ProducerId, TopicId};
 use crate::clock::Timestamp;
 
@@ -35,6 +36,8 @@ pub struct Producer {
     last_update: AtomicI64,
     /// What it registered, each once, in no order. Changed by the writer alone, all at a time.
     pub(super) topics: ArcSwap<Vector<TopicId>>,
+    /// How many channels it registered. The writer's alone.
+    pub(super) channels: AtomicUsize,
     /// Whether it was ever tombstoned in some topic: for most, none needs to be asked.
     pub(super) was_tombstoned: AtomicBool,
 }
@@ -50,6 +53,7 @@ impl Producer {
             fragment,
             last_update,
             topics: ArcSwap::default(),
+            channels: AtomicUsize::new(0),
             was_tombstoned: AtomicBool::new(false),
         }
     }
@@ -74,6 +78,11 @@ impl Producer {
 
     pub fn last_update(&self) -> Timestamp {
         Timestamp::from_nanos(self.last_update.load(Ordering::Relaxed))
+    }
+
+    /// What it has registered, under the writer lock.
+    pub(super) fn registered(&self) -> Registered {
+        Registered { topics: self.topics.load().len(), channels: self.channels.load(Ordering::Relaxed) }
     }
 
     pub(super) fn fragment(&self) -> &[u8] {

@@ -48,6 +48,8 @@ pub struct Snapshot {
     last_serial: u32,
     /// How many of `topics` are listed.
     pub(super) listed: usize,
+    /// How many channels the topics have together, in the writer's head alone: a new channel publishes nothing.
+    pub(super) channels: usize,
     /// Rendered `/topics`; a commit that changes the set of listed topics begins a new slot.
     pub(super) topics_answer: Arc<ArcSwapOption<Pages>>,
     /// Rendered `/nodes`; a commit that changes a producer's topics or tombstones begins a new slot.
@@ -75,6 +77,11 @@ impl Snapshot {
     /// The topic of this id; `None` when it is not there any more, or not yet.
     pub(super) fn topic_at(&self, id: TopicId) -> Option<&Arc<Topic>> {
         self.topics.get(id.slot())?.as_ref().filter(|topic| topic.id == id)
+    }
+
+    /// How many topics there are, listed or not.
+    pub(super) fn topics_count(&self) -> usize {
+        self.index.len()
     }
 
     /// The topics at this slot and behind it, each with its slot.

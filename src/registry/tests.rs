@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use super::*;
-use crate::limits::{PAGE_BYTES, PAGES_CACHED_BYTES_MAX};
+use crate::limits::{Limit, Limits, PAGE_BYTES, PAGES_CACHED_BYTES_MAX};
 
 const START: Timestamp = Timestamp::from_nanos(1_700_000_000_000_000_000);
 const TIMEOUT: Duration = Duration::from_mins(5);
@@ -279,4 +279,66 @@ fn names_of_one_hash_are_told_apart() {
         assert_eq!(snapshot.topics_from(0).count(), snapshot.listed);
         assert!(snapshot.topics.len() <= 100, "places are used again");
     }
+}
+
+/// What the writer counts as it goes is what a recount finds.
+#[test]
+fn counts_are_right_after_any_changes() {
+    let (registry, mut rng) = (registry(), fastrand::Rng::with_seed(1));
+    let producers: Vec<_> = (0..4).map(|slot| connect(&registry, slot, 1, &[])).collect();
+    let topics = ["t", "u", "v#ephemeral"].map(name);
+    let channels = ["c", "d", "e#ephemeral"].map(name);
+    for step in 0..5000 {
+        let producer = rng.choice(&producers).expect("some");
+        let (topic, channel) = (*rng.choice(&topics).expect("some"), *rng.choice(&channels).expect("some"));
+        let some_channel = rng.bool().then_some(channel);
+        let mut writer = registry.write();
+        match rng.u8(..10) {
+            0 => drop(writer.delete_topic(topic.as_bytes())),
+            1 => drop(writer.delete_channel(topic, channel)),
+            2 => writer.create_channel(topic, channel),
+            3..6 => drop(writer.unregister(producer, topic, some_channel)),
+            _ => drop(writer.register(producer, topic, some_channel)),
+        }
+        writer.publish();
+        let head = registry.head.lock().expect("no writer has panicked");
+        let states: Vec<_> = head.snapshot.topics_from(0).map(|(_, topic)| topic.state.load_full()).collect();
+        let all: Vec<_> = states.iter().flat_map(|state| state.channels.iter()).collect();
+        let counted = Registered { topics: states.len(), channels: all.len() };
+        assert_eq!(registry.registered(), counted, "step {step}");
+        for producer in &producers {
+            let id = producer.id();
+            let topics = states.iter().filter(|state| state.producers.contains(id)).count();
+            let channels = all.iter().filter(|channel| channel.producers.contains(id)).count();
+            assert_eq!(producer.registered(), Registered { topics, channels }, "step {step}");
+        }
+    }
+    assert_eq!(registry.producers(), producers.len());
+}
+
+#[test]
+fn a_limit_is_met_by_what_is_new_alone() {
+    let registry = registry();
+    let (greedy, other) = (connect(&registry, 0, 1, &["t"]), connect(&registry, 1, 1, &["u"]));
+    let judge = |limit, value, producer, topic, channel: Option<&str>| {
+        let mut limits = Limits::default();
+        limits.set(limit, value);
+        registry.write().judge(&limits, producer, name(topic), channel.map(name))
+    };
+    let (no_channels, mine) = (Registered { topics: 1, channels: 0 }, Some(&greedy));
+    assert_eq!(judge(Limit::Topics, 2, mine, "v", None), Err(Limit::Topics));
+    assert_eq!(judge(Limit::Topics, 2, mine, "u", None), Ok(no_channels));
+    assert_eq!(judge(Limit::Topics, 3, mine, "v", None), Ok(no_channels));
+    assert_eq!(judge(Limit::TopicsPerProducer, 1, mine, "u", None), Err(Limit::TopicsPerProducer));
+    assert_eq!(judge(Limit::TopicsPerProducer, 1, mine, "t", Some("c")), Ok(no_channels));
+    assert_eq!(judge(Limit::TopicsPerProducer, 1, None, "v", None), Ok(Registered::default()));
+    let mut writer = registry.write();
+    writer.register(&other, name("u"), Some(name("c")));
+    writer.publish();
+    assert_eq!(judge(Limit::Channels, 1, mine, "u", Some("d")), Err(Limit::Channels));
+    assert_eq!(judge(Limit::Channels, 1, mine, "u", Some("c")), Ok(no_channels));
+    let others = judge(Limit::ChannelsPerProducer, 1, Some(&other), "u", Some("d"));
+    assert_eq!(others, Err(Limit::ChannelsPerProducer));
+    assert!(judge(Limit::ChannelsPerProducer, 1, Some(&other), "u", Some("c")).is_ok());
+    assert!(judge(Limit::ChannelsPerProducer, 1, Some(&other), "v", None).is_ok());
 }

@@ -6,9 +6,10 @@ use std::sync::{Arc, MutexGuard};
 use arc_swap::ArcSwap;
 use imbl::Vector;
 
-use super::names::{Name, ProducerId, TopicId, is_ephemeral};
+use super::Totals;
+use super::names::{Name, TopicId, is_ephemeral};
 use super::producer::Producer;
-use super::snapshot::{Snapshot, Topic, TopicState};
+use super::snapshot::{Channel, Snapshot, Topic, TopicState};
 use crate::clock::Timestamp;
 
 /// What a REGISTER or UNREGISTER changed.
@@ -26,6 +27,7 @@ pub struct Changed {
 pub struct Writer<'a> {
     pub(super) head: MutexGuard<'a, Head>,
     pub(super) published: &'a ArcSwap<Snapshot>,
+    pub(super) totals: &'a Totals,
     pub(super) changes: Changes,
 }
 
@@ -93,6 +95,8 @@ impl Writer<'_> {
             return Changed::default();
         }
         self.list(&state);
+        let is_new = |channel: Name| state.channel(channel.as_bytes()).is_err();
+        self.head.snapshot.channels += usize::from(channel.is_some_and(is_new));
         let changed = change(&topic, |state| {
             state.listed = true;
             let topic = state.producers.insert(producer.id());
@@ -102,6 +106,7 @@ impl Writer<'_> {
         if changed.topic {
             self.topics_of(producer).push_back(topic.id);
         }
+        producer.channels.fetch_add(changed.channels, Ordering::Relaxed);
         changed
     }
 
@@ -110,12 +115,13 @@ impl Writer<'_> {
     pub fn unregister(&mut self, producer: &Arc<Producer>, topic: Name, channel: Option<Name>) -> Changed {
         let Some(topic) = self.head.snapshot.topic(topic.as_bytes()).cloned() else { return Changed::default() };
         match channel {
-            Some(channel) => self.unregister_channel(producer.id(), &topic, channel),
+            Some(channel) => self.unregister_channel(producer, &topic, channel),
             None => self.unregister_topic(producer, &topic),
         }
     }
 
-    fn unregister_channel(&mut self, id: ProducerId, topic: &Topic, channel: Name) -> Changed {
+    fn unregister_channel(&mut self, producer: &Producer, topic: &Topic, channel: Name) -> Changed {
+        let id = producer.id();
         let state = topic.state.load();
         let Ok(at) = state.channel(channel.as_bytes()) else { return Changed::default() };
         let had = state.channels[at].producers.contains(id);
@@ -124,6 +130,7 @@ impl Writer<'_> {
             self.remove_channel(topic, at);
         } else if had {
             change(topic, |state| Arc::make_mut(&mut state.channels)[at].producers.remove(id));
+            producer.channels.fetch_sub(1, Ordering::Relaxed);
         }
         Changed { topic: false, channels: usize::from(had) }
     }
@@ -133,6 +140,7 @@ impl Writer<'_> {
         let mut changed = Changed { topic: topic.state.load().producers.contains(id), channels: 0 };
         if changed.topic {
             changed.channels = change(topic, |state| state.leave(id));
+            producer.channels.fetch_sub(changed.channels, Ordering::Relaxed);
             take(self.topics_of(producer), topic.id);
         }
         let state = topic.state.load();
@@ -160,6 +168,7 @@ impl Writer<'_> {
         let topic = self.topic_or_new(topic);
         if topic.state.load().channel(channel.as_bytes()).is_err() {
             change(&topic, |state| state.channel_or_new(channel));
+            self.head.snapshot.channels += 1;
         }
     }
 
@@ -170,6 +179,9 @@ impl Writer<'_> {
         let producers: Vec<_> = self.head.snapshot.present(&state.producers).cloned().collect();
         for producer in producers {
             take(self.topics_of(&producer), topic.id);
+        }
+        for channel in &*state.channels {
+            self.forget_channel(channel);
         }
         self.unlist(&state);
         self.forget_if_empty(&topic);
@@ -224,6 +236,7 @@ impl Writer<'_> {
         if index || topics || nodes {
             self.published.store(Arc::new(self.head.snapshot.clone()));
         }
+        self.totals.update(&self.head.snapshot);
     }
 
     /// The producer's topics, for changing them.
@@ -237,7 +250,7 @@ impl Writer<'_> {
     }
 
     /// Gives the producer that registers its topics.
-    fn settle(&mut self) {
+    pub(super) fn settle(&mut self) {
         if let Some((producer, topics)) = self.changes.registering.take() {
             producer.topics.store(Arc::new(topics));
         }
@@ -271,8 +284,17 @@ impl Writer<'_> {
     }
 
     fn remove_channel(&mut self, topic: &Topic, at: usize) {
+        self.forget_channel(&topic.state.load().channels[at]);
         change(topic, |state| state.remove_channel(at));
         self.forget_if_empty(topic);
+    }
+
+    /// Counts a channel off, in all and with each of its producers.
+    fn forget_channel(&mut self, channel: &Channel) {
+        self.head.snapshot.channels -= 1;
+        for producer in self.head.snapshot.present(&channel.producers) {
+            producer.channels.fetch_sub(1, Ordering::Relaxed);
+        }
     }
 
     fn forget_if_empty(&mut self, topic: &Topic) {

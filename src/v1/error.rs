@@ -1,6 +1,8 @@
 //! What is wrong with what an nsqd sent: every error of the protocol in one table. Each is told to the client
 //! and closes its connection (stock has no other kind).
 
+use crate::limits::Limit;
+
 /// An error and what it says of the input.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Error<'a> {
@@ -18,13 +20,26 @@ pub enum Error<'a> {
     NoBody,
     /// A length that is negative or over the limit. Stock panics or allocates it.
     BadBodySize(i32),
+    BodyTooLong(i32),
     BadJson,
     MissingFields,
     /// A line over the limit. Stock reads on.
     LineTooLong,
+    /// Over a limit that has no error of its own. Stock has none of them.
+    Over(Limit),
 }
 
 impl Error<'_> {
+    /// The limit that was met, if it was one.
+    pub fn limit(self) -> Option<Limit> {
+        match self {
+            Self::LineTooLong => Some(Limit::CommandSize),
+            Self::BodyTooLong(_) => Some(Limit::IdentifySize),
+            Self::Over(limit) => Some(limit),
+            _ => None,
+        }
+    }
+
     /// Appends the error's text, byte for byte as stock says it; names are echoed as they came.
     pub fn write(self, out: &mut Vec<u8>) {
         let number;
@@ -42,13 +57,14 @@ impl Error<'_> {
             }
             Self::NoBodySize => &[b"E_BAD_BODY IDENTIFY failed to read body size"],
             Self::NoBody => &[b"E_BAD_BODY IDENTIFY failed to read body"],
-            Self::BadBodySize(size) => {
+            Self::BadBodySize(size) | Self::BodyTooLong(size) => {
                 number = size.to_string();
                 &[b"E_BAD_BODY IDENTIFY invalid body size ", number.as_bytes()]
             }
             Self::BadJson => &[b"E_BAD_BODY IDENTIFY failed to decode JSON body"],
             Self::MissingFields => &[b"E_BAD_BODY IDENTIFY missing fields"],
             Self::LineTooLong => &[b"E_INVALID command line too long"],
+            Self::Over(limit) => &[b"E_INVALID exceeds ", limit.name().as_bytes()],
         };
         for part in parts {
             out.extend_from_slice(part);

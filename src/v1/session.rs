@@ -6,9 +6,9 @@ use std::sync::Arc;
 use super::error::Error;
 use super::identify::peer_info;
 use super::parse::{self, Command, MAGIC, Words};
-use crate::limits::{IDENTIFY_BYTES_MAX, V1_LINE_BYTES_MAX};
+use crate::limits::Limit;
 use crate::output::Output;
-use crate::registry::{Name, Producer, ProducerId};
+use crate::registry::{Name, Producer, ProducerId, Registered};
 use crate::turn::{Advance, Mutation, Turn};
 
 /// The protocol's state on one connection.
@@ -19,6 +19,8 @@ pub struct Session {
     /// Who it will be.
     id: ProducerId,
     peer: SocketAddr,
+    /// At least what it has registered: the last exact number, and what each REGISTER since may have added.
+    registered: Registered,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -36,12 +38,29 @@ enum State {
 
 impl Session {
     pub fn new(id: ProducerId, peer: SocketAddr) -> Self {
-        Self { state: State::Magic, producer: None, id, peer }
+        Self { state: State::Magic, producer: None, id, peer, registered: Registered::default() }
     }
 
-    /// Whether the peer owes the rest of something it began, `rest` being what is there of it.
-    pub fn is_mid_input(&self, rest: &[u8]) -> bool {
-        !rest.is_empty() || matches!(self.state, State::BodySize | State::Body { .. })
+    pub fn peer(&self) -> SocketAddr {
+        self.peer
+    }
+
+    /// What runs while nothing comes, `rest` being what is there of what the peer has begun.
+    pub fn awaited(&self, rest: &[u8]) -> Option<Limit> {
+        match self.state {
+            State::Magic => Some(Limit::HandshakeTimeout),
+            State::Line { .. } if rest.is_empty() => match self.producer {
+                // Its silence is judged by the inactivity timeout, as in stock.
+                Some(_) => None,
+                None => Some(Limit::IdentifyTimeout),
+            },
+            State::Line { .. } | State::BodySize | State::Body { .. } => Some(Limit::RequestTimeout),
+        }
+    }
+
+    /// Tells the client of a limit that it has met by being there, or by not going on.
+    pub fn refuse_over(&mut self, limit: Limit, turn: &Turn, output: &mut Output) {
+        self.refuse(Error::Over(limit), turn, output.staged());
     }
 
     /// Takes what is complete of `input` and stages the replies.
@@ -104,10 +123,10 @@ impl Session {
             }
             State::Line { scanned } => {
                 let Some(end) = parse::line_end(input, scanned) else {
-                    let too_long = input.len() > V1_LINE_BYTES_MAX;
+                    let too_long = input.len() > turn.limits.size(Limit::CommandSize);
                     return if too_long { Err(Error::LineTooLong) } else { Ok(None) };
                 };
-                if end > V1_LINE_BYTES_MAX + 1 {
+                if end - 1 > turn.limits.size(Limit::CommandSize) {
                     return Err(Error::LineTooLong);
                 }
                 self.execute(parse::command(&input[..end]), turn, out)?;
@@ -116,8 +135,11 @@ impl Session {
             State::BodySize => {
                 let Some(&size) = input.first_chunk() else { return Ok(None) };
                 let size = i32::from_be_bytes(size);
-                let fits = usize::try_from(size).ok().filter(|&size| size <= IDENTIFY_BYTES_MAX);
-                self.state = State::Body { size: fits.ok_or(Error::BadBodySize(size))? };
+                let body = usize::try_from(size).map_err(|_| Error::BadBodySize(size))?;
+                if body > turn.limits.size(Limit::IdentifySize) {
+                    return Err(Error::BodyTooLong(size));
+                }
+                self.state = State::Body { size: body };
                 Ok(Some(size_of::<i32>()))
             }
             &mut State::Body { size } => {
@@ -132,7 +154,10 @@ impl Session {
 
     fn execute<'a>(&mut self, command: Command<'a>, turn: &mut Turn, out: &mut Vec<u8>) -> Result<(), Error<'a>> {
         match command {
-            Command::Ping => self.ping(turn),
+            Command::Ping => {
+                turn.counters.pings.increment();
+                self.ping(turn);
+            }
             Command::Identify => {
                 if self.producer.is_some() {
                     return Err(Error::IdentifiedAlready);
@@ -141,10 +166,13 @@ impl Session {
                 return Ok(());
             }
             Command::Register(words) => {
+                turn.counters.registers.increment();
                 let (producer, topic, channel) = self.registration("REGISTER", words)?;
+                self.stay_within_limits(&producer, topic, channel, turn)?;
                 turn.mutate(Mutation::Register { producer, topic, channel });
             }
             Command::Unregister(words) => {
+                turn.counters.unregisters.increment();
                 let (producer, topic, channel) = self.registration("UNREGISTER", words)?;
                 turn.mutate(Mutation::Unregister { producer, topic, channel });
             }
@@ -164,6 +192,7 @@ impl Session {
     }
 
     fn identify(&mut self, body: &[u8], turn: &mut Turn) -> Result<(), Error<'static>> {
+        turn.counters.identifies.increment();
         let info = peer_info(body)?;
         turn.log.info(format_args!(
             "CLIENT({}): IDENTIFY Address:{} TCP:{} HTTP:{} Version:{}",
@@ -189,10 +218,35 @@ impl Session {
         Ok((Arc::clone(producer), topic, channel))
     }
 
+    /// Far from the limits a REGISTER goes to the batch without a look at the registry. Near them it is judged by
+    /// exact numbers, which take a commit.
+    fn stay_within_limits(
+        &mut self,
+        producer: &Arc<Producer>,
+        topic: Name,
+        channel: Option<Name>,
+        turn: &mut Turn,
+    ) -> Result<(), Error<'static>> {
+        let Registered { topics, channels } = self.registered;
+        let near = topics >= turn.limits.size(Limit::TopicsPerProducer)
+            || channels >= turn.limits.size(Limit::ChannelsPerProducer)
+            || !turn.has_room();
+        if near {
+            self.registered = turn.judge(producer, topic, channel).map_err(Error::Over)?;
+        }
+        self.registered.topics += 1;
+        self.registered.channels += usize::from(channel.is_some());
+        Ok(())
+    }
+
     fn refuse(&self, error: Error<'_>, turn: &Turn, out: &mut Vec<u8>) {
+        turn.counters.command_errors.increment();
         frame(out, |out| {
             let from = out.len();
             error.write(out);
+            if let Some(limit) = error.limit() {
+                return turn.strike(limit, self.peer);
+            }
             let text = String::from_utf8_lossy(&out[from..]);
             turn.log.error(format_args!("[{}] - {text}", self.peer));
         });

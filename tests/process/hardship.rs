@@ -1,7 +1,7 @@
 //! Service goes on when nobody reads the log, and when descriptors run out.
 
 use std::fs;
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::process::{Child, ChildStderr, Command, Stdio};
 use std::thread;
@@ -115,10 +115,6 @@ fn the_log_is_closed_from_the_start(interface: Interface) {
 struct Observed(i32);
 
 impl Observed {
-    fn descriptors(&self) -> usize {
-        fs::read_dir(format!("/proc/{}/fd", self.0)).expect("it runs").count()
-    }
-
     /// Time on a processor, all threads together. USER_HZ is 100.
     fn cpu(&self) -> Duration {
         let stat = fs::read_to_string(format!("/proc/{}/stat", self.0)).expect("it runs");
@@ -128,66 +124,114 @@ impl Observed {
     }
 }
 
-/// Of the clients that have asked for it, takes those that are answered, until there are `count`.
-fn take_served(waiting: &mut Vec<TcpStream>, count: usize) -> Vec<TcpStream> {
+/// The counter's value, asked for on a connection that is there already.
+fn accept_failures(client: &mut TcpStream) -> u64 {
+    let text = get(client, "/metrics");
+    let samples = text.lines().filter_map(|line| line.strip_prefix("nsqlookupd_accept_failures_total{"));
+    samples.map(|sample| sample.rsplit_once(' ').expect("a value").1.parse::<u64>().expect("a number")).sum()
+}
+
+/// Of the clients that have asked for it, those that were answered; the others were told off, or cut off.
+fn settle(mut waiting: Vec<TcpStream>) -> Vec<TcpStream> {
     let (begun, mut served) = (Instant::now(), Vec::new());
-    while served.len() < count {
-        assert!(begun.elapsed() < PATIENCE, "{} of {count} are served", served.len());
-        let is_served = |stream: &mut TcpStream| stream.peek(&mut [0; OK.len()]).is_ok_and(|len| len == OK.len());
-        served.extend(waiting.extract_if(.., is_served));
+    while !waiting.is_empty() {
+        assert!(begun.elapsed() < PATIENCE, "{} clients have no answer", waiting.len());
+        let mut reply = [0; OK.len()];
+        for stream in std::mem::take(&mut waiting) {
+            match stream.peek(&mut reply) {
+                Ok(len) if reply[..len] == *OK => served.push(stream),
+                Ok(len) if len > 0 && reply[..len] == OK[..len] => waiting.push(stream),
+                Err(error) if error.kind() == ErrorKind::WouldBlock => waiting.push(stream),
+                _ => {}
+            }
+        }
         thread::sleep(Duration::from_millis(10));
+    }
+    for stream in &mut served {
+        stream.set_nonblocking(false).expect("a socket");
+        stream.read_exact(&mut [0; OK.len()]).expect("looked at above");
     }
     served
 }
 
-fn descriptors_run_out(interface: Interface) {
-    const LIMIT: usize = 64;
-    const CLIENTS: usize = 200;
-    let warning = "temporary Accept() failure";
-    let mut command = Command::new("sh");
-    command.args(["-c", &format!("ulimit -n {LIMIT}; exec \"$0\" \"$@\""), PROGRAM]);
-    command.args(DEFAULTS).arg(flag(interface));
-    let server = Server::start_command(&mut command);
-    let process = Observed(server.pid().as_raw_nonzero().get());
-    let room = LIMIT - process.descriptors();
+fn assert_served(clients: &mut [TcpStream]) {
+    for stream in clients {
+        stream.write_all(b"PING\n").expect("it is served");
+        stream.read_exact(&mut [0; OK.len()]).expect("it is served");
+    }
+}
 
-    let mut waiting: Vec<_> = (0..CLIENTS).map(|_| connect(server.tcp)).collect();
-    for stream in &mut waiting {
+/// One after the other they come until one is served.
+fn wait_for_room(address: SocketAddr) {
+    let begun = Instant::now();
+    loop {
+        let mut stream = connect(address);
+        let (_, mut reply) = (stream.write_all(b"  V1PING\n"), [0; OK.len()]);
+        if stream.read_exact(&mut reply).is_ok() && reply == OK {
+            return;
+        }
+        assert!(begun.elapsed() < PATIENCE, "no place is free");
+    }
+}
+
+/// More clients come at once than there are descriptors, so that the kernel accepts them before anybody counts.
+fn descriptors_run_out(interface: Interface) {
+    const CLIENTS: usize = 200;
+    let mut command = Command::new("sh");
+    command.args(["-c", "ulimit -n 64; exec \"$0\" \"$@\"", PROGRAM, "-workers=1"]).args(DEFAULTS).arg(flag(interface));
+    let server = Server::start_command(&mut command);
+    let mut observer = connect(server.http);
+    get(&mut observer, "/ping");
+    server.signal(Signal::STOP);
+    let mut clients: Vec<_> = (0..CLIENTS).map(|_| connect(server.tcp)).collect();
+    for stream in &mut clients {
         stream.write_all(b"  V1PING\n").expect("a new connection");
         stream.set_nonblocking(true).expect("a socket");
     }
-    let mut lucky = take_served(&mut waiting, room);
-    server.wait_for_log(warning);
-
-    // Those that were accepted are served as if nothing were wrong, and the others cost next to nothing.
+    let process = Observed(server.pid().as_raw_nonzero().get());
     let (begun, cpu) = (Instant::now(), process.cpu());
-    let warnings = || server.log().matches(warning).count();
-    let before = warnings();
-    while warnings() < before + 6 {
-        assert!(begun.elapsed() < PATIENCE, "accepting is not tried again");
-        for stream in &mut lucky {
-            stream.set_nonblocking(false).expect("a socket");
-            stream.write_all(b"PING\n").expect("it is served");
-            stream.read_exact(&mut [0; OK.len()]).expect("it is served");
-        }
-        thread::sleep(Duration::from_millis(20));
-    }
-    let (warned, busy) = (warnings() - before, process.cpu().saturating_sub(cpu));
-    let took = begun.elapsed();
+    server.signal(Signal::CONT);
+    server.wait_for_log("temporary Accept() failure");
+    let mut lucky = settle(clients);
+    let (took, busy) = (begun.elapsed(), process.cpu().saturating_sub(cpu));
+    assert!((20..64).contains(&lucky.len()), "{} are served", lucky.len());
+    assert_served(&mut lucky);
+    // It backs off, and says so once.
     assert!(busy < took / 2, "{busy:?} of {took:?}");
-    // Two listeners, each tried ten times a second at most.
+    let failures = accept_failures(&mut observer);
     let most = 2 * (took.as_millis() / 100 + 2);
-    assert!(warned as u128 <= most, "{warned} warnings in {took:?}");
+    assert!(failures > 0 && u128::from(failures) <= most, "{failures} failures in {took:?}");
+    assert_eq!(server.log().matches("temporary Accept() failure").count(), 1);
+    drop(lucky);
+    wait_for_room(server.tcp);
+    assert!(server.stop().success());
+}
 
-    // Those that have waited, and new ones, get the places of those that leave.
-    waiting.push(connect(server.tcp));
-    let new = waiting.last_mut().expect("just pushed");
-    new.write_all(b"  V1PING\n").expect("a new connection");
-    new.set_nonblocking(true).expect("a socket");
-    while !waiting.is_empty() {
-        let next = waiting.len().min(room);
-        drop(lucky);
-        lucky = take_served(&mut waiting, next);
+/// With as many clients as one likes, descriptors do not run out: those who are too many are told so.
+#[test]
+fn there_are_as_many_connections_as_descriptors() {
+    const CLIENTS: usize = 400;
+    let mut command = Command::new("sh");
+    command.args(["-c", "ulimit -n 256; exec \"$0\" \"$@\"", PROGRAM, "-workers=2"]).args(DEFAULTS);
+    let server = Server::start_command(&mut command);
+    let mut observer = connect(server.http);
+    get(&mut observer, "/ping");
+    let (mut lucky, mut refused) = (Vec::new(), 0);
+    for _ in 0..CLIENTS {
+        let mut stream = connect(server.tcp);
+        let _ = stream.write_all(b"  V1PING\n");
+        let mut reply = [0; OK.len()];
+        match stream.read_exact(&mut reply) {
+            Ok(()) if reply == OK => lucky.push(stream),
+            _ => refused += 1,
+        }
     }
+    assert!((150..256).contains(&lucky.len()), "{} are served", lucky.len());
+    assert_eq!(lucky.len() + refused, CLIENTS);
+    assert_eq!(accept_failures(&mut observer), 0);
+    assert_served(&mut lucky);
+    // The places of those that leave are free again.
+    drop(lucky);
+    wait_for_room(server.tcp);
     assert!(server.stop().success());
 }

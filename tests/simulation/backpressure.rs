@@ -5,7 +5,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use ringlookupd::io::Service;
-use ringlookupd::limits::OUTPUT_BYTES_MAX;
+use ringlookupd::limits::{Limit, Limits};
 
 use crate::kernel::Kernel;
 use crate::link::{ClientEnd, Link};
@@ -44,20 +44,22 @@ fn pipeline(service: Service, greeting: &[u8], request: &[u8], times: usize) -> 
 
 #[test]
 fn an_nsqd_that_does_not_read() {
+    let output_max = Limits::default().size(Limit::OutputSize);
     let (times, reply) = (400_000, b"\0\0\0\x02OK");
     let (taken, read) = pipeline(Service::V1, b"  V1", b"PING\n", times);
     // One send, one buffer that waits for it, and input that arrived before the receive was stopped.
     let replies = taken / 5 * reply.len();
-    assert!(replies <= WINDOW + 2 * (OUTPUT_BYTES_MAX + PIECE) + 8 * PIECE, "{replies} bytes of replies");
+    assert!(replies <= WINDOW + 2 * (output_max + PIECE) + 8 * PIECE, "{replies} bytes of replies");
     assert!(read == reply.repeat(times), "each PING is answered");
 }
 
 #[test]
 fn a_client_that_does_not_read() {
+    let output_max = Limits::default().size(Limit::OutputSize);
     let (times, request) = (40_000, b"GET /ping HTTP/1.1\r\nHost: h\r\n\r\n");
     let (taken, read) = pipeline(Service::Http, b"", request, times);
     let answer_len = memchr::memmem::find(&read, b"\r\n\r\nOK").expect("an answer") + 6;
     let answers = taken / request.len() * answer_len;
-    assert!(answers <= WINDOW + 2 * OUTPUT_BYTES_MAX + 8 * PIECE * answer_len / request.len(), "{answers} bytes");
+    assert!(answers <= WINDOW + 2 * output_max + 8 * PIECE * answer_len / request.len(), "{answers} bytes");
     assert_eq!(read.len(), times * answer_len, "each request is answered");
 }

@@ -8,7 +8,8 @@ use std::time::{Duration, SystemTime};
 
 use ringlookupd::clock::Timestamp;
 use ringlookupd::io::{Event, ReceiveEnd, Request, SendBuffer, Service, Socket, Token};
-use ringlookupd::limits::{DRAIN_MAX, HTTP_IDLE_MAX, LINGER, UNFINISHED_INPUT_MAX, UNREAD_OUTPUT_MAX};
+use ringlookupd::limits::{LINGER, Limit, Limits};
+use ringlookupd::v1::parse::MAGIC;
 use ringlookupd::worker::Worker;
 
 use crate::Fault;
@@ -57,6 +58,8 @@ struct Open {
     finished: Option<Timestamp>,
     /// The same, if the client had exceeded a limit by then.
     late: Option<Timestamp>,
+    /// The worker says which limit the client has exceeded. No script has that, so it does not arrive.
+    over_limit: bool,
     /// The worker has been given an error.
     failed: bool,
     closing: bool,
@@ -146,7 +149,7 @@ impl Kernel {
                 self.complete(completion, worker, links);
             }
         }
-        let overdue = self.stopped.is_some_and(|at| now.since(at) >= DRAIN_MAX);
+        let overdue = self.stopped.is_some_and(|at| now.since(at) >= Limits::default().time(Limit::DrainTimeout));
         assert!(!overdue || worker.is_finished(), "a drain ends in time");
         worker.end_turn(|| SystemTime::UNIX_EPOCH + Duration::from_nanos(now.nanos().unsigned_abs()));
         let mut requests: Vec<_> = worker.requests().collect();
@@ -198,8 +201,11 @@ impl Kernel {
             }
             let most = if self.mood.short_send > 0 { self.rng.size(room) } else { room };
             let piece = &rest[..most.min(rest.len())];
-            link.download.extend(piece);
             send.taken += piece.len();
+            if open.over_limit {
+                continue;
+            }
+            link.download.extend(piece);
             let wrong = self.fault == Some(Fault::WrongReply) && link.service == Service::V1;
             if wrong {
                 *link.download.back_mut().expect("just extended") ^= 1;
@@ -385,6 +391,12 @@ impl Kernel {
                 assert!(open.finished.is_none(), "no send after the FIN");
                 let len = buffer.rest().len();
                 assert!((1..=SEND_BYTES_MAX).contains(&len), "a send of {len} bytes");
+                if is_about_limit(buffer.rest()) {
+                    open.over_limit = true;
+                    let link = &mut links[open.link];
+                    assert!(open.may_be_aborted(link, since), "no limit is exceeded");
+                    link.cut = true;
+                }
                 open.send = Some(Sending { buffer, taken: 0, since });
             }
             Request::Finish { token, socket } => {
@@ -393,7 +405,10 @@ impl Kernel {
                 assert!(open.send.is_none(), "the FIN would overtake a send");
                 assert!(open.finished.replace(now).is_none(), "one FIN");
                 open.undone.push(Undone::Finish);
-                links[open.link].server = ServerEnd::Finished;
+                let link = &mut links[open.link];
+                // Between requests the end of the patience is not told.
+                link.cut |= open.may_be_aborted(link, now);
+                link.server = ServerEnd::Finished;
             }
             Request::Abort { token, socket } => {
                 let now = self.now;
@@ -446,6 +461,7 @@ impl Open {
             undone: Vec::new(),
             finished: None,
             late: None,
+            over_limit: false,
             failed: false,
             closing: false,
         }
@@ -462,11 +478,19 @@ impl Open {
     /// Whether the connection is broken, or its client has exceeded a limit.
     fn may_be_aborted(&self, link: &Link, now: Timestamp) -> bool {
         let exceeds = |since: Timestamp, limit| now.since(since) > limit;
+        let time = |limit| Limits::default().time(limit);
+        let (is_v1, is_http) = (link.service == Service::V1, link.service == Service::Http);
         self.failed
             || self.finished.is_some_and(|since| exceeds(since, LINGER))
-            || self.send.as_ref().is_some_and(|send| exceeds(send.since, UNREAD_OUTPUT_MAX))
+            || self.send.as_ref().is_some_and(|send| exceeds(send.since, time(Limit::OutputTimeout)))
             || self.late == Some(now)
-            || (link.owes_more() && exceeds(self.accepted, UNFINISHED_INPUT_MAX))
-            || (link.service == Service::Http && exceeds(self.heard, HTTP_IDLE_MAX))
+            || (link.owes_more() && exceeds(self.accepted, time(Limit::RequestTimeout)))
+            || (is_v1 && link.uploaded < MAGIC.len() && exceeds(self.accepted, time(Limit::HandshakeTimeout)))
+            || (is_v1 && exceeds(self.heard, time(Limit::IdentifyTimeout)))
+            || (is_http && exceeds(self.heard, time(Limit::IdleTimeout)))
     }
+}
+
+fn is_about_limit(bytes: &[u8]) -> bool {
+    memchr::memmem::find(bytes, b"E_INVALID exceeds ").is_some() || bytes.starts_with(b"HTTP/1.1 408")
 }

@@ -6,10 +6,10 @@ use std::time::Duration;
 
 use ringlookupd::clock::Timestamp;
 use ringlookupd::io::Service;
-use ringlookupd::limits::TICK;
+use ringlookupd::limits::{Limits, TICK};
 use ringlookupd::log::Log;
 use ringlookupd::registry::{Lifetimes, Registry};
-use ringlookupd::turn::{ServerInfo, Turn};
+use ringlookupd::turn::{ServerInfo, Turn, Watch};
 use ringlookupd::worker::Worker;
 
 use crate::Fault;
@@ -55,8 +55,12 @@ pub fn workers(count: usize) -> (Vec<Worker>, Timestamp) {
     let registry = Arc::new(Registry::new(lifetimes));
     let server =
         Arc::new(ServerInfo { identify_reply: IDENTIFY_REPLY.into(), info: b"{\"version\":\"1.3.0\"}".into() });
+    let watch = Arc::<Watch>::default();
     let now = Timestamp::from_nanos(1_700_000_000_000_000_000);
-    let turn = || Turn::new(Arc::clone(&registry), Arc::clone(&server), Log::disabled(), now);
+    let turn = || {
+        let (limits, watch) = (Limits::default(), Arc::clone(&watch));
+        Turn::new(Arc::clone(&registry), Arc::clone(&server), limits, watch, Log::disabled(), now)
+    };
     ((0..).take(count).map(|number| Worker::new(number, turn())).collect(), now)
 }
 

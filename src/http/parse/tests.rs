@@ -1,14 +1,21 @@
 use super::*;
 
+const HEAD_BYTES_MAX: usize = 1 << 20;
+const HEADERS_MAX: usize = 1000;
+
+fn limits() -> HeadLimits {
+    HeadLimits { bytes: HEAD_BYTES_MAX, headers: HEADERS_MAX }
+}
+
 /// Parses the first request of a connection; what comes of it must not depend on how the input is
 /// cut.
 fn parse(input: &[u8]) -> Parsed<'_> {
     let mut heads = HeadReader::default();
-    let whole = heads.read(input);
+    let whole = heads.read(input, limits());
     if input.len() >= PEEK {
         // Now it may know the header lines.
         heads.next("GET");
-        assert_eq!(heads.read(input), whole, "{} again", input.escape_ascii());
+        assert_eq!(heads.read(input, limits()), whole, "{} again", input.escape_ascii());
     }
     if input.len() < 200 {
         for split in 0..input.len() {
@@ -28,7 +35,7 @@ fn assert_same_in_pieces(
     whole: &Parsed<'_>,
 ) {
     for end in ends {
-        let parsed = heads.read(&input[..end]);
+        let parsed = heads.read(&input[..end], limits());
         if parsed != Parsed::NeedMore || end == input.len() {
             assert_eq!(parsed, *whole, "{} at {end}", input.escape_ascii());
             return;
@@ -343,9 +350,9 @@ fn both_readings_agree() {
         "POST / HTTP/1.1\r\nHost: a b\r\nTransfer-Encoding:chunked\t\r\nTrailer: X\r\n\r\n",
         "POST / HTTP/1.1\r\nHost: kit\r\nTransfer-Encoding: x\r\nExpect: y\r\n\r\n",
     ] {
-        let careful = parse_careful(input.as_bytes()).and_then(|(line, fields)| judge(&line, &fields));
+        let careful = parse_careful(input.as_bytes()).and_then(|(line, fields)| judge(&line, &fields, HEADERS_MAX));
         let (line, fields, len) = parse_fast(input.as_bytes()).expect("httparse takes it");
-        assert_eq!((judge(&line, &fields), len), (careful, input.len()), "{input:?}");
+        assert_eq!((judge(&line, &fields, HEADERS_MAX), len), (careful, input.len()), "{input:?}");
     }
 }
 
@@ -353,24 +360,25 @@ fn both_readings_agree() {
 fn more_headers_than_httparse_has_room_for() {
     let headers = |count| refusal_of("HTTP/1.1", vec!["X: y"; count].join("\r\n").as_str());
     assert_eq!(headers(FAST_HEADERS), None);
-    assert_eq!(headers(100_000), None);
+    assert_eq!(headers(HEADERS_MAX - 1), None);
+    assert_eq!(headers(HEADERS_MAX), Some(Refusal::TooManyHeaders));
 }
 
 #[test]
 fn a_head_has_a_megabyte() {
     let start = "GET /ping HTTP/1.1\r\nHost: kit\r\nX: ";
     let sized = |size: usize| format!("{start}{}\r\n\r\n", "h".repeat(size - start.len() - 4));
-    assert_eq!(refusal(&sized(HTTP_HEAD_BYTES_MAX)), None);
-    let larger = sized(HTTP_HEAD_BYTES_MAX + 1);
+    assert_eq!(refusal(&sized(HEAD_BYTES_MAX)), None);
+    let larger = sized(HEAD_BYTES_MAX + 1);
     assert_eq!(refusal(&larger), Some(Refusal::HeadTooLarge));
-    let partial = &larger.as_bytes()[..HTTP_HEAD_BYTES_MAX];
-    assert_eq!(parse(&partial[..HTTP_HEAD_BYTES_MAX - 1]), Parsed::NeedMore);
+    let partial = &larger.as_bytes()[..HEAD_BYTES_MAX];
+    assert_eq!(parse(&partial[..HEAD_BYTES_MAX - 1]), Parsed::NeedMore);
     assert_eq!(parse(partial), Parsed::Refused(Refusal::HeadTooLarge));
 }
 
 #[test]
 fn newlines_after_a_post_are_skipped() {
-    let parsed_after = |method, input| after(method).read(input);
+    let parsed_after = |method, input| after(method).read(input, limits());
     let request = b"\r\n\r\nGET /ping HTTP/1.0\r\n\r\n";
     assert_eq!(parsed_after("GET", request), Parsed::Refused(Refusal::BadRequest));
     let whole = parsed_after("POST", request);
@@ -383,9 +391,9 @@ fn newlines_after_a_post_are_skipped() {
 #[test]
 fn a_later_request_is_looked_at_from_its_fourth_byte() {
     let mut heads = after("GET");
-    assert_eq!(heads.read(b"X\n"), Parsed::NeedMore);
+    assert_eq!(heads.read(b"X\n", limits()), Parsed::NeedMore);
     let refused = Parsed::Refused(Refusal::BadRequest);
-    assert_eq!(heads.read(b"X\nab"), refused);
+    assert_eq!(heads.read(b"X\nab", limits()), refused);
 }
 
 #[test]

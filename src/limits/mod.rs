@@ -1,7 +1,11 @@
-//! Every cap of the server, in one place.
+//! Every cap of the server, in one place: what an operator may set is a [`Limit`], the rest are constants.
+
+mod limit;
 
 use std::num::NonZeroUsize;
 use std::time::Duration;
+
+pub use limit::{Limit, Limits, Row, Unit};
 
 /// Worker threads.
 pub const WORKERS_MAX: NonZeroUsize = NonZeroUsize::new(1024).expect("not zero");
@@ -35,16 +39,8 @@ pub const LOOKUP_CACHE_BYTES: usize = 16 << 20;
 /// Topics that one worker remembers to have been asked for, so as to keep the answers to those that are again.
 pub const LOOKUPS_REMEMBERED: usize = 8192;
 
-/// A V1 command line. Stock has no limit; real commands stay below 150 bytes.
-pub const V1_LINE_BYTES_MAX: usize = 64 << 10;
-
-/// The body of IDENTIFY. Stock has no limit; nsqd sends about 200 bytes.
-pub const IDENTIFY_BYTES_MAX: usize = 4 << 20;
-/// Nesting of the JSON in it (Go's `encoding/json` has the same).
+/// Nesting of the JSON in IDENTIFY (Go's `encoding/json` has the same).
 pub const IDENTIFY_DEPTH_MAX: usize = 10_000;
-
-/// A request head, its blank line included (Go's `http.DefaultMaxHeaderBytes` and its 4,096 of slack).
-pub const HTTP_HEAD_BYTES_MAX: usize = (1 << 20) + 4096;
 /// Header lines that a connection remembers to compare the next request's with. Those of real clients are
 /// below 300 bytes.
 pub const HTTP_KNOWN_FIELDS_BYTES_MAX: usize = 512;
@@ -52,16 +48,12 @@ pub const HTTP_KNOWN_FIELDS_BYTES_MAX: usize = 512;
 pub const HTTP_PARAMETERS_MAX: usize = 10_000;
 /// A chunk-size line, and all trailers together, line ends included (the 4 KiB of Go's reader).
 pub const HTTP_CHUNK_LINE_BYTES_MAX: u16 = 4096;
-/// An HTTP request body, which is read and thrown away. Stock has no limit.
-pub const HTTP_BODY_BYTES_MAX: u64 = 64 << 20;
 /// A request body that the answer does not depend on is read up to here, so that the connection can be kept
 /// (Go's `maxPostHandlerReadBytes`).
 pub const HTTP_UNREAD_BODY_BYTES_MAX: u64 = 256 << 10;
 /// The same for the body of `OPTIONS *` (Go's `globalOptionsHandler`).
 pub const HTTP_OPTIONS_BODY_BYTES_MAX: u64 = 4 << 10;
 
-/// Output staged for a connection. Over it no more of its requests are looked at until it reads.
-pub const OUTPUT_BYTES_MAX: usize = 256 << 10;
 /// A body at least so long is sent from where it lies; a shorter one is copied behind its head, as a send of
 /// its own costs more than the copy.
 pub const SHARED_BODY_BYTES_MIN: usize = 32 << 10;
@@ -72,14 +64,6 @@ pub const SPARE_BUFFER_BYTES_MAX: usize = 16 << 10;
 /// What a closing connection still sends is read and thrown away for so long, so that a reset does not
 /// overtake the last reply (Go's `rstAvoidanceDelay`).
 pub const LINGER: Duration = Duration::from_millis(500);
-/// A magic, command, body or request must be whole so long after its first byte.
-pub const UNFINISHED_INPUT_MAX: Duration = Duration::from_mins(1);
-/// Time for the peer to take output that is ready.
-pub const UNREAD_OUTPUT_MAX: Duration = Duration::from_mins(1);
-/// An HTTP connection may be silent for so long between requests.
-pub const HTTP_IDLE_MAX: Duration = Duration::from_hours(1);
-/// From SIGTERM to the end, whatever a client does.
-pub const DRAIN_MAX: Duration = Duration::from_secs(3);
 
 /// Log lines that wait for the writer; more are dropped and counted.
 pub const LOG_QUEUE_LINES: usize = 8192;
@@ -90,7 +74,16 @@ pub const LOG_MESSAGE_BYTES: usize = 4096;
 pub const TICK: Duration = Duration::from_millis(250);
 /// A listener that could not accept (out of file descriptors, say) rests for so long.
 pub const ACCEPT_BACKOFF: Duration = Duration::from_millis(100);
-const _: () = assert!(ACCEPT_BACKOFF.as_nanos() <= TICK.as_nanos());
+
+/// Connections over a limit that may wait at a time for their clients to read why; more are closed without a word.
+pub const REFUSALS: usize = 64;
+/// Descriptors that are no connection's: of the process (standard streams, pipes, what a library may open), and
+/// of each worker (listeners, ring, pipe).
+pub const PROCESS_DESCRIPTORS: usize = 16;
+pub const WORKER_DESCRIPTORS: usize = 6;
+
+/// Of lines that would repeat, one is logged in this time, with a count.
+pub const LOG_PAUSE: Duration = Duration::from_mins(1);
 
 /// Submission queue entries of a ring. When it is full the ring enters the kernel early.
 pub const SUBMISSIONS: u32 = 1024;

@@ -1,0 +1,172 @@
+//! Who may stay: places for connections, in all and for each address.
+//!
+//! Who is one too many is told so and closed at once. Waiting in the kernel's queue instead would look like a
+//! server that has died; so it can turn to another nsqlookupd, and come back.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use crate::limits::{Limit, Limits, PROCESS_DESCRIPTORS, REFUSALS, WORKER_DESCRIPTORS};
+
+/// The places that are taken. Shared by all workers.
+#[derive(Default)]
+pub struct Admission {
+    places: AtomicUsize,
+    refused: AtomicUsize,
+    /// Only of addresses that have a place, and only where there is a limit for each.
+    by_address: Mutex<HashMap<IpAddr, usize>>,
+}
+
+/// What a new connection may do.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Admitted {
+    Welcome,
+    /// It may be told why it is closed.
+    Refused(Limit),
+    /// It is closed without a word: too many are being told already.
+    TurnedAway(Limit),
+}
+
+/// What a connection has taken, until it is dropped.
+pub struct Place {
+    admission: Arc<Admission>,
+    taken: Taken,
+}
+
+enum Taken {
+    Place,
+    PlaceOf(IpAddr),
+    Refusal,
+    Nothing,
+}
+
+impl Admission {
+    /// Judges a new connection.
+    pub fn enter(self: &Arc<Self>, peer: IpAddr, limits: &Limits) -> (Admitted, Place) {
+        let (admitted, taken) = match self.take(peer, limits) {
+            Ok(taken) => (Admitted::Welcome, taken),
+            Err(limit) if take_one(&self.refused, REFUSALS) => (Admitted::Refused(limit), Taken::Refusal),
+            Err(limit) => (Admitted::TurnedAway(limit), Taken::Nothing),
+        };
+        (admitted, Place { admission: Arc::clone(self), taken })
+    }
+
+    fn take(&self, peer: IpAddr, limits: &Limits) -> Result<Taken, Limit> {
+        if !take_one(&self.places, limits.size(Limit::Connections)) {
+            return Err(Limit::Connections);
+        }
+        let each_max = limits.size(Limit::ConnectionsPerAddress);
+        if each_max == usize::MAX {
+            return Ok(Taken::Place);
+        }
+        let mut by_address = self.by_address.lock().unwrap_or_else(PoisonError::into_inner);
+        let places = by_address.entry(peer).or_default();
+        if *places >= each_max {
+            self.places.fetch_sub(1, Relaxed);
+            return Err(Limit::ConnectionsPerAddress);
+        }
+        *places += 1;
+        Ok(Taken::PlaceOf(peer))
+    }
+}
+
+/// Counts one more, unless that would be more than `max`.
+fn take_one(count: &AtomicUsize, max: usize) -> bool {
+    count.fetch_update(Relaxed, Relaxed, |count| (count < max).then_some(count + 1)).is_ok()
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        match self.taken {
+            Taken::Nothing => return,
+            Taken::Refusal => {
+                self.admission.refused.fetch_sub(1, Relaxed);
+                return;
+            }
+            Taken::Place => {}
+            Taken::PlaceOf(peer) => {
+                let mut by_address = self.admission.by_address.lock().unwrap_or_else(PoisonError::into_inner);
+                let places = by_address.get_mut(&peer).expect("counted when it came");
+                *places -= 1;
+                if *places == 0 {
+                    by_address.remove(&peer);
+                }
+            }
+        }
+        self.admission.places.fetch_sub(1, Relaxed);
+    }
+}
+
+/// How many connections so many open files have room for, beside the process's own and those that are being
+/// refused.
+pub fn connections_within(open_files: usize, workers: usize) -> usize {
+    let own = PROCESS_DESCRIPTORS + WORKER_DESCRIPTORS * workers;
+    let room = open_files.saturating_sub(own);
+    (room - (room / 8).min(REFUSALS)).max(1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn address(last: u8) -> IpAddr {
+        [127, 0, 0, last].into()
+    }
+
+    fn limits(connections: u64, each: u64) -> Limits {
+        let mut limits = Limits::default();
+        limits.set(Limit::Connections, connections);
+        limits.set(Limit::ConnectionsPerAddress, each);
+        limits
+    }
+
+    #[test]
+    fn a_place_is_free_again_when_its_connection_is_gone() {
+        let (admission, limits) = (Arc::<Admission>::default(), limits(2, 0));
+        let enter = || admission.enter(address(1), &limits);
+        let (first, second) = (enter(), enter());
+        assert_eq!((first.0, second.0), (Admitted::Welcome, Admitted::Welcome));
+        assert_eq!(enter().0, Admitted::Refused(Limit::Connections));
+        drop(first);
+        let third = enter();
+        assert_eq!(third.0, Admitted::Welcome);
+        assert_eq!(enter().0, Admitted::Refused(Limit::Connections));
+    }
+
+    #[test]
+    fn an_address_takes_no_place_of_others() {
+        let (admission, limits) = (Arc::<Admission>::default(), limits(3, 1));
+        let enter = |last| admission.enter(address(last), &limits);
+        let first = enter(1);
+        for _ in 0..9 {
+            assert_eq!(enter(1).0, Admitted::Refused(Limit::ConnectionsPerAddress));
+        }
+        let others = (enter(2), enter(3));
+        assert_eq!((others.0.0, others.1.0), (Admitted::Welcome, Admitted::Welcome));
+        assert_eq!(enter(4).0, Admitted::Refused(Limit::Connections));
+        drop((first, others));
+        assert!(admission.by_address.lock().expect("nobody panicked").is_empty());
+        assert_eq!(admission.places.load(Relaxed), 0);
+    }
+
+    #[test]
+    fn a_flood_is_not_told_why() {
+        let (admission, limits) = (Arc::<Admission>::default(), limits(1, 0));
+        let enter = || admission.enter(address(1), &limits);
+        let _first = enter();
+        let refused: Vec<_> = (0..REFUSALS).map(|_| enter()).collect();
+        assert!(refused.iter().all(|(admitted, _)| *admitted == Admitted::Refused(Limit::Connections)));
+        assert_eq!(enter().0, Admitted::TurnedAway(Limit::Connections));
+        drop(refused);
+        assert_eq!(enter().0, Admitted::Refused(Limit::Connections));
+    }
+
+    #[test]
+    fn connections_leave_room_for_the_rest() {
+        for (open_files, workers, connections) in [(20_000, 2, 19_908), (256, 2, 200), (10, 2, 1)] {
+            assert_eq!(connections_within(open_files, workers), connections, "{open_files}");
+        }
+    }
+}
