@@ -227,7 +227,11 @@ impl Worker {
                 connection.receive = Receive::Idle;
                 self.turn.counters.no_buffers.increment();
             }
-            ReceiveEnd::Stopped => connection.receive = Receive::Idle,
+            ReceiveEnd::Stopped => {
+                connection.receive = Receive::Idle;
+                // What the last send made room for.
+                return self.take_input(token, &[]);
+            }
             ReceiveEnd::Eof => {
                 connection.receive = Receive::Eof;
                 return self.take_input(token, &[]);
@@ -307,6 +311,11 @@ impl Worker {
     fn push_on(&mut self, token: Token) {
         let connection = self.slots.get(token);
         connection.dirty = false;
+        // Before the send makes room: what it makes room for is there already.
+        let is_held_up = !connection.output.has_room() && !connection.input.is_empty();
+        if is_held_up && connection.output.is_full() && connection.receive == Receive::Armed {
+            self.turn.strike(Limit::OutputSize, connection.session.peer());
+        }
         if !connection.sending
             && matches!(connection.phase, Phase::Open | Phase::Flushing)
             && let Some(buffer) = connection.output.next_buffer()
@@ -315,9 +324,7 @@ impl Worker {
         }
         let connection = self.slots.get(token);
         match connection.phase {
-            Phase::Open if !connection.output.has_room() && !connection.input.is_empty() => {
-                self.stop_receiving(token)
-            }
+            Phase::Open if is_held_up => self.stop_receiving(token),
             Phase::Open | Phase::Lingering => self.receive(token),
             Phase::Flushing => {
                 if !connection.sending && connection.output.is_empty() {

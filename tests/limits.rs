@@ -303,6 +303,26 @@ fn channels_of_a_producer() {
     scene.end(1);
 }
 
+/// It is not asked for more until it reads, and then gets everything.
+#[test]
+fn the_output_of_a_connection() {
+    let mut scene = Scene::new("max-output-size", "1000");
+    // More replies than the buffers of two sockets ever hold.
+    let pings = 2_000_000;
+    let mut deaf = nsqd(&scene.server);
+    let mut writer = deaf.try_clone().expect("a descriptor");
+    let writing =
+        thread::spawn(move || writer.write_all(&b"PING\n".repeat(pings)).expect("the server reads at last"));
+    scene.wait_for_strikes(1);
+    scene.check_neighbours();
+    let mut replies = vec![0; pings * OK.len()];
+    deaf.read_exact(&mut replies).expect("each is answered");
+    assert!(replies == OK.repeat(pings));
+    writing.join().expect("all is written");
+    let strikes = scene.strikes();
+    scene.end(strikes);
+}
+
 #[test]
 fn the_time_to_the_magic() {
     let mut scene = Scene::new("handshake-timeout", "200ms");
