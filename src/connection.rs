@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use crate::admission::Place;
 use crate::clock::Timestamp;
 use crate::io::{Service, Socket, Token};
-use crate::limits::Limit;
+use crate::limits::{INPUT_BACKLOG_MAX, Limit};
 use crate::output::Output;
 use crate::registry::ProducerId;
 use crate::turn::{Advance, Turn};
@@ -158,9 +158,12 @@ impl Connection {
             }
             advance
         };
+        // What is left because the turn is full was preceded by a reply: it goes on when that is sent.
+        let stopped = turn.is_full() || !self.output.has_room();
+        turn.take(advance.used);
         if advance.close {
             self.flush(turn);
-        } else if self.receive == Receive::Eof && self.output.has_room() {
+        } else if self.receive == Receive::Eof && !stopped {
             // All that could be answered is: the rest stays unfinished for ever.
             self.session.finish(&self.input, turn, &mut self.output);
             self.flush(turn);
@@ -185,6 +188,13 @@ impl Connection {
     /// Whether it is the peer's turn, and only the peer's.
     pub fn is_waiting(&self) -> bool {
         self.phase == Phase::Open && !self.sending && self.output.is_empty()
+    }
+
+    /// Whether the peer should wait with more input until it has read replies.
+    pub fn is_behind(&self) -> bool {
+        let answering = self.sending || !self.output.is_empty();
+        let backlog = if self.output.has_room() { INPUT_BACKLOG_MAX } else { 0 };
+        answering && self.input.len() > backlog
     }
 
     /// Whether nothing of this connection is with the kernel.

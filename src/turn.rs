@@ -6,7 +6,9 @@ use std::time::SystemTime;
 
 use crate::admission::Admission;
 use crate::clock::Timestamp;
-use crate::limits::{BATCH_WEIGHT_MAX, DISCONNECT_WEIGHT, Limit, Limits};
+use crate::limits::{
+    COMMIT_WEIGHT, DISCONNECT_WEIGHT, INPUT_BYTES_FOR_WEIGHT, Limit, Limits, TURN_WEIGHT_MAX,
+};
 use crate::log::Log;
 use crate::metrics::{Counters, Gauges, Metrics};
 use crate::registry::{Changed, Name, Producer, Reader, Registered, Registry, Writer};
@@ -26,7 +28,8 @@ pub struct Turn {
     pub date: String,
     registry: Arc<Registry>,
     batch: Vec<Mutation>,
-    batch_weight: u32,
+    /// What this turn has done so far.
+    weight: u32,
 }
 
 /// What a session did with input.
@@ -88,7 +91,7 @@ impl Turn {
             date: String::new(),
             registry,
             batch: Vec::new(),
-            batch_weight: 0,
+            weight: 0,
         }
     }
 
@@ -133,27 +136,34 @@ impl Turn {
 
     /// Adds to the batch. The reply to it may be staged now: it leaves after the commit.
     pub fn mutate(&mut self, mutation: Mutation) {
-        self.batch_weight += mutation.weight();
+        self.weight += mutation.weight();
         self.batch.push(mutation);
     }
 
-    /// Whether the turn should end here: a longer batch would keep other workers from committing, and this
-    /// worker's other connections from their replies.
-    pub fn is_full(&self) -> bool {
-        self.batch_weight >= BATCH_WEIGHT_MAX
+    /// Counts input that was acted on.
+    pub fn take(&mut self, bytes: usize) {
+        let weight = u32::try_from(bytes / INPUT_BYTES_FOR_WEIGHT).unwrap_or(u32::MAX);
+        self.weight = self.weight.saturating_add(weight);
     }
 
-    /// Makes the batch visible to all readers.
+    /// Whether the turn should end here: a longer one would keep other workers from committing, and this
+    /// worker's other connections from their replies.
+    pub fn is_full(&self) -> bool {
+        self.weight >= TURN_WEIGHT_MAX
+    }
+
+    /// Makes the batch visible to all readers. The turn is over.
     pub fn commit(&mut self) {
         if !self.batch.is_empty() {
             self.write(|_| ());
         }
+        self.weight = 0;
     }
 
     /// Commits the batch with one more change, whose result is needed at once.
     pub fn write<T>(&mut self, change: impl FnOnce(&mut Writer<'_>) -> T) -> T {
         let mut writer = self.registry.write();
-        self.batch_weight = 0;
+        self.weight += COMMIT_WEIGHT;
         let outcomes: Vec<_> = self.batch.iter().map(|mutation| mutation.apply(&mut writer)).collect();
         let result = change(&mut writer);
         writer.publish();

@@ -227,11 +227,7 @@ impl Worker {
                 connection.receive = Receive::Idle;
                 self.turn.counters.no_buffers.increment();
             }
-            ReceiveEnd::Stopped => {
-                connection.receive = Receive::Idle;
-                // What the last send made room for.
-                return self.take_input(token, &[]);
-            }
+            ReceiveEnd::Stopped => connection.receive = Receive::Idle,
             ReceiveEnd::Eof => {
                 connection.receive = Receive::Eof;
                 return self.take_input(token, &[]);
@@ -311,9 +307,7 @@ impl Worker {
     fn push_on(&mut self, token: Token) {
         let connection = self.slots.get(token);
         connection.dirty = false;
-        // Before the send makes room: what it makes room for is there already.
-        let is_held_up = !connection.output.has_room() && !connection.input.is_empty();
-        if is_held_up && connection.output.is_full() && connection.receive == Receive::Armed {
+        if connection.output.is_full() && !connection.input.is_empty() && connection.receive == Receive::Armed {
             self.turn.strike(Limit::OutputSize, connection.session.peer());
         }
         if !connection.sending
@@ -324,7 +318,7 @@ impl Worker {
         }
         let connection = self.slots.get(token);
         match connection.phase {
-            Phase::Open if is_held_up => self.stop_receiving(token),
+            Phase::Open if connection.is_behind() => self.stop_receiving(token),
             Phase::Open | Phase::Lingering => self.receive(token),
             Phase::Flushing => {
                 if !connection.sending && connection.output.is_empty() {

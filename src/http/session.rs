@@ -98,11 +98,11 @@ impl Session {
         }
     }
 
-    /// Takes what is complete of `input` and stages the answers.
+    /// Takes what is complete of `input`, as far as the turn and the output have room, and stages the answers.
     pub fn advance(&mut self, input: &[u8], turn: &mut Turn, output: &mut Output) -> Advance {
         let mut used = 0;
         let limits = HeadLimits::of(&turn.limits);
-        while output.has_room() {
+        while output.has_room() && !turn.is_full() {
             let rest = &input[used..];
             if rest.is_empty() {
                 break;
@@ -282,6 +282,7 @@ mod tests {
             let topic = crate::registry::Name::new(format!("topic{topic}").as_bytes()).expect("a valid name");
             turn.write(|writer| writer.create_topic(topic));
         }
+        turn.commit();
         let mut session = Session::new("127.0.0.1:1".parse().expect("an address"));
         let (mut output, mut sent) = (Output::new(limits.size(Limit::OutputSize)), Vec::new());
         let mut rest = requests.as_bytes();

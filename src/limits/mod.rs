@@ -20,10 +20,15 @@ pub const BACKLOG: i32 = 65_535;
 pub const BIND_PATIENCE: Duration = Duration::from_secs(1);
 pub const BIND_PAUSE: Duration = Duration::from_millis(10);
 
-/// Changes of one commit. A turn that has collected so many ends, whatever else has happened meanwhile.
-pub const BATCH_WEIGHT_MAX: u32 = 1024;
+/// Work of one turn, in registrations. A turn that has done so much ends, whatever else has happened meanwhile, so
+/// that nobody waits long behind what others pipeline.
+pub const TURN_WEIGHT_MAX: u32 = 1024;
 /// What a disconnect counts for, however many topics the producer has: a round number for a large nsqd.
 pub const DISCONNECT_WEIGHT: u32 = 128;
+/// What a commit counts for that cannot wait for the end of the turn.
+pub const COMMIT_WEIGHT: u32 = 16;
+/// Input that counts for one: some PINGs, or a piece of the JSON of an IDENTIFY.
+pub const INPUT_BYTES_FOR_WEIGHT: usize = 128;
 
 /// Bytes of a large answer that are rendered in one turn. Sent in about the time that a few hundred small
 /// requests take, so nobody waits long behind it.
@@ -54,6 +59,8 @@ pub const HTTP_UNREAD_BODY_BYTES_MAX: u64 = 256 << 10;
 /// The same for the body of `OPTIONS *` (Go's `globalOptionsHandler`).
 pub const HTTP_OPTIONS_BODY_BYTES_MAX: u64 = 4 << 10;
 
+/// Input of a connection that waits for its replies to go out. Over it no more is received.
+pub const INPUT_BACKLOG_MAX: usize = 64 << 10;
 /// A body at least so long is sent from where it lies; a shorter one is copied behind its head, as a send of
 /// its own costs more than the copy.
 pub const SHARED_BODY_BYTES_MIN: usize = 32 << 10;

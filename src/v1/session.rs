@@ -63,10 +63,10 @@ impl Session {
         self.refuse(Error::Over(limit), turn, output.staged());
     }
 
-    /// Takes what is complete of `input` and stages the replies.
+    /// Takes what is complete of `input`, as far as the turn and the output have room, and stages the replies.
     pub fn advance(&mut self, input: &[u8], turn: &mut Turn, output: &mut Output) -> Advance {
         let mut used = 0;
-        while output.has_room() {
+        while output.has_room() && !turn.is_full() {
             match self.step(&input[used..], turn, output.staged()) {
                 Ok(Some(taken)) => used += taken,
                 Ok(None) => break,
