@@ -2,9 +2,6 @@
 //! whoever goes over is told so in its protocol's words and loses its connection, the counter in `/metrics` and one
 //! line in the log say which limit it was, and a producer and a consumer beside it notice nothing.
 
-#[allow(dead_code, reason = "shared with the tests of the process, which use the rest")]
-#[path = "process/clients.rs"]
-mod clients;
 mod support;
 
 use std::io::{Read, Write};
@@ -15,7 +12,7 @@ use std::time::{Duration, Instant};
 use rustix::process::Signal;
 use socket2::{Domain, Socket, Type};
 
-use clients::{Nsqd, OK, bulky, connect, get, missing, read_to_end, send_get};
+use support::clients::{Nsqd, OK, bulky, connect, get, missing, read_to_end, send_get};
 use support::{PATIENCE, Server};
 
 /// A server with a producer and a consumer that behave.

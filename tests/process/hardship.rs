@@ -1,6 +1,5 @@
 //! Service goes on when nobody reads the log, and when descriptors run out.
 
-use std::fs;
 use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::process::{Child, ChildStderr, Command, Stdio};
@@ -12,7 +11,8 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use crate::PROGRAM;
 use crate::both_drivers::flag;
-use crate::clients::{Nsqd, OK, connect, get};
+use crate::support::clients::{Nsqd, OK, connect, get};
+use crate::support::observed::Observed;
 use crate::support::{DEFAULTS, PATIENCE, Server, logged_address};
 
 on_both_drivers!(
@@ -111,19 +111,6 @@ fn the_log_is_closed_from_the_start(interface: Interface) {
     server.serves_and_stops();
 }
 
-/// What /proc knows of a process.
-struct Observed(i32);
-
-impl Observed {
-    /// Time on a processor, all threads together. USER_HZ is 100.
-    fn cpu(&self) -> Duration {
-        let stat = fs::read_to_string(format!("/proc/{}/stat", self.0)).expect("it runs");
-        let (_, fields) = stat.rsplit_once(") ").expect("the name is in parentheses");
-        let ticks: u64 = fields.split(' ').skip(11).take(2).map(|time| time.parse::<u64>().expect("ticks")).sum();
-        Duration::from_millis(10 * ticks)
-    }
-}
-
 /// The counter's value, asked for on a connection that is there already.
 fn accept_failures(client: &mut TcpStream) -> u64 {
     let text = get(client, "/metrics");
@@ -188,7 +175,7 @@ fn descriptors_run_out(interface: Interface) {
         stream.write_all(b"  V1PING\n").expect("a new connection");
         stream.set_nonblocking(true).expect("a socket");
     }
-    let process = Observed(server.pid().as_raw_nonzero().get());
+    let process = Observed(server.pid());
     let (begun, cpu) = (Instant::now(), process.cpu());
     server.signal(Signal::CONT);
     server.wait_for_log("temporary Accept() failure");

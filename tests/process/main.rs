@@ -8,7 +8,6 @@ mod support;
 #[macro_use]
 mod both_drivers;
 
-mod clients;
 mod hardship;
 mod no_ring;
 mod refusals;

@@ -6,7 +6,7 @@ use std::thread;
 
 use seccompiler::{BpfProgram, SeccompAction, SeccompFilter, TargetArch, apply_filter};
 
-use crate::clients::{Nsqd, connect, get};
+use crate::support::clients::{Nsqd, connect, get};
 use crate::refusals::{refusal, run};
 use crate::support::Server;
 

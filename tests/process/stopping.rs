@@ -10,7 +10,7 @@ use ringlookupd::io::Interface;
 use rustix::process::Signal;
 
 use crate::both_drivers::flag;
-use crate::clients::{Nsqd, OK, bulky, connect, get, missing, read_to_end, send_get};
+use crate::support::clients::{Nsqd, OK, bulky, connect, get, missing, read_to_end, send_get};
 use crate::support::Server;
 
 /// Long enough for the drain (3 s), short enough for a supervisor's patience (10 s and more).

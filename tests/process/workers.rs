@@ -5,7 +5,7 @@ use std::thread;
 use ringlookupd::io::Interface;
 
 use crate::both_drivers::flag;
-use crate::clients::{Nsqd, connect, get};
+use crate::support::clients::{Nsqd, connect, get};
 use crate::support::Server;
 
 /// Connections of each kind: with so many, no worker is without one (the kernel spreads them by address).

@@ -3,7 +3,7 @@
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 
-use crate::support::PATIENCE;
+use super::PATIENCE;
 
 pub const OK: &[u8] = b"\0\0\0\x02OK";
 
@@ -65,16 +65,22 @@ pub fn send_get(stream: &mut TcpStream, target: &str) {
 /// Asks on a connection that stays open; the answer must have a length.
 pub fn get(stream: &mut TcpStream, target: &str) -> String {
     send_get(stream, target);
-    let mut answer = Vec::new();
-    loop {
-        let mut piece = [0; 4096];
-        let len = stream.read(&mut piece).expect("an answer");
+    read_answer(stream)
+}
+
+/// Reads one answer, which must have a length, and nothing behind it.
+pub fn read_answer(stream: &mut TcpStream) -> String {
+    let (mut answer, mut wanted) = (Vec::new(), 1);
+    while wanted > 0 {
+        let from = answer.len();
+        answer.resize(from + wanted, 0);
+        let len = stream.read(&mut answer[from..]).expect("an answer");
         assert!(len > 0, "cut short: {}", answer.escape_ascii());
-        answer.extend(&piece[..len]);
-        if missing(&answer) == Some(0) {
-            return String::from_utf8(answer).expect("JSON");
-        }
+        answer.truncate(from + len);
+        // A byte at a time until the length is known: what is behind the answer is the next one's.
+        wanted = missing(&answer).unwrap_or(1);
     }
+    String::from_utf8(answer).expect("JSON")
 }
 
 /// Reads to the server's FIN.
@@ -90,4 +96,12 @@ pub fn missing(answer: &[u8]) -> Option<usize> {
     let (_, after) = head.split_once("Content-Length: ")?;
     let len: usize = after.lines().next()?.parse().expect("a number");
     (head_len + len).checked_sub(answer.len())
+}
+
+/// Reads a piece of something long and returns its length.
+pub fn read_some(stream: &mut TcpStream) -> usize {
+    let mut piece = [0; 16 << 10];
+    let len = stream.read(&mut piece).expect("more of it");
+    assert!(len > 0, "cut short");
+    len
 }

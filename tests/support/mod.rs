@@ -3,14 +3,17 @@
 
 #![allow(dead_code, reason = "each test target uses a part of this module")]
 
+pub mod clients;
+pub mod observed;
+
 use std::ffi::OsStr;
 use std::io::{BufRead, BufReader, Read};
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Condvar, Mutex};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open};
@@ -68,6 +71,27 @@ impl Server {
             panic!("{} does not listen; its log:\n{}", command.get_program().display(), log.text());
         };
         Self { process, log, tcp, http }
+    }
+
+    /// Starts `program` with its log going where the test does not see it. The ports are those that a server
+    /// before it had.
+    ///
+    /// # Panics
+    /// As [`Server::start`].
+    pub fn start_unlogged(program: &Path, flags: &[&str], stderr: impl Into<Stdio>) -> Self {
+        let before = Self::start_program(program, flags);
+        let (tcp, http) = (before.tcp, before.http);
+        before.stop();
+        let mut command = Command::new(program);
+        command.args(flags).args([format!("-tcp-address={tcp}"), format!("-http-address={http}")]);
+        let process = command.stdin(Stdio::null()).stderr(stderr).spawn().expect("it started before");
+        let server = Self { process, log: Arc::default(), tcp, http };
+        let begun = Instant::now();
+        while TcpStream::connect(http).is_err() {
+            assert!(begun.elapsed() < PATIENCE, "it does not listen");
+            thread::sleep(Duration::from_millis(5));
+        }
+        server
     }
 
     /// All complete lines of the log so far.
