@@ -1,5 +1,7 @@
 //! What an HTTP client asks, what it may be answered, and a reader of answers that is stricter than clients are.
 
+use std::collections::HashSet;
+
 use serde::de::IgnoredAny;
 
 use crate::rng::Rng;
@@ -175,10 +177,15 @@ impl Answer {
         self.close
     }
 
-    /// Whether the producer is listed.
-    pub fn lists(&self, producer: &str) -> bool {
-        let field = format!("\"broadcast_address\":\"{producer}\"");
-        memchr::memmem::find(&self.body, field.as_bytes()).is_some()
+    pub fn new(status: u16, body: &[u8]) -> Self {
+        Self { status, body: body.to_vec(), close: false }
+    }
+
+    /// The names of the producers that are listed.
+    pub fn listed(&self) -> HashSet<&[u8]> {
+        let field = b"\"broadcast_address\":\"";
+        let names = memchr::memmem::find_iter(&self.body, field).map(|at| &self.body[at + field.len()..]);
+        names.map(|name| &name[..memchr::memchr(b'"', name).expect("JSON")]).collect()
     }
 }
 

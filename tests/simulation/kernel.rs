@@ -271,11 +271,19 @@ impl Kernel {
         worker.handle(event);
     }
 
+    /// As many as the worker takes in a turn, or some of them.
     fn accept(&mut self, service: Service, worker: &mut Worker) {
-        let listener = &mut self.listeners[service as usize];
-        if !listener.armed {
-            return;
+        while self.listeners[service as usize].armed {
+            self.accept_one(service, worker);
+            let more = !self.listeners[service as usize].backlog.is_empty();
+            if !more || worker.is_full() || self.rng.chance(50) {
+                return;
+            }
         }
+    }
+
+    fn accept_one(&mut self, service: Service, worker: &mut Worker) {
+        let listener = &mut self.listeners[service as usize];
         let error = self.rng.chance(self.mood.accept_error);
         let ended = error || (listener.stopping && self.rng.chance(500));
         if let Some((link, peer)) = listener.backlog.pop_front_if(|_| !ended) {
@@ -321,7 +329,12 @@ impl Kernel {
                 return self.tell(worker, Event::ReceiveEnded { token, end });
             }
             let len = self.rng.size(self.mood.piece).min(link.upload.len());
-            let bytes: Vec<u8> = link.upload.drain(..len).collect();
+            let mut bytes: Vec<u8> = link.upload.drain(..len).collect();
+            if self.fault == Some(Fault::OtherTopic)
+                && let Some(at) = memchr::memmem::find(&bytes, b"REGISTER alpha")
+            {
+                bytes[at + 9..at + 14].copy_from_slice(b"omega");
+            }
             link.uploaded += len;
             let armed = !self.rng.chance(self.mood.disarms);
             if !armed {
@@ -355,7 +368,9 @@ impl Kernel {
             Err(io::ErrorKind::BrokenPipe.into())
         };
         let token = open.token.expect("it was asked for with one");
-        self.tell(worker, Event::Sent { token, buffer, sent });
+        if self.fault != Some(Fault::LostCompletion) {
+            self.tell(worker, Event::Sent { token, buffer, sent });
+        }
     }
 
     /// Takes a request, if the worker may ask for it.

@@ -5,10 +5,12 @@
 //! late and in any order, ends multishots, runs out of buffers and of descriptors, sends short, fails. Asserted:
 //! the worker keeps its side of the contract in `ringlookupd::io` (`kernel.rs`); every nsqd reads exactly its
 //! replies, every HTTP client well-formed answers in order (`client.rs`); what was answered OK is in every lookup
-//! that is sent later, on any worker, and what is gone is in none (`world.rs`); nothing is left at the end.
+//! that is sent later, on any worker, and what is gone is in none, nor in the registry after any step (`world.rs`);
+//! nothing is left at the end, no connection, no socket, no producer.
 //!
 //! A failure prints its seed:
 //! - `RINGLOOKUPD_SEED=7 cargo test --test simulation` plays that seed alone and traces what happens;
+//! - `RINGLOOKUPD_CROWDS=20` plays so many seeds with thousands of clients;
 //! - `RINGLOOKUPD_SEEDS=5000` or `RINGLOOKUPD_SECONDS=60` play many that nobody has played before.
 
 mod backpressure;
@@ -43,15 +45,21 @@ pub enum Fault {
     DoubleReceive,
     /// A request that gets lost.
     LostClose,
+    /// A completion that gets lost.
+    LostCompletion,
+    /// A command that is taken for another.
+    OtherTopic,
+    /// A lookup that knows less than was answered OK before it.
+    Stale,
 }
 
 /// Says which seed has failed.
-struct Blame(u64);
+struct Blame(u64, &'static str);
 
 impl Drop for Blame {
     fn drop(&mut self) {
         if thread::panicking() {
-            eprintln!("failed: RINGLOOKUPD_SEED={} cargo test --test simulation seeds", self.0);
+            eprintln!("failed: RINGLOOKUPD_SEED={} cargo test --test simulation {}", self.0, self.1);
         }
     }
 }
@@ -79,17 +87,29 @@ fn seeds() {
     };
     let (begun, mut events, mut played) = (Instant::now(), 0, 0);
     while played < count && seconds.is_none_or(|limit| begun.elapsed() < limit) {
-        let blame = Blame(first.wrapping_add(played));
-        events += world::run(blame.0, None);
+        let blame = Blame(first.wrapping_add(played), "seeds");
+        events += world::run(blame.0, world::FEW, None);
         played += 1;
     }
     println!("{played} seeds from {first}, {events} events");
 }
 
+/// Thousands of clients at once.
+#[test]
+fn crowds() {
+    let first = number("RINGLOOKUPD_SEED");
+    let count = first.map_or(number("RINGLOOKUPD_CROWDS").unwrap_or(2), |_| 1);
+    for seed in (first.unwrap_or(0)..).take(usize::try_from(count).expect("some")) {
+        let blame = Blame(seed, "crowds");
+        let events = world::run(blame.0, world::CROWD, None);
+        println!("seed {seed}, {events} events");
+    }
+}
+
 /// The harness notices what it is there for. Seeds that do not get to the fault pass; one of these must not.
 fn notices(fault: Fault) {
     (0..30).for_each(|seed| {
-        world::run(seed, Some(fault));
+        world::run(seed, world::FEW, Some(fault));
     });
 }
 
@@ -121,4 +141,22 @@ fn canary_double_receive() {
 #[should_panic(expected = "connections are left")]
 fn canary_lost_close() {
     notices(Fault::LostClose);
+}
+
+#[test]
+#[should_panic(expected = "there is no reason to end the connection")]
+fn canary_lost_completion() {
+    notices(Fault::LostCompletion);
+}
+
+#[test]
+#[should_panic(expected = "has read OK and is not listed")]
+fn canary_other_topic() {
+    notices(Fault::OtherTopic);
+}
+
+#[test]
+#[should_panic(expected = "was gone before the request")]
+fn canary_stale() {
+    notices(Fault::Stale);
 }

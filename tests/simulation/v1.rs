@@ -41,8 +41,9 @@ enum Effect {
 }
 
 impl Talk {
-    /// The talk of producer `name`, with an IDENTIFY of some `padding` bytes.
-    pub fn new(name: String, padding: usize, rng: &mut Rng) -> Self {
+    /// The talk of producer `name`, with an IDENTIFY of some `padding` bytes. So many of a thousand PINGs are
+    /// `floods`.
+    pub fn new(name: String, padding: usize, floods: usize, rng: &mut Rng) -> Self {
         let mut talk = Self {
             name,
             bytes: Vec::new(),
@@ -56,12 +57,12 @@ impl Talk {
             talk.fatal(b" V1 ", b"E_BAD_PROTOCOL");
         } else {
             talk.say(b"  V1");
-            talk.commands(padding, rng);
+            talk.commands(padding, floods, rng);
         }
         talk
     }
 
-    fn commands(&mut self, padding: usize, rng: &mut Rng) {
+    fn commands(&mut self, padding: usize, floods: usize, rng: &mut Rng) {
         let mut identified = false;
         let count = rng.size(60);
         for _ in 0..count {
@@ -69,7 +70,7 @@ impl Talk {
             let name = TOPICS[topic];
             let channel = rng.pick(&["", " ch", " c2#ephemeral", "  ", " ch more words"]);
             match rng.below(10) {
-                0 if rng.chance(50) => self.flood(rng.size(80_000)),
+                0 if rng.chance(floods) => self.flood(rng.size(80_000)),
                 0 => self.command("PING\r\n", Effect::None),
                 1 => self.command(" PING ignored\n", Effect::None),
                 _ if !identified => {

@@ -8,7 +8,7 @@ use ringlookupd::clock::Timestamp;
 use ringlookupd::io::Service;
 use ringlookupd::limits::{Limits, TICK};
 use ringlookupd::log::Log;
-use ringlookupd::registry::{Lifetimes, Registry};
+use ringlookupd::registry::{Lifetimes, Reader, Registry};
 use ringlookupd::turn::{ServerInfo, Turn, Watch};
 use ringlookupd::worker::Worker;
 
@@ -28,6 +28,10 @@ pub struct World {
     rng: Rng,
     now: Timestamp,
     workers: Vec<(Worker, Kernel)>,
+    /// Of the registry that they share.
+    reader: Reader,
+    /// What each topic's lookup was when it was last checked, for a fault.
+    stale: [Vec<u8>; TOPICS.len()],
     links: Vec<Link>,
     clients: Vec<Client>,
     /// What was known when a request was sent, by client and request.
@@ -47,29 +51,66 @@ struct Known {
     gone: bool,
 }
 
+/// How much goes on in a run.
+#[derive(Clone, Copy, Debug)]
+pub struct Profile {
+    /// At least, and at most.
+    pub clients: (usize, usize),
+    pub steps: (usize, usize),
+    /// How many of a thousand clients are producers.
+    pub producers: usize,
+    /// How many of a thousand PINGs are a flood of them.
+    pub floods: usize,
+    /// At most so many of a thousand accepts fail, after each of which the worker rests.
+    pub accept_errors: usize,
+    /// Up to so many bytes make an IDENTIFY longer: then answers are shared or streamed instead of copied.
+    pub padding: usize,
+}
+
+/// Few clients, so that seeds are many.
+pub const FEW: Profile = Profile {
+    clients: (1, 40),
+    steps: (50, 1000),
+    producers: 550,
+    floods: 50,
+    accept_errors: 1000,
+    padding: 20_000,
+};
+
+/// Thousands of sessions at once.
+pub const CROWD: Profile =
+    Profile { clients: (1000, 4000), steps: (200, 400), producers: 950, floods: 0, accept_errors: 1, padding: 1 };
+
+/// A registry in which no producer lapses: what time does to it is tested with the registry.
+fn registry() -> Arc<Registry> {
+    let for_ever = Duration::from_hours(24 * 365);
+    Arc::new(Registry::new(Lifetimes { inactive_producer_timeout: for_ever, tombstone_lifetime: for_ever }))
+}
+
 /// Workers over one registry, and the time they begin at.
 pub fn workers(count: usize) -> (Vec<Worker>, Timestamp) {
-    // No producer lapses: what time does to the registry is tested with the registry.
-    let for_ever = Duration::from_hours(24 * 365);
-    let lifetimes = Lifetimes { inactive_producer_timeout: for_ever, tombstone_lifetime: for_ever };
-    let registry = Arc::new(Registry::new(lifetimes));
+    workers_over(&registry(), count)
+}
+
+fn workers_over(registry: &Arc<Registry>, count: usize) -> (Vec<Worker>, Timestamp) {
     let server =
         Arc::new(ServerInfo { identify_reply: IDENTIFY_REPLY.into(), info: b"{\"version\":\"1.3.0\"}".into() });
     let watch = Arc::<Watch>::default();
     let now = Timestamp::from_nanos(1_700_000_000_000_000_000);
     let turn = || {
         let (limits, watch) = (Limits::default(), Arc::clone(&watch));
-        Turn::new(Arc::clone(&registry), Arc::clone(&server), limits, watch, Log::disabled(), now)
+        Turn::new(Arc::clone(registry), Arc::clone(&server), limits, watch, Log::disabled(), now)
     };
     ((0..).take(count).map(|number| Worker::new(number, turn())).collect(), now)
 }
 
 /// Plays one seed to its end and returns how many events the workers were told.
-pub fn run(seed: u64, fault: Option<Fault>) -> u64 {
-    let mut world = World::new(seed, fault);
-    let steps = world.rng.between(50, 1000);
+pub fn run(seed: u64, profile: Profile, fault: Option<Fault>) -> u64 {
+    let mut world = World::new(seed, profile, fault);
+    let steps = world.rng.between(profile.steps.0, profile.steps.1);
     for step in 0..steps {
         world.step(step);
+        world.check_registry();
     }
     if world.rng.chance(500) {
         world.end_by_clients();
@@ -79,7 +120,7 @@ pub fn run(seed: u64, fault: Option<Fault>) -> u64 {
 }
 
 impl World {
-    fn new(seed: u64, fault: Option<Fault>) -> Self {
+    fn new(seed: u64, profile: Profile, fault: Option<Fault>) -> Self {
         let mut rng = Rng::new(seed);
         let often = |rng: &mut Rng| rng.pick(&[0, 20, 200]);
         let mood = Mood {
@@ -87,17 +128,20 @@ impl World {
             no_buffers: often(&mut rng),
             disarms: often(&mut rng),
             short_send: often(&mut rng),
-            accept_error: often(&mut rng),
+            accept_error: often(&mut rng).min(profile.accept_errors),
             failure: rng.pick(&[0, 0, 1, 10]),
             piece: rng.pick(&[1, 20, 4096, 65536]),
         };
-        let (workers, now) = workers(rng.between(1, 3));
+        let registry = registry();
+        let (workers, now) = workers_over(&registry, rng.between(1, 4));
         let workers: Vec<_> =
             workers.into_iter().map(|worker| (worker, Kernel::new(rng.next(), mood, fault))).collect();
         let mut world = Self {
             rng,
             now,
             workers,
+            reader: registry.reader(),
+            stale: Default::default(),
             links: Vec::new(),
             clients: Vec::new(),
             known: Vec::new(),
@@ -105,18 +149,17 @@ impl World {
             jumps: true,
             fault,
         };
-        world.invite();
+        world.invite(profile);
         world
     }
 
-    fn invite(&mut self) {
+    fn invite(&mut self, profile: Profile) {
         let rng = &mut self.rng;
-        // With much padding an answer is shared or streamed instead of copied.
-        let padding = rng.pick(&[1, 500, 20_000]);
-        let (clients, span) = (rng.between(1, 40), rng.between(1, 1000));
+        let padding = rng.pick(&[1, 500, 20_000]).min(profile.padding);
+        let (clients, span) = (rng.between(profile.clients.0, profile.clients.1), rng.between(1, profile.steps.1));
         for number in 0..clients {
-            let talk = if rng.chance(550) {
-                Talk::V1(v1::Talk::new(format!("nsqd-{number}"), padding, rng))
+            let talk = if rng.chance(profile.producers) {
+                Talk::V1(v1::Talk::new(format!("nsqd-{number}"), padding, profile.floods, rng))
             } else {
                 Talk::Http { talk: http::Talk::new(rng), answered: 0 }
             };
@@ -199,6 +242,23 @@ impl World {
         Known { answered: client.answered(), gone }
     }
 
+    /// Whatever the workers are at: a topic in the registry is what its producers have made of it.
+    fn check_registry(&mut self) {
+        let topic = self.rng.below(TOPICS.len());
+        let mut answer = self.lookup(topic);
+        if self.fault == Some(Fault::Stale) {
+            std::mem::swap(&mut answer.body, &mut self.stale[topic]);
+        }
+        let known: Vec<_> = self.clients.iter().map(|client| self.know(client)).collect();
+        self.check_status(answer.status, &known, |talk, done| talk.has_named(topic, done));
+        self.check_producers(&answer, &known, |talk, done| talk.produces(topic, done));
+    }
+
+    fn lookup(&mut self, topic: usize) -> Answer {
+        let body = self.reader.lookup(TOPICS[topic].as_bytes(), self.now);
+        body.map_or(Answer::new(404, &[]), |body| Answer::new(200, body.bytes()))
+    }
+
     fn judge(&self, number: usize, answers: Vec<Answer>) {
         let client = &self.clients[number];
         let Talk::Http { talk, answered } = &client.talk else { return };
@@ -256,11 +316,12 @@ impl World {
     /// A producer is listed as it was at some moment between the request and now: at least as what it has read
     /// replies to, at most as what it has sent.
     fn check_producers(&self, answer: &Answer, known: &[Known], lists: impl Fn(&v1::Talk, usize) -> bool) {
+        let listed = answer.listed();
         for (number, client, talk) in self.producers() {
             let Known { answered, gone } = known[number];
             let leaving = client.link.is_some_and(|link| client.is_leaving(&self.links[link]));
             let mut states = (answered..=talk.asked(client.sent)).map(|done| lists(talk, done));
-            let (shown, name) = (answer.lists(&talk.name), &talk.name);
+            let (shown, name) = (listed.contains(talk.name.as_bytes()), &talk.name);
             if shown {
                 assert!(!gone, "{name} is listed and was gone before the request");
                 assert!(states.any(|state| state), "{name} is listed and has not asked for it");
@@ -284,10 +345,21 @@ impl World {
             }
             self.turns();
             if self.workers.iter().all(|(worker, kernel)| worker.connections() == 0 && kernel.is_idle()) {
-                return;
+                return self.nobody_is_left();
             }
             assert!(turn < LAST_TURNS, "connections are left though all clients are gone: {}", self.left());
         }
+    }
+
+    /// Connections take what they registered with them.
+    fn nobody_is_left(&mut self) {
+        for topic in 0..TOPICS.len() {
+            let answer = self.lookup(topic);
+            assert!(answer.listed().is_empty(), "{answer:?}");
+        }
+        let mut nodes = self.reader.nodes(self.now);
+        let page = nodes.next_page().expect("a document has a page");
+        assert_eq!(page.as_ref(), b"{\"producers\":[]}");
     }
 
     /// The server stops; clients go on as they like. Whatever they do, it is over in time.
