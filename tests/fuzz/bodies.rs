@@ -1,0 +1,240 @@
+//! What the fuzz targets do with their input. `cargo test --test fuzz_bodies` runs the same on seeds.
+//!
+//! Each body has an oracle beside "it does not panic": bytes mean the same however they are cut, HTTP answers are
+//! well-formed to `httparse`, IDENTIFY is what `serde_json` reads, a setting is the same in a file and as a flag.
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::fmt;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use ringlookupd::clock::Timestamp;
+use ringlookupd::connection::{Connection, Phase, Receive, Session};
+use ringlookupd::io::{Service, Socket};
+use ringlookupd::log::Log;
+use ringlookupd::options::{Invocation, Options};
+use ringlookupd::registry::{Lifetimes, PeerInfo, ProducerId, Registry};
+use ringlookupd::turn::{ServerInfo, Turn};
+use ringlookupd::v1::error::Error;
+use ringlookupd::v1::identify::peer_info;
+use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
+use serde_json::Value;
+
+/// A talk with nsqd's port: the first byte says how the rest is cut.
+pub fn v1(data: &[u8]) {
+    session(Service::V1, data);
+}
+
+/// A talk with the HTTP port.
+pub fn http(data: &[u8]) {
+    let said = session(Service::Http, data);
+    // Whether an answer has a body is the request's to say, and HEAD says no.
+    if memchr::memmem::find(data, b"HEAD").is_none() {
+        well_formed(&said);
+    }
+}
+
+/// Returns what the server says.
+fn session(service: Service, data: &[u8]) -> Vec<u8> {
+    let Some((&cut, input)) = data.split_first() else { return Vec::new() };
+    let whole = talk(service, &[input]);
+    let cut = usize::from(cut) + 1;
+    let pieces: Vec<_> = input.chunks(cut).collect();
+    let (first, second) = input.split_at(cut.min(input.len()));
+    for pieces in [&pieces[..], &[first, second]] {
+        assert!(same(&talk(service, pieces), &whole), "another talk, cut by {cut}: {}", input.escape_ascii());
+    }
+    whole.0
+}
+
+/// A registry lists topics in an order of its own.
+fn same(one: &(Vec<u8>, Vec<u8>), other: &(Vec<u8>, Vec<u8>)) -> bool {
+    let sorted = |bytes: &Vec<u8>| {
+        let mut bytes = bytes.clone();
+        bytes.sort_unstable();
+        bytes
+    };
+    sorted(&one.0) == sorted(&other.0) && sorted(&one.1) == sorted(&other.1)
+}
+
+/// What a server says to the pieces and a FIN behind them, and the registry before it.
+fn talk(service: Service, pieces: &[&[u8]]) -> (Vec<u8>, Vec<u8>) {
+    let minute = Duration::from_mins(1);
+    let registry = Registry::new(Lifetimes { inactive_producer_timeout: minute, tombstone_lifetime: minute });
+    let registry = Arc::new(registry);
+    let now = Timestamp::from_nanos(1_700_000_000_000_000_000);
+    let info = Arc::new(ServerInfo { identify_reply: b"{\"i\":1}".into(), info: b"{\"v\":1}".into() });
+    let mut turn = Turn::new(Arc::clone(&registry), info, Log::disabled(), now);
+    turn.tick(SystemTime::UNIX_EPOCH);
+    let peer = SocketAddr::from((Ipv4Addr::LOCALHOST, 1));
+    let session = Session::new(service, ProducerId::new(0, 0, 0), peer);
+    let mut connection = Connection::new(Socket(0), session, Timestamp::MAX);
+    let mut said = Vec::new();
+    for piece in pieces {
+        take(&mut connection, piece, &mut turn, &mut said);
+    }
+    let mut debug = Vec::new();
+    let mut stream = registry.reader().debug(now);
+    while let Some(page) = stream.next_page() {
+        debug.extend_from_slice(&page);
+    }
+    connection.receive = Receive::Eof;
+    take(&mut connection, &[], &mut turn, &mut said);
+    assert!(connection.phase != Phase::Open, "nothing is left to do after a FIN");
+    (said, debug)
+}
+
+/// As the worker does it: turn after turn until all is out.
+fn take(connection: &mut Connection, bytes: &[u8], turn: &mut Turn, said: &mut Vec<u8>) {
+    let mut bytes = bytes;
+    loop {
+        if connection.phase == Phase::Open {
+            connection.take_input(std::mem::take(&mut bytes), turn);
+        }
+        turn.commit();
+        let before = said.len();
+        while let Some(buffer) = connection.output.next_buffer() {
+            said.extend_from_slice(buffer.rest());
+        }
+        if said.len() == before {
+            return;
+        }
+    }
+}
+
+/// Answers behind one another, the last of which may end with the connection.
+fn well_formed(mut said: &[u8]) {
+    while !said.is_empty() {
+        let mut headers = [httparse::EMPTY_HEADER; 16];
+        let mut answer = httparse::Response::new(&mut headers);
+        let parsed = answer.parse(said).unwrap_or_else(|error| panic!("{error}: {}", said.escape_ascii()));
+        let httparse::Status::Complete(head) = parsed else { panic!("half a head: {}", said.escape_ascii()) };
+        said = &said[head..];
+        let field = |name: &str| {
+            let mut values = answer.headers.iter().filter(|header| header.name == name).map(|header| header.value);
+            let value = values.next();
+            assert!(values.next().is_none(), "{name} stands once");
+            value
+        };
+        match (answer.code, field("Content-Length"), field("Transfer-Encoding")) {
+            (Some(100), None, None) => {}
+            (_, Some(length), None) => {
+                let length = str::from_utf8(length).expect("digits").parse().expect("digits");
+                said = said.split_at_checked(length).expect("the body is all there").1;
+            }
+            (_, None, Some(b"chunked")) => said = without_chunks(said),
+            (_, None, None) => return,
+            framing => panic!("{framing:?}"),
+        }
+    }
+}
+
+fn without_chunks(mut said: &[u8]) -> &[u8] {
+    loop {
+        let parsed = httparse::parse_chunk_size(said).expect("a chunk size");
+        let httparse::Status::Complete((line, size)) = parsed else { panic!("half a chunk size") };
+        let chunk = &said[line..][..usize::try_from(size).expect("short") + 2];
+        assert!(chunk.ends_with(b"\r\n"), "a chunk ends with its line");
+        said = &said[line + chunk.len()..];
+        if size == 0 {
+            return said;
+        }
+    }
+}
+
+/// The body of IDENTIFY. What `serde_json` takes is read as it reads it; it takes less than Go, though.
+pub fn identify(body: &[u8]) {
+    let read = peer_info(body);
+    if let Ok(fields) = serde_json::from_slice::<Option<Fields>>(body) {
+        assert_eq!(read, expected(fields.unwrap_or_default()), "{}", body.escape_ascii());
+    }
+}
+
+/// An object's fields, each as often as it stands.
+#[derive(Default)]
+struct Fields(Vec<(String, Value)>);
+
+impl<'de> Deserialize<'de> for Fields {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct All;
+        impl<'de> Visitor<'de> for All {
+            type Value = Fields;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Fields, A::Error> {
+                let mut fields = Vec::new();
+                while let Some(field) = map.next_entry()? {
+                    fields.push(field);
+                }
+                Ok(Fields(fields))
+            }
+        }
+        deserializer.deserialize_map(All)
+    }
+}
+
+/// What Go makes of them.
+fn expected(fields: Fields) -> Result<PeerInfo, Error<'static>> {
+    let mut info = PeerInfo::default();
+    let mut ignored = String::new();
+    for (key, value) in fields.0 {
+        let key = key.replace('\u{17f}', "s").replace('\u{212a}', "k").to_ascii_lowercase();
+        let (text, number) = match key.as_str() {
+            "hostname" => (Some(&mut info.hostname), None),
+            "broadcast_address" => (Some(&mut info.broadcast_address), None),
+            "version" => (Some(&mut info.version), None),
+            "topology_zone" => (Some(&mut info.topology_zone), None),
+            "topology_region" => (Some(&mut info.topology_region), None),
+            "remote_address" => (Some(&mut ignored), None),
+            "tcp_port" => (None, Some(&mut info.tcp_port)),
+            "http_port" => (None, Some(&mut info.http_port)),
+            _ => (None, None),
+        };
+        match (text, number, value) {
+            (None, None, _) | (_, _, Value::Null) => {}
+            (Some(text), _, Value::String(value)) => *text = value,
+            (_, Some(number), Value::Number(value)) => *number = value.as_i64().ok_or(Error::BadJson)?,
+            _ => return Err(Error::BadJson),
+        }
+    }
+    let complete = !info.broadcast_address.is_empty() && !info.version.is_empty();
+    if complete && info.tcp_port != 0 && info.http_port != 0 { Ok(info) } else { Err(Error::MissingFields) }
+}
+
+/// The configuration file. Its texts and booleans mean what they mean on the command line.
+pub fn options(file: &[u8]) {
+    let place = tempfile::NamedTempFile::new().expect("a file");
+    std::fs::write(place.path(), file).expect("a file");
+    let mut config = OsString::from("-config=");
+    config.push(place.path());
+    let from_file = options_of(vec![config]);
+    if let Err(error) = &from_file {
+        assert!(!error.is_empty() && !error.contains(char::is_control), "{error:?}");
+    }
+    let Ok(text) = str::from_utf8(file) else { return };
+    let Ok(table) = toml::from_str::<BTreeMap<String, toml::Value>>(text) else { return };
+    let flags: Option<Vec<_>> = table
+        .iter()
+        .map(|(key, value)| match value {
+            toml::Value::String(value) => Some(format!("-{}={value}", key.replace('_', "-")).into()),
+            toml::Value::Boolean(value) => Some(format!("-{}={value}", key.replace('_', "-")).into()),
+            _ => None,
+        })
+        .collect();
+    if let (Some(flags), Ok(from_file)) = (flags, from_file) {
+        assert_eq!(options_of(flags).as_ref(), Ok(&from_file), "{text}");
+    }
+}
+
+fn options_of(args: Vec<OsString>) -> Result<Options, String> {
+    match Options::from_args(args.into_iter()) {
+        Ok(Invocation::Run(options)) => Ok(options),
+        Ok(Invocation::Print(text)) => panic!("no file prints {text}"),
+        Err(error) => Err(error.to_string()),
+    }
+}
