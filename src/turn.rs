@@ -6,9 +6,7 @@ use std::time::SystemTime;
 
 use crate::admission::Admission;
 use crate::clock::Timestamp;
-use crate::limits::{
-    COMMIT_WEIGHT, DISCONNECT_WEIGHT, INPUT_BYTES_FOR_WEIGHT, Limit, Limits, TURN_WEIGHT_MAX,
-};
+use crate::limits::{COMMIT_WEIGHT, DISCONNECT_WEIGHT, INPUT_BYTES_FOR_WEIGHT, Limit, Limits, TURN_WEIGHT_MAX};
 use crate::log::Log;
 use crate::metrics::{Counters, Gauges, Metrics};
 use crate::registry::{Changed, Name, Producer, Reader, Registered, Registry, Writer};

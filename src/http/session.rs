@@ -201,7 +201,8 @@ impl Session {
         let State::Body(pending) = std::mem::replace(&mut self.state, State::Head) else {
             unreachable!("called for a body")
         };
-        let Parsed::Request { head, .. } = HeadReader::default().read(&pending.head, HeadLimits::of(&turn.limits)) else {
+        let Parsed::Request { head, .. } = HeadReader::default().read(&pending.head, HeadLimits::of(&turn.limits))
+        else {
             unreachable!("it was parsed before")
         };
         match body {

@@ -98,12 +98,7 @@ struct Sending {
 
 impl Epoll {
     /// `listeners` are V1's and HTTP's; `stop` becomes readable when the server wants to stop.
-    pub fn new(
-        listeners: [TcpListener; 2],
-        stop: OwnedFd,
-        sizes: Sizes,
-        busy_poll: Duration,
-    ) -> io::Result<Self> {
+    pub fn new(listeners: [TcpListener; 2], stop: OwnedFd, sizes: Sizes, busy_poll: Duration) -> io::Result<Self> {
         let instance = epoll::create(epoll::CreateFlags::CLOEXEC)?;
         let edge = epoll::EventFlags::IN | epoll::EventFlags::ET;
         epoll::add(&instance, &stop, Source::Stop.pack(), edge)?;

@@ -69,12 +69,7 @@ impl Ring {
 
     /// `listeners` are V1's and HTTP's; `stop` becomes readable when the server wants to stop. For `busy_poll`
     /// [`Ring::wait`] looks out for completions before it lets the thread sleep.
-    pub fn new(
-        listeners: [TcpListener; 2],
-        stop: OwnedFd,
-        sizes: Sizes,
-        busy_poll: Duration,
-    ) -> io::Result<Self> {
+    pub fn new(listeners: [TcpListener; 2], stop: OwnedFd, sizes: Sizes, busy_poll: Duration) -> io::Result<Self> {
         let uring = set_up(sizes, !busy_poll.is_zero())?;
         let buffers = BufferRing::register(&uring, sizes.receive_buffers, sizes.receive_buffer_bytes)?;
         let mut ring = Self {

@@ -36,8 +36,8 @@ pub use producer::{PeerInfo, Producer};
 use render::{Cursor, DebugCursor, Document};
 use snapshot::{LookupAnswer, Snapshot, TopicState};
 pub use stream::Stream;
-use writer::{Changes, Head};
 pub use writer::{Changed, Writer};
+use writer::{Changes, Head};
 
 /// All topics, channels and producers. Shared by every worker.
 pub struct Registry {

@@ -13,10 +13,12 @@ use std::time::{Duration, SystemTime};
 use ringlookupd::clock::Timestamp;
 use ringlookupd::connection::{Connection, Phase, Receive, Session};
 use ringlookupd::io::{Service, Socket};
+use ringlookupd::limits::{Limit, Limits};
 use ringlookupd::log::Log;
 use ringlookupd::options::{Invocation, Options};
+use ringlookupd::output::Output;
 use ringlookupd::registry::{Lifetimes, PeerInfo, ProducerId, Registry};
-use ringlookupd::turn::{ServerInfo, Turn};
+use ringlookupd::turn::{ServerInfo, Turn, Watch};
 use ringlookupd::v1::error::Error;
 use ringlookupd::v1::identify::peer_info;
 use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
@@ -66,11 +68,14 @@ fn talk(service: Service, pieces: &[&[u8]]) -> (Vec<u8>, Vec<u8>) {
     let registry = Arc::new(registry);
     let now = Timestamp::from_nanos(1_700_000_000_000_000_000);
     let info = Arc::new(ServerInfo { identify_reply: b"{\"i\":1}".into(), info: b"{\"v\":1}".into() });
-    let mut turn = Turn::new(Arc::clone(&registry), info, Log::disabled(), now);
+    let (limits, watch) = (Limits::default(), Arc::<Watch>::default());
+    let mut turn = Turn::new(Arc::clone(&registry), info, limits, Arc::clone(&watch), Log::disabled(), now);
     turn.tick(SystemTime::UNIX_EPOCH);
     let peer = SocketAddr::from((Ipv4Addr::LOCALHOST, 1));
     let session = Session::new(service, ProducerId::new(0, 0, 0), peer);
-    let mut connection = Connection::new(Socket(0), session, Timestamp::MAX);
+    let (_, place) = watch.admission.enter(peer.ip(), &limits);
+    let output = Output::new(limits.size(Limit::OutputSize));
+    let mut connection = Connection::new(Socket(0), session, place, output);
     let mut said = Vec::new();
     for piece in pieces {
         take(&mut connection, piece, &mut turn, &mut said);
@@ -233,7 +238,7 @@ pub fn options(file: &[u8]) {
 
 fn options_of(args: Vec<OsString>) -> Result<Options, String> {
     match Options::from_args(args.into_iter()) {
-        Ok(Invocation::Run(options)) => Ok(options),
+        Ok(Invocation::Run(options)) => Ok(*options),
         Ok(Invocation::Print(text)) => panic!("no file prints {text}"),
         Err(error) => Err(error.to_string()),
     }

@@ -49,4 +49,5 @@ macro_rules! attacks {
     };
 }
 
-on!(uring, []);
+on!(uring, ["-io=uring"]);
+on!(epoll, ["-io=epoll"]);

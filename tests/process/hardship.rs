@@ -165,7 +165,10 @@ fn wait_for_room(address: SocketAddr) {
 fn descriptors_run_out(interface: Interface) {
     const CLIENTS: usize = 200;
     let mut command = Command::new("sh");
-    command.args(["-c", "ulimit -n 64; exec \"$0\" \"$@\"", PROGRAM, "-workers=1"]).args(DEFAULTS).arg(flag(interface));
+    command
+        .args(["-c", "ulimit -n 64; exec \"$0\" \"$@\"", PROGRAM, "-workers=1"])
+        .args(DEFAULTS)
+        .arg(flag(interface));
     let server = Server::start_command(&mut command);
     let mut observer = connect(server.http);
     get(&mut observer, "/ping");

@@ -6,9 +6,9 @@ use std::thread;
 
 use seccompiler::{BpfProgram, SeccompAction, SeccompFilter, TargetArch, apply_filter};
 
-use crate::support::clients::{Nsqd, connect, get};
 use crate::refusals::{refusal, run};
 use crate::support::Server;
+use crate::support::clients::{Nsqd, connect, get};
 
 /// Does something where `io_uring_setup` fails with `errno`.
 fn without_ring<T: Send>(errno: i32, act: impl FnOnce() -> T + Send) -> T {

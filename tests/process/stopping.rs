@@ -10,8 +10,8 @@ use ringlookupd::io::Interface;
 use rustix::process::Signal;
 
 use crate::both_drivers::flag;
-use crate::support::clients::{Nsqd, OK, bulky, connect, get, missing, read_to_end, send_get};
 use crate::support::Server;
+use crate::support::clients::{Nsqd, OK, bulky, connect, get, missing, read_to_end, send_get};
 
 /// Long enough for the drain (3 s), short enough for a supervisor's patience (10 s and more).
 const IN_TIME: Duration = Duration::from_secs(5);

@@ -5,8 +5,8 @@ use std::thread;
 use ringlookupd::io::Interface;
 
 use crate::both_drivers::flag;
-use crate::support::clients::{Nsqd, connect, get};
 use crate::support::Server;
+use crate::support::clients::{Nsqd, connect, get};
 
 /// Connections of each kind: with so many, no worker is without one (the kernel spreads them by address).
 const CONNECTIONS: usize = 16;

@@ -350,7 +350,8 @@ fn both_readings_agree() {
         "POST / HTTP/1.1\r\nHost: a b\r\nTransfer-Encoding:chunked\t\r\nTrailer: X\r\n\r\n",
         "POST / HTTP/1.1\r\nHost: kit\r\nTransfer-Encoding: x\r\nExpect: y\r\n\r\n",
     ] {
-        let careful = parse_careful(input.as_bytes()).and_then(|(line, fields)| judge(&line, &fields, HEADERS_MAX));
+        let careful =
+            parse_careful(input.as_bytes()).and_then(|(line, fields)| judge(&line, &fields, HEADERS_MAX));
         let (line, fields, len) = parse_fast(input.as_bytes()).expect("httparse takes it");
         assert_eq!((judge(&line, &fields, HEADERS_MAX), len), (careful, input.len()), "{input:?}");
     }
