@@ -1,7 +1,7 @@
 //! Attacks by connecting.
 
 use std::io::{Read, Write};
-use std::net::TcpStream;
+use std::net::{SocketAddr, TcpStream};
 
 use rustix::process::Signal;
 
@@ -57,51 +57,37 @@ pub fn connect_and_leave(driver: Driver) {
     });
 }
 
-/// More clients than descriptors: those that were first are served all the time, and the others when those leave.
+/// More clients than descriptors: those that were first are served all the time, the others are told that they are
+/// too many, and there is room again when the first leave.
 pub fn descriptors(driver: Driver) {
     const LIMIT: usize = 256;
     const CLIENTS: usize = 400;
     let server = Server::start_command(&mut behind_shell(&format!("ulimit -n {LIMIT}"), driver.flags()));
     driver.beside_on(server, |scene| {
-        let room = LIMIT - scene.observed().descriptors();
-        let mut waiting: Vec<_> = (0..CLIENTS).map(|_| said(scene.server.tcp, b"  V1PING\n")).collect();
-        let mut first = take_served(&mut waiting, room);
-        scene.server.wait_for_log("temporary Accept() failure");
+        let before = scene.observed().descriptors();
+        let mut first: Vec<_> = (0..CLIENTS).filter_map(|_| served(scene.server.tcp)).collect();
+        assert!((LIMIT / 2..LIMIT).contains(&first.len()), "{} are served", first.len());
+        scene.server.wait_for_log("met the limit -max-connections");
         for _ in 0..10 {
-            ping(&mut first);
+            for stream in &mut first {
+                stream.write_all(b"PING\n").expect("it is served");
+                stream.read_exact(&mut [0; OK.len()]).expect("it is served");
+            }
             scene.answered(50);
         }
-        while !waiting.is_empty() {
-            drop(first);
-            let next = waiting.len().min(room);
-            first = take_served(&mut waiting, next);
-            ping(&mut first);
-        }
         drop(first);
-        wait_until("all are closed", || scene.observed().descriptors() == LIMIT - room);
+        wait_until("there is room", || served(scene.server.tcp).is_some());
+        wait_until("all are closed", || scene.observed().descriptors() == before);
     });
 }
 
-fn ping(streams: &mut [TcpStream]) {
-    for stream in streams {
-        stream.set_nonblocking(false).expect("a socket");
-        stream.write_all(b"PING\n").expect("it is served");
-        stream.read_exact(&mut [0; OK.len()]).expect("it is served");
-    }
-}
-
-/// Of the clients that have asked, takes `count` that are answered.
-fn take_served(waiting: &mut Vec<TcpStream>, count: usize) -> Vec<TcpStream> {
-    let mut served = Vec::new();
-    for stream in waiting.iter() {
-        stream.set_nonblocking(true).expect("a socket");
-    }
-    wait_until("clients are served", || {
-        let answered = |stream: &mut TcpStream| stream.read(&mut [0; OK.len()]).is_ok_and(|len| len == OK.len());
-        served.extend(waiting.extract_if(.., answered));
-        served.len() == count
-    });
-    served
+/// A client that is served; `None` when it is told that it is one too many.
+fn served(address: SocketAddr) -> Option<TcpStream> {
+    let mut stream = connect(address);
+    // It may be closed before it has said anything.
+    let _ = stream.write_all(b"  V1PING\n");
+    let mut reply = [0; OK.len()];
+    stream.read_exact(&mut reply).is_ok_and(|()| reply == OK).then_some(stream)
 }
 
 /// More arrives at once than the ring's receive buffers hold: the server is stopped while all of it is sent.
