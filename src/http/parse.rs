@@ -36,7 +36,7 @@ const PEEK: usize = 4;
 #[derive(Default)]
 pub struct HeadReader {
     scan: Scan,
-    known: Option<Box<KnownFields>>,
+    known: Box<KnownFields>,
 }
 
 /// How far the head of one request has been searched for its end.
@@ -90,42 +90,57 @@ impl HeadReader {
         let Some(start) = self.scan.begin(input) else {
             return Parsed::NeedMore;
         };
-        let (head, used) = match self.read_whole(&input[start..], limits.headers) {
-            Some((head, len)) if start + len <= limits.bytes => (head, start + len),
+        let (line, used) = match self.read_whole(&input[start..]) {
+            Some((line, len)) if start + len <= limits.bytes => (Ok(line), start + len),
             _ => match self.scan.find_end(input) {
-                Some(used) if used <= limits.bytes => (parse_complete(&input[start..used], limits.headers), used),
+                Some(used) if used <= limits.bytes => (self.read_again(&input[start..used]), used),
                 _ => return judge_unfinished(&input[start..], start, &mut self.scan, limits.bytes),
             },
         };
-        head.map_or_else(Parsed::Refused, |head| Parsed::Request { head, used })
+        match line.and_then(|line| judge(&line, &self.known.fields, limits.headers)) {
+            Ok(head) => Parsed::Request { head, used },
+            Err(refusal) => Parsed::Refused(refusal),
+        }
     }
 
-    /// The usual case: a head that is all there at the first look, and plain enough. With its length.
-    fn read_whole<'a>(
-        &mut self,
-        input: &'a [u8],
-        headers_max: usize,
-    ) -> Option<(Result<Head<'a>, Refusal>, usize)> {
+    /// The usual case: a head that is all there at the first look, and plain enough. Returns its first line and
+    /// its length; what its fields say is known from then on.
+    fn read_whole<'a>(&mut self, input: &'a [u8]) -> Option<(RequestLine<'a>, usize)> {
         if self.scan.start != Some(self.scan.searched) {
             return None;
         }
-        let lines = memchr(b'\n', input)? + 1;
-        if let Some(known) = &self.known
-            && input[lines..].starts_with(&known.lines)
-            && let Ok(line) = parse_request_line(without_newline(&input[..lines]))
+        let first_line = memchr(b'\n', input)? + 1;
+        let known = &self.known.lines;
+        if !known.is_empty()
+            && input[first_line..].starts_with(known)
+            && let Ok(line) = parse_request_line(without_newline(&input[..first_line]))
         {
-            return Some((judge(&line, &known.fields, headers_max), lines + known.lines.len()));
+            return Some((line, first_line + known.len()));
         }
         let (line, fields, len) = parse_fast(input)?;
-        let head = judge(&line, &fields, headers_max);
-        let lines = &input[lines..len];
+        self.known.learn(&input[first_line..len], fields);
+        Some((line, len))
+    }
+
+    /// Any other complete head.
+    fn read_again<'a>(&mut self, head: &'a [u8]) -> Result<RequestLine<'a>, Refusal> {
+        let (line, fields) = match parse_fast(head) {
+            Some((line, fields, _)) => (line, fields),
+            None => parse_careful(head)?,
+        };
+        self.known.learn(b"", fields);
+        Ok(line)
+    }
+}
+
+impl KnownFields {
+    /// Of too many lines, and of none, only what they say is known: they are not compared.
+    fn learn(&mut self, lines: &[u8], fields: Fields) {
+        self.fields = fields;
+        self.lines.clear();
         if lines.len() <= HTTP_KNOWN_FIELDS_BYTES_MAX {
-            let known = self.known.get_or_insert_default();
-            known.lines.clear();
-            known.lines.extend_from_slice(lines);
-            known.fields = fields;
+            self.lines.extend_from_slice(lines);
         }
-        Some((head, len))
     }
 }
 
@@ -213,14 +228,6 @@ fn judge_unfinished<'a>(partial: &[u8], start: usize, scan: &mut Scan, bytes_max
         return Parsed::Refused(Refusal::HeadTooLarge);
     }
     Parsed::NeedMore
-}
-
-fn parse_complete(head: &[u8], headers_max: usize) -> Result<Head<'_>, Refusal> {
-    let (line, fields) = match parse_fast(head) {
-        Some((line, fields, _)) => (line, fields),
-        None => parse_careful(head)?,
-    };
-    judge(&line, &fields, headers_max)
 }
 
 /// What `httparse` makes of the head that `input` starts with, and its length; `None` also when it is not

@@ -30,13 +30,13 @@ pub struct Url<'a> {
     pub query: &'a [u8],
     /// The target ends in its only `?`, which a redirect keeps.
     pub force_query: bool,
-    base: Base<'a>,
+    /// None for a path alone. In a box, as it is rare, and all that a head says is moved around.
+    base: Option<Box<Base<'a>>>,
 }
 
 /// What stands before the path, as received and already checked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Base<'a> {
-    Origin,
     Scheme(&'a [u8]),
     Authority { scheme: &'a [u8], user: Option<&'a [u8]>, host: &'a [u8] },
 }
@@ -55,7 +55,7 @@ impl<'a> Url<'a> {
         }
         let connect = method == "CONNECT" && !target.starts_with(b"/");
         if target == b"*" && !connect {
-            return Ok(Self { path: Cow::Borrowed(target), query: b"", force_query: false, base: Base::Origin });
+            return Ok(Self { path: Cow::Borrowed(target), query: b"", force_query: false, base: None });
         }
         let origin_form = target.starts_with(b"/");
         let (scheme, rest) = if connect || origin_form { (None, target) } else { split_scheme(target)? };
@@ -65,33 +65,34 @@ impl<'a> Url<'a> {
         };
         let (base, path) = match scheme {
             // Never redirected, so there is no need to remember the authority.
-            None if connect => (Base::Origin, split_authority(rest)?.2),
-            None if rest.starts_with(b"/") => (Base::Origin, rest),
+            None if connect => (None, split_authority(rest)?.2),
+            None if rest.starts_with(b"/") => (None, rest),
             None => return Err(BadTarget),
             Some(scheme) => match rest.strip_prefix(b"//") {
                 Some(rest) => {
                     let (user, host, path) = split_authority(rest)?;
-                    (Base::Authority { scheme, user, host }, path)
+                    (Some(Base::Authority { scheme, user, host }), path)
                 }
-                None if rest.starts_with(b"/") => (Base::Scheme(scheme), rest),
+                None if rest.starts_with(b"/") => (Some(Base::Scheme(scheme)), rest),
                 // Opaque: what follows the scheme is no path, and nobody looks at it.
-                None => (Base::Scheme(scheme), &rest[..0]),
+                None => (Some(Base::Scheme(scheme)), &rest[..0]),
             },
         };
-        Ok(Self { path: decode(path, b'+').ok_or(BadTarget)?, query, force_query, base })
+        let path = decode(path, b'+').ok_or(BadTarget)?;
+        Ok(Self { path, query, force_query, base: base.map(Box::new) })
     }
 
     /// This URL with another path, which must need no escapes; stock: `URL.String`.
     #[must_use]
     pub fn with_path(&self, path: &[u8]) -> Vec<u8> {
         let mut out = Vec::with_capacity(path.len() + self.query.len() + 1);
-        match self.base {
-            Base::Origin => {}
-            Base::Scheme(scheme) => {
+        match self.base.as_deref() {
+            None => {}
+            Some(Base::Scheme(scheme)) => {
                 out.extend(scheme.to_ascii_lowercase());
                 out.push(b':');
             }
-            Base::Authority { scheme, user, host } => {
+            Some(&Base::Authority { scheme, user, host }) => {
                 out.extend(scheme.to_ascii_lowercase());
                 out.extend(b"://");
                 if let Some(user) = user {

@@ -42,7 +42,7 @@ pub const PAGES_CACHED_BYTES_MAX: usize = 64 << 20;
 pub const LOOKUP_CACHE_BYTES: usize = 16 << 20;
 
 /// Topics that one worker remembers to have been asked for, so as to keep the answers to those that are again.
-pub const LOOKUPS_REMEMBERED: usize = 8192;
+pub const LOOKUPS_REMEMBERED: usize = 4096;
 
 /// Nesting of the JSON in IDENTIFY (Go's `encoding/json` has the same).
 pub const IDENTIFY_DEPTH_MAX: usize = 10_000;

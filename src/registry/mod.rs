@@ -30,7 +30,6 @@ use freshness::Judge;
 pub use freshness::Lifetimes;
 pub use json::string as write_json_string;
 pub use judge::Registered;
-use names::TopicId;
 pub use names::{Name, ProducerId};
 pub use producer::{PeerInfo, Producer};
 use render::{Cursor, DebugCursor, Document};
@@ -89,7 +88,7 @@ impl Registry {
             lifetimes: self.lifetimes,
             cached: VecDeque::new(),
             cached_bytes: 0,
-            asked: vec![None; LOOKUPS_REMEMBERED].into(),
+            asked: vec![usize::MAX; LOOKUPS_REMEMBERED].into(),
         }
     }
 }
@@ -102,10 +101,10 @@ pub struct Reader {
     /// replaced meanwhile took the answer with it.
     cached: VecDeque<(Weak<TopicState>, usize)>,
     cached_bytes: usize,
-    /// Topics that were asked for of late, each at a place that it shares with others. An answer is kept when
+    /// Slots of topics that were asked for of late, each at a place that it shares with others. An answer is kept when
     /// it is rendered a second time: keeping one costs as much as rendering it, and among more topics than
     /// the cache holds, most would be let go of before they are asked for again.
-    asked: Box<[Option<TopicId>]>,
+    asked: Box<[usize]>,
 }
 
 /// The body of an answer.
@@ -131,7 +130,7 @@ impl Reader {
     /// The answer to `/lookup`; `None` when the topic is not listed.
     pub fn lookup(&mut self, topic: &[u8], now: Timestamp) -> Option<LookupBody> {
         let topic = self.snapshot.load().topic(topic)?;
-        let (id, current) = (topic.id, topic.state.load());
+        let (slot, current) = (topic.id.slot(), topic.state.load());
         if !current.listed {
             return None;
         }
@@ -144,8 +143,8 @@ impl Reader {
         let snapshot = self.snapshot.load();
         let mut judge = Judge::new(self.lifetimes, now);
         let body = render::lookup(&state, snapshot, &mut judge);
-        let asked_before = &mut self.asked[id.slot() % LOOKUPS_REMEMBERED];
-        if asked_before.replace(id) != Some(id) {
+        let asked_before = &mut self.asked[slot % LOOKUPS_REMEMBERED];
+        if std::mem::replace(asked_before, slot) != slot {
             return Some(LookupBody::Rendered(body.into()));
         }
         let answer = Arc::new(judge.rendered(Bytes::from(body.into_boxed_slice())));

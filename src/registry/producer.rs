@@ -4,7 +4,6 @@ use std::io::Write as _;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicUsize, Ordering};
 
 use arc_swap::ArcSwap;
-use imbl::Vector;
 
 use super::json;
 use super::judge::Registered;
@@ -23,23 +22,26 @@ pub struct PeerInfo {
     pub topology_region: String,
 }
 
-/// An identified nsqd. All snapshots share it: a PING and a REGISTER reach them without a new one.
+/// An identified nsqd. All snapshots share it: a PING and a REGISTER reach them without a new one. In C's order,
+/// so that what an answer reads of each producer is one cache line.
 #[derive(Debug)]
+#[repr(C)]
 pub struct Producer {
     id: ProducerId,
+    /// Nanoseconds of a [`Timestamp`].
+    last_update: AtomicI64,
+    /// Its object in the answer to `/lookup`; without the closing brace it begins the one in `/nodes`.
+    fragment: Box<[u8]>,
+    /// What it registered, each once, in no order. The writer alone changes it, by a copy for each batch: for
+    /// 500 topics a tree took longer, and twice the memory.
+    pub(super) topics: ArcSwap<Box<[TopicId]>>,
+    /// Whether it was ever tombstoned in some topic: for most, none needs to be asked.
+    pub(super) was_tombstoned: AtomicBool,
+    /// How many channels it registered. The writer's alone.
+    pub(super) channels: AtomicUsize,
     /// `host:port` of the connection, whatever the body said.
     remote_address: Box<str>,
     info: PeerInfo,
-    /// Its object in the answer to `/lookup`; without the closing brace it begins the one in `/nodes`.
-    fragment: Box<[u8]>,
-    /// Nanoseconds of a [`Timestamp`].
-    last_update: AtomicI64,
-    /// What it registered, each once, in no order. Changed by the writer alone, all at a time.
-    pub(super) topics: ArcSwap<Vector<TopicId>>,
-    /// How many channels it registered. The writer's alone.
-    pub(super) channels: AtomicUsize,
-    /// Whether it was ever tombstoned in some topic: for most, none needs to be asked.
-    pub(super) was_tombstoned: AtomicBool,
 }
 
 impl Producer {

@@ -40,7 +40,7 @@ const HASH_BITS: u32 = if cfg!(test) { 3 } else { u32::BITS };
 pub struct Snapshot {
     /// By [`TopicId::slot`]; empty where a topic was deleted and none has taken its place.
     pub(super) topics: Vector<Option<Arc<Topic>>>,
-    index: OrdMap<NameKey, TopicId>,
+    index: OrdMap<NameKey, Arc<Topic>>,
     pub(super) producers: OrdMap<ProducerId, Arc<Producer>>,
     /// Seeded at random, the same for all snapshots of a registry: nobody can choose names that collide.
     hasher: RandomState,
@@ -70,8 +70,7 @@ impl NameKey {
 impl Snapshot {
     /// The topic of this name, listed or not.
     pub(super) fn topic(&self, name: &[u8]) -> Option<&Arc<Topic>> {
-        let named = |key| self.topic_at(*self.index.get(&key)?).filter(|topic| topic.name.as_bytes() == name);
-        self.keys(name).find_map(named)
+        self.keys(name).find_map(|key| self.index.get(&key).filter(|topic| topic.name.as_bytes() == name))
     }
 
     /// The topic of this id; `None` when it is not there any more, or not yet.
@@ -98,7 +97,7 @@ impl Snapshot {
             self.last_serial += 1;
             NameKey::new(self.hash(name), self.last_serial)
         });
-        self.index.insert(key, topic.id);
+        self.index.insert(key, Arc::clone(&topic));
         let slot = topic.id.slot();
         if slot == self.topics.len() {
             self.topics.push_back(Some(topic));
@@ -109,7 +108,9 @@ impl Snapshot {
 
     /// Removes a topic that is there.
     pub(super) fn remove_topic(&mut self, topic: &Topic) {
-        let key = self.keys(topic.name.as_bytes()).find(|key| self.index.get(key) == Some(&topic.id));
+        let key = self
+            .keys(topic.name.as_bytes())
+            .find(|key| self.index.get(key).is_some_and(|found| found.id == topic.id));
         self.index.remove(&key.expect("every topic is in the index"));
         self.topics[topic.id.slot()] = None;
     }

@@ -4,7 +4,6 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, MutexGuard};
 
 use arc_swap::ArcSwap;
-use imbl::Vector;
 
 use super::Totals;
 use super::names::{Name, TopicId, is_ephemeral};
@@ -51,7 +50,7 @@ pub(super) struct Changes {
     nodes: bool,
     /// The producer that registers or unregisters, with the topics that it will have: a batch often holds many
     /// changes of one, and what it has is copied once for all of them.
-    registering: Option<(Arc<Producer>, Vector<TopicId>)>,
+    registering: Option<(Arc<Producer>, Vec<TopicId>)>,
 }
 
 impl Writer<'_> {
@@ -104,7 +103,7 @@ impl Writer<'_> {
             Changed { topic, channels: usize::from(joined) }
         });
         if changed.topic {
-            self.topics_of(producer).push_back(topic.id);
+            self.topics_of(producer).push(topic.id);
         }
         producer.channels.fetch_add(changed.channels, Ordering::Relaxed);
         changed
@@ -240,19 +239,19 @@ impl Writer<'_> {
     }
 
     /// The producer's topics, for changing them.
-    fn topics_of(&mut self, producer: &Arc<Producer>) -> &mut Vector<TopicId> {
+    fn topics_of(&mut self, producer: &Arc<Producer>) -> &mut Vec<TopicId> {
         self.changes.nodes = true;
         if self.changes.registering.as_ref().is_some_and(|(other, _)| !Arc::ptr_eq(other, producer)) {
             self.settle();
         }
-        let open = || (Arc::clone(producer), Vector::clone(&producer.topics.load()));
+        let open = || (Arc::clone(producer), producer.topics.load().to_vec());
         &mut self.changes.registering.get_or_insert_with(open).1
     }
 
     /// Gives the producer that registers its topics.
     pub(super) fn settle(&mut self) {
         if let Some((producer, topics)) = self.changes.registering.take() {
-            producer.topics.store(Arc::new(topics));
+            producer.topics.store(Arc::new(topics.into()));
         }
     }
 
@@ -307,13 +306,10 @@ impl Writer<'_> {
     }
 }
 
-/// Takes a topic from those of a producer. A search along all of them, by far quicker than whatever sends the
-/// UNREGISTERs; a sorted set took twice the memory, and the most of a REGISTER's time.
-fn take(topics: &mut Vector<TopicId>, topic: TopicId) {
-    let Some(at) = topics.index_of(&topic) else { return };
-    let last = topics.pop_back().expect("one was found");
-    if at < topics.len() {
-        topics.set(at, last);
+/// Takes a topic from those of a producer.
+fn take(topics: &mut Vec<TopicId>, topic: TopicId) {
+    if let Some(at) = topics.iter().position(|&id| id == topic) {
+        topics.swap_remove(at);
     }
 }
 
