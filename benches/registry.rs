@@ -192,6 +192,31 @@ fn two_threads(c: &mut Criterion) {
     }
 }
 
+/// One thread's commits, 16 registrations and their end in two of them, in the same company. What they take longer
+/// beside commits is the wait for the writer lock, which is all that workers ever wait for each other.
+fn two_writers(c: &mut Criterion) {
+    let mut group = c.benchmark_group("two threads");
+    let neighbours: [Neighbour; 3] = [|_, _| {}, keep_reading, keep_committing];
+    let names = ["commits alone", "commits beside reads", "commits beside commits"];
+    for (name, neighbour) in names.into_iter().zip(neighbours) {
+        group.throughput(Throughput::Elements(32));
+        group.bench_function(name, |b| {
+            let population = Population::of(10_000);
+            let missing: Vec<_> = population.missing().skip(16).take(16).collect();
+            thread::scope(|scope| {
+                let measuring = Arc::new(());
+                let watch = Arc::downgrade(&measuring);
+                scope.spawn(move || neighbour(population, &watch));
+                b.iter(|| {
+                    population.register(&missing);
+                    population.unregister(&missing);
+                });
+                drop(measuring);
+            });
+        });
+    }
+}
+
 /// What the other core does until nobody holds what it watches.
 type Neighbour = fn(&Population, &Weak<()>);
 
@@ -239,6 +264,6 @@ impl<'a> Topics<'a> {
 criterion_group! {
     name = benches;
     config = Criterion::default().warm_up_time(Duration::from_secs(1)).measurement_time(Duration::from_secs(3));
-    targets = commit, disconnect, snapshot, cached_lookup, cold_lookup, uniform_lookup, two_threads
+    targets = commit, disconnect, snapshot, cached_lookup, cold_lookup, uniform_lookup, two_threads, two_writers
 }
 criterion_main!(benches);

@@ -38,8 +38,8 @@ pub const PAGE_BYTES: usize = 64 << 10;
 /// rendered each time.
 pub const PAGES_CACHED_BYTES_MAX: usize = 64 << 20;
 
-/// Bytes of rendered `/lookup` answers that one worker leaves in the registry.
-pub const LOOKUP_CACHE_BYTES: usize = 16 << 20;
+/// Bytes of rendered `/lookup` answers that all workers together leave in the registry, each its share.
+pub const LOOKUP_CACHE_BYTES: usize = 64 << 20;
 
 /// Topics that one worker remembers to have been asked for, so as to keep the answers to those that are again.
 pub const LOOKUPS_REMEMBERED: usize = 4096;

@@ -45,6 +45,8 @@ pub struct Registry {
     head: Mutex<Head>,
     totals: Totals,
     lifetimes: Lifetimes,
+    /// Every reader has a share in it.
+    readers: Arc<()>,
 }
 
 /// How many there are, as of the last commit.
@@ -59,7 +61,7 @@ impl Registry {
     pub fn new(lifetimes: Lifetimes) -> Self {
         let head = Head::default();
         let published = Arc::new(ArcSwap::from_pointee(head.snapshot.clone()));
-        Self { published, head: Mutex::new(head), totals: Totals::default(), lifetimes }
+        Self { published, head: Mutex::new(head), totals: Totals::default(), lifetimes, readers: Arc::default() }
     }
 
     /// How many producers are connected.
@@ -86,6 +88,7 @@ impl Registry {
         Reader {
             snapshot: Cache::new(Arc::clone(&self.published)),
             lifetimes: self.lifetimes,
+            readers: Arc::clone(&self.readers),
             cached: VecDeque::new(),
             cached_bytes: 0,
             asked: vec![usize::MAX; LOOKUPS_REMEMBERED].into(),
@@ -97,6 +100,7 @@ impl Registry {
 pub struct Reader {
     snapshot: Cache<Arc<ArcSwap<Snapshot>>, Arc<Snapshot>>,
     lifetimes: Lifetimes,
+    readers: Arc<()>,
     /// Where this reader left answers that it rendered, oldest first, with their sizes. A state that was
     /// replaced meanwhile took the answer with it.
     cached: VecDeque<(Weak<TopicState>, usize)>,
@@ -208,7 +212,9 @@ impl Reader {
     fn keep(&mut self, state: Weak<TopicState>, body: usize) {
         self.cached.push_back((state, body + LOOKUP_CACHE_OVERHEAD));
         self.cached_bytes += body + LOOKUP_CACHE_OVERHEAD;
-        while self.cached_bytes > LOOKUP_CACHE_BYTES && self.cached.len() > 1 {
+        // The registry has one, too.
+        let share = LOOKUP_CACHE_BYTES / (Arc::strong_count(&self.readers) - 1).max(1);
+        while self.cached_bytes > share && self.cached.len() > 1 {
             let (state, bytes) = self.cached.pop_front().expect("more than one");
             if let Some(state) = state.upgrade() {
                 state.lookup.store(None);
