@@ -20,7 +20,8 @@ pub struct Output {
 enum Body {
     #[default]
     None,
-    Shared(Bytes),
+    /// In pieces.
+    Shared(Vec<Bytes>),
     Stream(Stream, Framing),
 }
 
@@ -61,8 +62,8 @@ impl Output {
         &mut self.staged
     }
 
-    /// Puts a large body behind what is staged, without copying it.
-    pub fn share(&mut self, body: Bytes) {
+    /// Puts a large body behind what is staged, piece by piece, without copying it.
+    pub fn share(&mut self, body: Vec<Bytes>) {
         self.body = Body::Shared(body);
     }
 
@@ -97,14 +98,14 @@ impl Output {
             }
             framing.append(&page, finished, &mut self.staged);
         }
-        if !self.staged.is_empty() {
-            return Some(std::mem::take(&mut self.staged).into());
+        if let Body::Shared(body) = &mut self.body {
+            // One send for the head and the body.
+            let mut pieces = vec![std::mem::take(&mut self.staged).into()];
+            pieces.append(body);
+            self.body = Body::None;
+            return Some(pieces.into());
         }
-        match std::mem::take(&mut self.body) {
-            Body::Shared(body) => Some(body.into()),
-            Body::None => None,
-            Body::Stream(..) => unreachable!("a stream's page was staged above"),
-        }
+        (!self.staged.is_empty()).then(|| std::mem::take(&mut self.staged).into())
     }
 }
 

@@ -2,11 +2,13 @@
 
 use std::io::Write as _;
 
+use bytes::Bytes;
+
 use super::answer::{Answer, ApiError, Status};
 use super::head::{Head, Persistence, Version};
 use crate::limits::SHARED_BODY_BYTES_MIN;
 use crate::output::{Framing, Output};
-use crate::registry::Stream;
+use crate::registry::{LookupAnswer, Stream};
 use crate::turn::{ServerInfo, Turn};
 
 /// What the body is (stock's two headers of that kind).
@@ -64,7 +66,7 @@ pub struct Responder<'a> {
 
 impl Responder<'_> {
     /// An endpoint's answer. Like the others, returns whether the connection stays open.
-    pub fn answer(mut self, answer: Answer, server: &ServerInfo) -> bool {
+    pub fn answer(self, answer: Answer, server: &ServerInfo) -> bool {
         match answer {
             Answer::Done => self.whole(Status::Ok, Kind::Empty, b""),
             Answer::Pong => self.whole(Status::Ok, Kind::Text, b"OK"),
@@ -72,17 +74,21 @@ impl Responder<'_> {
             Answer::Json(body) => self.whole(Status::Ok, Kind::Json, &body),
             Answer::Metrics(text) => self.whole(Status::Ok, Kind::Metrics, text.as_bytes()),
             Answer::Error(error) => self.error(error, None),
-            Answer::Lookup(body) => {
-                let body = body.bytes();
-                if body.len() < SHARED_BODY_BYTES_MIN {
-                    return self.whole(Status::Ok, Kind::Json, body);
-                }
-                let keep = self.head(Status::Ok, Kind::Json, None, Length::Known(body.len()));
-                self.output.share(body.clone());
-                keep
-            }
+            Answer::Lookup(lookup) => self.lookup(lookup.answer()),
             Answer::Stream(stream) => self.stream(stream),
         }
+    }
+
+    /// A body that may be in pieces. A short one is copied behind its head.
+    fn lookup(mut self, answer: &LookupAnswer) -> bool {
+        if let Some(body) = answer.whole().filter(|body| body.len() < SHARED_BODY_BYTES_MIN) {
+            return self.whole(Status::Ok, Kind::Json, body);
+        }
+        let body = answer.pieces();
+        let length = body.iter().map(Bytes::len).sum();
+        let keep = self.head(Status::Ok, Kind::Json, None, Length::Known(length));
+        self.output.share(body);
+        keep
     }
 
     /// A body that is all there, and short.

@@ -139,7 +139,7 @@ pub enum ReceiveEnd {
     Failed(io::Error),
 }
 
-/// Bytes on their way out, owned or shared with others, and how many of them are out already.
+/// Bytes on their way out, in one piece or several, and how many of the first piece are out already.
 #[derive(Debug)]
 pub struct SendBuffer {
     bytes: SendBytes,
@@ -149,7 +149,8 @@ pub struct SendBuffer {
 #[derive(Debug)]
 enum SendBytes {
     Owned(Vec<u8>),
-    Shared(Bytes),
+    /// Shared with others. None of the pieces is empty.
+    Pieces(std::vec::IntoIter<Bytes>),
 }
 
 impl From<Vec<u8>> for SendBuffer {
@@ -160,18 +161,33 @@ impl From<Vec<u8>> for SendBuffer {
 
 impl From<Bytes> for SendBuffer {
     fn from(bytes: Bytes) -> Self {
-        Self { bytes: SendBytes::Shared(bytes), start: 0 }
+        Self::from(vec![bytes])
+    }
+}
+
+impl From<Vec<Bytes>> for SendBuffer {
+    /// The pieces go out one behind the other.
+    fn from(mut pieces: Vec<Bytes>) -> Self {
+        pieces.retain(|piece| !piece.is_empty());
+        Self { bytes: SendBytes::Pieces(pieces.into_iter()), start: 0 }
     }
 }
 
 impl SendBuffer {
-    /// What is still to be sent.
+    /// What is still to be sent, as far as it lies in one piece; empty when all is out.
     pub fn rest(&self) -> &[u8] {
-        let all: &[u8] = match &self.bytes {
-            SendBytes::Owned(bytes) => bytes,
-            SendBytes::Shared(bytes) => bytes,
+        self.pieces().next().unwrap_or_default()
+    }
+
+    /// What is still to be sent, in the pieces that it lies in.
+    pub fn pieces(&self) -> impl Iterator<Item = &[u8]> {
+        let (owned, shared) = match &self.bytes {
+            SendBytes::Owned(bytes) => (Some(&bytes[..]), &[][..]),
+            SendBytes::Pieces(pieces) => (None, pieces.as_slice()),
         };
-        &all[self.start..]
+        let mut start = self.start;
+        let pieces = owned.into_iter().chain(shared.iter().map(|piece| &piece[..]));
+        pieces.map(move |piece| &piece[std::mem::take(&mut start)..])
     }
 
     /// Notes that so many bytes are out.
@@ -179,15 +195,49 @@ impl SendBuffer {
     /// # Panics
     /// When there were not so many.
     pub fn advance(&mut self, sent: usize) {
-        assert!(sent <= self.rest().len(), "the kernel sends no more than it was given");
         self.start += sent;
+        match &mut self.bytes {
+            SendBytes::Owned(bytes) => {
+                assert!(self.start <= bytes.len(), "the kernel sends no more than it was given");
+            }
+            SendBytes::Pieces(pieces) => {
+                while let Some(piece) = pieces.as_slice().first()
+                    && self.start >= piece.len()
+                {
+                    self.start -= piece.len();
+                    pieces.next();
+                }
+                assert!(self.start == 0 || pieces.len() > 0, "the kernel sends no more than it was given");
+            }
+        }
     }
 
     /// The vector, for reuse, when it was owned.
     pub fn into_owned(self) -> Option<Vec<u8>> {
         match self.bytes {
             SendBytes::Owned(bytes) => Some(bytes),
-            SendBytes::Shared(_) => None,
+            SendBytes::Pieces(_) => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pieces_go_out_one_behind_the_other() {
+        let pieces = ["ab", "", "cde", "f"].map(|piece| Bytes::from_static(piece.as_bytes()));
+        for step in 1..=6 {
+            let mut buffer = SendBuffer::from(pieces.to_vec());
+            let mut sent = 0;
+            while !buffer.rest().is_empty() {
+                assert_eq!(buffer.pieces().collect::<Vec<_>>().concat(), b"abcdef"[sent..]);
+                let len = step.min(6 - sent);
+                buffer.advance(len);
+                sent += len;
+            }
+            assert_eq!(sent, 6);
         }
     }
 }

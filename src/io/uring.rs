@@ -17,7 +17,7 @@ use io_uring::{IoUring, Probe, cqueue, opcode, squeue};
 
 use super::buffers::BufferRing;
 use super::{Event, ReceiveEnd, Request, SendBuffer, Service, Socket, Token};
-use crate::limits::{COMPLETIONS, RECEIVE_BUFFER_BYTES, RECEIVE_BUFFERS, SUBMISSIONS};
+use crate::limits::{COMPLETIONS, RECEIVE_BUFFER_BYTES, RECEIVE_BUFFERS, SEND_PIECES_MAX, SUBMISSIONS};
 
 /// How large the queues are. A test makes them tiny.
 #[derive(Clone, Copy, Debug)]
@@ -39,6 +39,19 @@ impl Default for Sizes {
     }
 }
 
+/// What the kernel reads until a send is complete.
+struct Sending {
+    buffer: SendBuffer,
+    /// Of a buffer in several pieces.
+    _message: Option<Box<Message>>,
+}
+
+/// Where the pieces lie. The header points to the vector's memory.
+struct Message {
+    header: libc::msghdr,
+    _pieces: Vec<libc::iovec>,
+}
+
 const READABLE: u32 = libc::POLLIN as u32;
 
 /// One worker's ring, with its listening sockets. To be made on the thread that uses it (SINGLE_ISSUER).
@@ -47,7 +60,7 @@ pub struct Ring {
     uring: IoUring,
     buffers: BufferRing,
     /// What the kernel is sending from, by slot.
-    sending: Vec<Option<SendBuffer>>,
+    sending: Vec<Option<Sending>>,
     completions: VecDeque<cqueue::Entry>,
     /// The buffer that the last event showed.
     shown: Option<u16>,
@@ -168,7 +181,8 @@ impl Ring {
                 // A multishot accept tells of its own end.
                 Operation::StopAccept => {}
                 Operation::Send(token) => {
-                    let buffer = self.sending[token.slot as usize].take().expect("kept while it is sent");
+                    let Sending { buffer, .. } =
+                        self.sending[token.slot as usize].take().expect("kept while it is sent");
                     return Some(Event::Sent { token, buffer, sent: result(&completion) });
                 }
                 Operation::Done(token) => return Some(Event::Done { token }),
@@ -183,17 +197,24 @@ impl Ring {
         if self.sending.len() <= slot {
             self.sending.resize_with(slot + 1, || None);
         }
-        let bytes = buffer.rest();
-        // A longer buffer is a short send, which the worker goes on with.
-        let len = u32::try_from(bytes.len()).unwrap_or(u32::MAX);
         // WAITALL: the kernel itself goes on with a send that the socket's buffer cut short.
-        let send =
-            opcode::Send::new(Fd(socket.0), bytes.as_ptr(), len).flags(libc::MSG_NOSIGNAL | libc::MSG_WAITALL);
-        let entry = send.build().user_data(Operation::Send(token).pack());
-        // The bytes are on the heap: moving the buffer to where it waits does not move them.
-        let before = self.sending[slot].replace(buffer);
+        let flags = libc::MSG_NOSIGNAL | libc::MSG_WAITALL;
+        let message = (buffer.pieces().nth(1).is_some()).then(|| Box::new(Message::of(&buffer)));
+        let send = match &message {
+            None => {
+                let bytes = buffer.rest();
+                // A longer buffer is a short send, which the worker goes on with.
+                let len = u32::try_from(bytes.len()).unwrap_or(u32::MAX);
+                opcode::Send::new(Fd(socket.0), bytes.as_ptr(), len).flags(flags).build()
+            }
+            Some(message) => {
+                opcode::SendMsg::new(Fd(socket.0), &raw const message.header).flags(flags.cast_unsigned()).build()
+            }
+        };
+        // The bytes are on the heap, the message too: moving their owners to where they wait does not move them.
+        let before = self.sending[slot].replace(Sending { buffer, _message: message });
         assert!(before.is_none(), "a connection sends one buffer at a time");
-        entry
+        send.user_data(Operation::Send(token).pack())
     }
 
     fn received(&mut self, token: Token, completion: &cqueue::Entry) -> Event<'_> {
@@ -235,7 +256,7 @@ impl Ring {
     }
 
     fn push(&mut self, entry: &squeue::Entry) -> io::Result<()> {
-        // SAFETY: the entry's pointers are null, or point into a `SendBuffer` that `sending` keeps until the
+        // SAFETY: the entry's pointers are null, or point into a `Sending` that `sending` keeps until the
         // completion; descriptors are the worker's until it asks to close them.
         while unsafe { self.uring.submission().push(entry) }.is_err() {
             match self.uring.submit() {
@@ -250,6 +271,20 @@ impl Ring {
 
     fn collect(&mut self) {
         self.completions.extend(self.uring.completion());
+    }
+}
+
+impl Message {
+    /// More pieces than one call takes are a short send, which the worker goes on with.
+    fn of(buffer: &SendBuffer) -> Self {
+        let piece =
+            |piece: &[u8]| libc::iovec { iov_base: piece.as_ptr().cast_mut().cast(), iov_len: piece.len() };
+        let mut pieces: Vec<_> = buffer.pieces().take(SEND_PIECES_MAX).map(piece).collect();
+        // SAFETY: a header of zeros is one without address, pieces and control data.
+        let mut header: libc::msghdr = unsafe { std::mem::zeroed() };
+        header.msg_iov = pieces.as_mut_ptr();
+        header.msg_iovlen = pieces.len();
+        Self { header, _pieces: pieces }
     }
 }
 

@@ -41,6 +41,10 @@ pub const PAGES_CACHED_BYTES_MAX: usize = 64 << 20;
 /// Bytes of rendered `/lookup` answers that all workers together leave in the registry, each its share.
 pub const LOOKUP_CACHE_BYTES: usize = 64 << 20;
 
+/// Producers of a topic from which on its answer to `/lookup` is kept in parts of so many at most: after a change
+/// only one of them is rendered anew, some ten microseconds' work.
+pub const LOOKUP_PART_PRODUCERS: usize = 256;
+
 /// Topics that one worker remembers to have been asked for, so as to keep the answers to those that are again.
 pub const LOOKUPS_REMEMBERED: usize = 4096;
 
@@ -96,6 +100,8 @@ pub const LOG_PAUSE: Duration = Duration::from_mins(1);
 pub const SUBMISSIONS: u32 = 1024;
 /// Completion queue entries of a ring. The kernel keeps what does not fit and hands it over later.
 pub const COMPLETIONS: u32 = 4096;
+/// Pieces that one send gathers (the kernel takes 1,024).
+pub const SEND_PIECES_MAX: usize = 256;
 /// Provided receive buffers of a ring, and the size of each.
 pub const RECEIVE_BUFFERS: u16 = 512;
 pub const RECEIVE_BUFFER_BYTES: u32 = 4096;

@@ -8,6 +8,7 @@
 mod freshness;
 mod json;
 mod judge;
+mod lookup;
 mod names;
 mod producer;
 mod render;
@@ -22,7 +23,6 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use arc_swap::{ArcSwap, Cache, Guard};
-use bytes::Bytes;
 
 use crate::clock::Timestamp;
 use crate::limits::{LOOKUP_CACHE_BYTES, LOOKUPS_REMEMBERED};
@@ -30,10 +30,11 @@ use freshness::Judge;
 pub use freshness::Lifetimes;
 pub use json::string as write_json_string;
 pub use judge::Registered;
+pub use lookup::LookupAnswer;
 pub use names::{Name, ProducerId};
 pub use producer::{PeerInfo, Producer};
 use render::{Cursor, DebugCursor, Document};
-use snapshot::{LookupAnswer, Snapshot, TopicState};
+use snapshot::{Snapshot, Topic, TopicState};
 pub use stream::Stream;
 pub use writer::{Changed, Writer};
 use writer::{Changes, Head};
@@ -101,9 +102,8 @@ pub struct Reader {
     snapshot: Cache<Arc<ArcSwap<Snapshot>>, Arc<Snapshot>>,
     lifetimes: Lifetimes,
     readers: Arc<()>,
-    /// Where this reader left answers that it rendered, oldest first, with their sizes. A state that was
-    /// replaced meanwhile took the answer with it.
-    cached: VecDeque<(Weak<TopicState>, usize)>,
+    /// Where this reader left answers that it rendered, oldest first, with their sizes.
+    cached: VecDeque<(Left, usize)>,
     cached_bytes: usize,
     /// Slots of topics that were asked for of late, each at a place that it shares with others. An answer is kept when
     /// it is rendered a second time: keeping one costs as much as rendering it, and among more topics than
@@ -111,50 +111,87 @@ pub struct Reader {
     asked: Box<[usize]>,
 }
 
-/// The body of an answer.
-pub enum LookupBody {
+/// Where an answer was left for the next reader.
+enum Left {
+    /// In a state; one that was replaced meanwhile took the answer with it.
+    Whole(Weak<TopicState>),
+    /// In a topic, whatever its state.
+    Parts(Weak<Topic>),
+}
+
+impl Left {
+    fn forget(self) {
+        match self {
+            Self::Whole(state) => {
+                if let Some(state) = state.upgrade() {
+                    state.lookup.store(None);
+                }
+            }
+            Self::Parts(topic) => {
+                if let Some(topic) = topic.upgrade() {
+                    topic.parts.store(None);
+                    topic.state.load().lookup.store(None);
+                }
+            }
+        }
+    }
+}
+
+/// An answer to `/lookup`.
+pub enum Lookup {
     /// Borrowed from the registry's cache.
     Kept(Guard<Option<Arc<LookupAnswer>>>),
     /// Rendered for this answer alone.
-    Rendered(Bytes),
+    Rendered(LookupAnswer),
 }
 
-impl LookupBody {
+impl Lookup {
     /// # Panics
     /// Never: it is made only of an answer that is there.
-    pub fn bytes(&self) -> &Bytes {
+    pub fn answer(&self) -> &LookupAnswer {
         match self {
-            Self::Kept(answer) => &answer.as_ref().expect("made of an answer").content,
-            Self::Rendered(body) => body,
+            Self::Kept(answer) => answer.as_ref().expect("made of an answer"),
+            Self::Rendered(answer) => answer,
         }
     }
 }
 
 impl Reader {
     /// The answer to `/lookup`; `None` when the topic is not listed.
-    pub fn lookup(&mut self, topic: &[u8], now: Timestamp) -> Option<LookupBody> {
+    pub fn lookup(&mut self, topic: &[u8], now: Timestamp) -> Option<Lookup> {
         let topic = self.snapshot.load().topic(topic)?;
-        let (slot, current) = (topic.id.slot(), topic.state.load());
+        let current = topic.state.load();
         if !current.listed {
             return None;
         }
         let answer = current.lookup.load();
         if answer.as_ref().is_some_and(|answer| answer.is_fresh(now)) {
-            return Some(LookupBody::Kept(answer));
+            return Some(Lookup::Kept(answer));
         }
-        let state = Guard::into_inner(current);
+        let (topic, state) = (Arc::clone(topic), Guard::into_inner(current));
         // Loaded after the state, so that it has every producer that the state lists and that has not left.
         let snapshot = self.snapshot.load();
-        let mut judge = Judge::new(self.lifetimes, now);
-        let body = render::lookup(&state, snapshot, &mut judge);
+        let parts = topic.parts.load();
+        let parts = parts.as_ref().map_or(&[][..], |parts| parts);
+        let answer = render::lookup(&state, snapshot, self.lifetimes, now, parts);
+        let slot = topic.id.slot();
         let asked_before = &mut self.asked[slot % LOOKUPS_REMEMBERED];
         if std::mem::replace(asked_before, slot) != slot {
-            return Some(LookupBody::Rendered(body.into()));
+            return Some(Lookup::Rendered(answer));
         }
-        let answer = Arc::new(judge.rendered(Bytes::from(body.into_boxed_slice())));
+        let answer = Arc::new(answer);
+        let left = match answer.parts() {
+            None => Some(Left::Whole(Arc::downgrade(&state))),
+            // Counted when they were first left there; since then they were only replaced.
+            Some(new) => {
+                topic.parts.swap(Some(Arc::clone(new))).is_none().then(|| Left::Parts(Arc::downgrade(&topic)))
+            }
+        };
         state.lookup.store(Some(Arc::clone(&answer)));
-        self.keep(Arc::downgrade(&state), answer.content.len());
-        Some(LookupBody::Kept(Guard::from_inner(Some(answer))))
+        if let Some(left) = left {
+            self.keep(left, answer.body_len());
+        }
+        Some(Lookup::Kept(Guard::from_inner(Some(answer))))
     }
 
     /// The answer to `/lookup?topic=*`; `None` when no topic is listed.
@@ -209,16 +246,14 @@ impl Reader {
 
     /// Keeps what this reader left in topics below its share of memory. A hot answer that is let go of with
     /// the cold ones is rendered once more, by whoever asks next.
-    fn keep(&mut self, state: Weak<TopicState>, body: usize) {
-        self.cached.push_back((state, body + LOOKUP_CACHE_OVERHEAD));
+    fn keep(&mut self, left: Left, body: usize) {
+        self.cached.push_back((left, body + LOOKUP_CACHE_OVERHEAD));
         self.cached_bytes += body + LOOKUP_CACHE_OVERHEAD;
         // The registry has one, too.
         let share = LOOKUP_CACHE_BYTES / (Arc::strong_count(&self.readers) - 1).max(1);
         while self.cached_bytes > share && self.cached.len() > 1 {
-            let (state, bytes) = self.cached.pop_front().expect("more than one");
-            if let Some(state) = state.upgrade() {
-                state.lookup.store(None);
-            }
+            let (left, bytes) = self.cached.pop_front().expect("more than one");
+            left.forget();
             self.cached_bytes -= bytes;
         }
     }

@@ -4,33 +4,82 @@ use std::ops::Bound::{self, Excluded, Unbounded};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use super::freshness::Judge;
+use super::freshness::{Judge, Lifetimes};
 use super::json;
+use super::lookup::{CLOSING, LookupAnswer, Part, Parts, runs};
 use super::names::ProducerId;
 use super::producer::Producer;
 use super::snapshot::{Channel, Snapshot, Topic, TopicState};
-use crate::limits::PAGE_BYTES;
+use crate::clock::Timestamp;
+use crate::limits::{LOOKUP_PART_PRODUCERS, PAGE_BYTES};
 
-/// `/lookup` of one topic: its channels and visible producers, from fragments rendered once for each.
-pub(super) fn lookup(state: &TopicState, snapshot: &Snapshot, judge: &mut Judge) -> Vec<u8> {
-    let mut out = Vec::with_capacity(64 + 256 * state.producers.as_slice().len());
-    out.extend_from_slice(b"{\"channels\":");
-    channel_names(&state.channels, &mut out);
-    out.extend_from_slice(b",\"producers\":");
-    let visible = snapshot.present(&state.producers).filter(|producer| is_visible(state, producer, judge));
-    json::array(&mut out, visible, |out, producer| out.extend_from_slice(producer.fragment()));
-    out.push(b'}');
-    out
+/// `/lookup` of one topic: its channels and visible producers, with what is still true of the `parts` of an older
+/// answer.
+pub(super) fn lookup(
+    state: &TopicState,
+    snapshot: &Snapshot,
+    lifetimes: Lifetimes,
+    now: Timestamp,
+    parts: &[Arc<Part>],
+) -> LookupAnswer {
+    let mut producers = state.producers.as_slice();
+    let mut opening = b"{\"channels\":".to_vec();
+    channel_names(&state.channels, &mut opening);
+    opening.extend_from_slice(b",\"producers\":[");
+    if producers.len() <= LOOKUP_PART_PRODUCERS {
+        let (mut body, mut judge) = (opening, Judge::new(lifetimes, now));
+        // The first comma takes the bracket's place.
+        let bracket = body.len() - 1;
+        body.truncate(bracket);
+        write_objects(producers, state, snapshot, &mut judge, &mut body);
+        match body.get_mut(bracket) {
+            Some(comma) => *comma = b'[',
+            None => body.push(b'['),
+        }
+        body.extend_from_slice(CLOSING);
+        return LookupAnswer::Whole(judge.rendered(body.into()));
+    }
+    let render = |run: &[ProducerId]| {
+        let (mut objects, mut judge) = (Vec::new(), Judge::new(lifetimes, now));
+        write_objects(run, state, snapshot, &mut judge, &mut objects);
+        let (objects, tombstones) = (judge.rendered(objects.into()), Arc::clone(&state.tombstones));
+        Arc::new(Part { producers: run.into(), tombstones, objects })
+    };
+    let mut new = Vec::with_capacity(parts.len() + 1);
+    for part in parts {
+        let last = part.producers.last().expect("a run is of one at least");
+        let (run, after) = producers.split_at(producers.partition_point(|id| id <= last));
+        producers = after;
+        if part.is_true(run, &state.tombstones, now) {
+            new.push(Arc::clone(part));
+        } else {
+            new.extend(runs(run).map(render));
+        }
+    }
+    new.extend(runs(producers).map(render));
+    LookupAnswer::Parts(Parts { opening: opening.into(), parts: Arc::new(new) })
+}
+
+/// The fragments, rendered once for each producer, of those that are visible, a comma before each.
+fn write_objects(
+    run: &[ProducerId],
+    state: &TopicState,
+    snapshot: &Snapshot,
+    judge: &mut Judge,
+    out: &mut Vec<u8>,
+) {
+    out.reserve(256 * run.len());
+    for producer in snapshot.present(run) {
+        if judge.is_active(producer) && !judge.is_tombstoned(state.tombstoned_at(producer.id())) {
+            out.push(b',');
+            out.extend_from_slice(producer.fragment());
+        }
+    }
 }
 
 /// The channels of one topic as an array.
 pub(super) fn channel_names(channels: &[Channel], out: &mut Vec<u8>) {
     json::array(out, channels, |out, channel| json::name(out, channel.name.as_bytes()));
-}
-
-/// Whether `/lookup` of the topic lists its producer.
-fn is_visible(state: &TopicState, producer: &Arc<Producer>, judge: &mut Judge) -> bool {
-    judge.is_active(producer) && !judge.is_tombstoned(state.tombstoned_at(producer.id()))
 }
 
 /// Whether the topic's tombstones hide the producer, asking the topic only when there can be one.
@@ -275,7 +324,7 @@ impl DebugCursor {
                 nth => (b"channel", state.channels[nth - 1].name.as_bytes(), &state.channels[nth - 1].producers),
             };
             *next += 1;
-            let producers: Vec<_> = snapshot.present(ids).cloned().collect();
+            let producers: Vec<_> = snapshot.present(ids.as_slice()).cloned().collect();
             if !producers.is_empty() {
                 out.push(if self.topics.comma { b',' } else { b'{' });
                 self.topics.comma = true;

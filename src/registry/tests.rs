@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use bytes::Bytes;
 use serde_json::Value;
 
 use super::*;
@@ -53,10 +54,10 @@ fn are_same(some: &[Bytes], other: &[Bytes]) -> bool {
 
 /// Asks twice, because only then the answer is kept.
 fn lookup(reader: &mut Reader, topic: &str, now: Timestamp) -> Bytes {
-    let first = reader.lookup(topic.as_bytes(), now).expect("the topic is listed").bytes().clone();
-    let second = reader.lookup(topic.as_bytes(), now).expect("the topic is listed").bytes().clone();
+    let mut ask = || reader.lookup(topic.as_bytes(), now).expect("the topic is listed").answer().whole().cloned();
+    let [first, second] = [ask(), ask()];
     assert_eq!(first, second);
-    second
+    second.expect("it has few producers")
 }
 
 #[test]
@@ -64,7 +65,7 @@ fn an_answer_that_nobody_asks_for_again_is_not_kept() {
     let registry = registry();
     connect(&registry, 0, 8, &["t"]);
     let mut reader = registry.reader();
-    let mut ask = || reader.lookup(b"t", START).expect("listed").bytes().clone();
+    let mut ask = || reader.lookup(b"t", START).expect("listed").answer().whole().expect("small").clone();
     let [first, second, third] = [ask(), ask(), ask()];
     assert!(first == second && first.as_ptr() != second.as_ptr());
     assert_eq!(third.as_ptr(), second.as_ptr());
@@ -184,6 +185,79 @@ fn a_lookup_is_kept_until_time_or_a_ping_makes_it_false() {
     let last_moment = Timestamp::from_nanos(end.nanos() - 1);
     assert_eq!(lookup(&mut reader, "t", last_moment).as_ptr(), hidden.as_ptr());
     assert_eq!(lookup(&mut reader, "t", end), first);
+}
+
+/// The pieces of the answer to `/lookup`, asked for until it is kept.
+fn pieces(reader: &mut Reader, now: Timestamp) -> Vec<Bytes> {
+    let mut ask = || reader.lookup(b"t", now).expect("listed").answer().pieces();
+    let [first, second] = [ask(), ask()];
+    assert_eq!(first.concat(), second.concat());
+    second
+}
+
+#[test]
+fn a_change_renders_one_part_of_a_large_answer() {
+    let registry = registry();
+    let producers: Vec<_> = (0..2000).map(|slot| connect(&registry, slot, 8, &["t"])).collect();
+    let mut reader = registry.reader();
+    let before = pieces(&mut reader, START);
+    let mut writer = registry.write();
+    writer.unregister(&producers[1000], name("t"), None);
+    writer.publish();
+    let after = pieces(&mut reader, START);
+    let is_kept = |piece: &&Bytes| before.iter().any(|old| old.as_ptr() == piece.as_ptr());
+    let rendered: Vec<_> = after.iter().filter(|piece| !is_kept(piece)).collect();
+    assert!(after.len() > 5 && rendered.len() == 2, "the opening, and the part with the change");
+
+    let mut writer = registry.write();
+    assert_eq!(writer.tombstone(b"t", b"b:4151", START), 1999);
+    writer.publish();
+    assert_eq!(pieces(&mut reader, START).concat(), br#"{"channels":[],"producers":[]}"#);
+}
+
+#[test]
+fn a_large_answer_is_right_after_any_changes() {
+    let seed = fastrand::u64(..);
+    println!("seed {seed}");
+    let mut rng = fastrand::Rng::with_seed(seed);
+    let registry = registry();
+    let producers: Vec<_> = (0..1500).map(|slot| connect(&registry, slot, 8, &["t"])).collect();
+    let (mut registered, mut now) = (vec![true; producers.len()], START);
+    let mut reader = registry.reader();
+    for _ in 0..300 {
+        let at = rng.usize(..producers.len());
+        match rng.u8(..20) {
+            0 => now = now.after(TIMEOUT / 3),
+            1 => {
+                for producer in rng.choose_multiple(&producers, 1000) {
+                    producer.touch(now);
+                }
+            }
+            2 => drop(producers[at].touch(now)),
+            _ => {
+                // Neighbours together: runs must be able to vanish.
+                let mut writer = registry.write();
+                for at in at..(at + rng.usize(1..400)).min(producers.len()) {
+                    if registered[at] {
+                        writer.unregister(&producers[at], name("t"), None);
+                    } else {
+                        writer.register(&producers[at], name("t"), None);
+                    }
+                    registered[at] = !registered[at];
+                }
+                writer.publish();
+            }
+        }
+        let answer: Value = serde_json::from_slice(&pieces(&mut reader, now).concat()).expect("JSON");
+        let listed = answer["producers"].as_array().expect("an array");
+        let listed: Vec<_> = listed.iter().map(|producer| producer["remote_address"].as_str()).collect();
+        let visible = producers
+            .iter()
+            .zip(&registered)
+            .filter(|(producer, registered)| **registered && now <= producer.last_update().after(TIMEOUT));
+        let visible: Vec<_> = visible.map(|(producer, _)| Some(producer.remote_address())).collect();
+        assert_eq!(listed, visible);
+    }
 }
 
 #[test]

@@ -175,7 +175,7 @@ impl Writer<'_> {
     pub fn delete_topic(&mut self, topic: &[u8]) -> bool {
         let Some(topic) = self.head.snapshot.topic(topic).cloned() else { return false };
         let state = topic.state.swap(Arc::default());
-        let producers: Vec<_> = self.head.snapshot.present(&state.producers).cloned().collect();
+        let producers: Vec<_> = self.head.snapshot.present(state.producers.as_slice()).cloned().collect();
         for producer in producers {
             take(self.topics_of(&producer), topic.id);
         }
@@ -201,7 +201,9 @@ impl Writer<'_> {
         let Some(topic) = self.head.snapshot.topic(topic) else { return 0 };
         let state = topic.state.load();
         let mut hit = Vec::new();
-        for producer in self.head.snapshot.present(&state.producers).filter(|producer| producer.is_node(node)) {
+        for producer in
+            self.head.snapshot.present(state.producers.as_slice()).filter(|producer| producer.is_node(node))
+        {
             producer.was_tombstoned.store(true, Ordering::Relaxed);
             hit.push(producer.id());
         }
@@ -291,7 +293,7 @@ impl Writer<'_> {
     /// Counts a channel off, in all and with each of its producers.
     fn forget_channel(&mut self, channel: &Channel) {
         self.head.snapshot.channels -= 1;
-        for producer in self.head.snapshot.present(&channel.producers) {
+        for producer in self.head.snapshot.present(channel.producers.as_slice()) {
             producer.channels.fetch_sub(1, Ordering::Relaxed);
         }
     }

@@ -3,7 +3,9 @@
 use std::io::{Read, Write};
 use std::thread;
 
-use ringlookupd::io::{Interface, ReceiveEnd, Request, Service};
+use bytes::Bytes;
+use ringlookupd::io::{Interface, ReceiveEnd, Request, SendBuffer, Service};
+use ringlookupd::limits::SEND_PIECES_MAX;
 
 use crate::rig::{Rig, Told, is_end_of, large, receive, received, take_turn, token};
 
@@ -11,6 +13,7 @@ on_both_drivers!(
     a_fin_follows_the_last_byte,
     an_abort_ends_a_receive_and_a_send,
     a_slow_reader_gets_every_byte,
+    pieces_are_sent_one_behind_the_other,
     a_stream_hides_nobody
 );
 
@@ -62,6 +65,19 @@ fn an_abort_ends_a_receive_and_a_send(interface: Interface) {
 }
 
 fn a_slow_reader_gets_every_byte(interface: Interface) {
+    send_to_a_slow_reader(interface, Into::into);
+}
+
+/// More of them than one call gathers, and of very different lengths.
+fn pieces_are_sent_one_behind_the_other(interface: Interface) {
+    send_to_a_slow_reader(interface, |body| {
+        let mut ends: Vec<_> = (0..2 * SEND_PIECES_MAX).map(|nth| nth * nth).chain([body.len()]).collect();
+        ends.sort_unstable();
+        ends.windows(2).map(|ends| body.slice(ends[0]..ends[1])).collect::<Vec<_>>().into()
+    });
+}
+
+fn send_to_a_slow_reader(interface: Interface, buffer: fn(Bytes) -> SendBuffer) {
     let _turn = take_turn();
     let mut rig = Rig::new(interface);
     rig.ask(Request::Accept(Service::V1));
@@ -77,7 +93,7 @@ fn a_slow_reader_gets_every_byte(interface: Interface) {
             thread::yield_now();
         }
     });
-    rig.ask(Request::Send { token, socket, buffer: body.clone().into() });
+    rig.ask(Request::Send { token, socket, buffer: buffer(body.clone()) });
     rig.run(|driver, told| {
         let Told::Sent(token, mut buffer, sent) = told else { panic!("{told:?}") };
         buffer.advance(sent.expect("the client reads"));

@@ -214,7 +214,7 @@ impl<'a> Pair<'a> {
         match question {
             Question::Lookup { .. } => {
                 let body = self.readers[reader].lookup(topic.as_bytes(), now)?;
-                Some(body.bytes().to_vec())
+                Some(body.answer().pieces().concat())
             }
             Question::Channels { .. } => {
                 let mut out = Vec::new();

@@ -256,7 +256,7 @@ impl World {
 
     fn lookup(&mut self, topic: usize) -> Answer {
         let body = self.reader.lookup(TOPICS[topic].as_bytes(), self.now);
-        body.map_or(Answer::new(404, &[]), |body| Answer::new(200, body.bytes()))
+        body.map_or(Answer::new(404, &[]), |body| Answer::new(200, &body.answer().pieces().concat()))
     }
 
     fn judge(&self, number: usize, answers: Vec<Answer>) {
