@@ -12,6 +12,7 @@
 //! - [`v1`]: the protocol of nsqd.
 //! - [`http`]: the protocol of consumers and nsqadmin.
 //! - [`turn`]: what sessions share during a turn, with the batch that waits for its end.
+//! - [`letterhead`]: how HTTP answers begin.
 //! - [`output`]: what a connection still has to send.
 //! - [`registry`]: who produces what, in immutable snapshots.
 //! - [`clock`], [`log`] and [`metrics`]: time, lines and figures for the operator.
@@ -21,6 +22,7 @@ pub mod clock;
 pub mod connection;
 pub mod http;
 pub mod io;
+pub mod letterhead;
 pub mod limits;
 pub mod log;
 pub mod metrics;

@@ -6,6 +6,7 @@ use std::time::SystemTime;
 
 use crate::admission::Admission;
 use crate::clock::Timestamp;
+use crate::letterhead::Letterhead;
 use crate::limits::{COMMIT_WEIGHT, DISCONNECT_WEIGHT, INPUT_BYTES_FOR_WEIGHT, Limit, Limits, TURN_WEIGHT_MAX};
 use crate::log::Log;
 use crate::metrics::{Counters, Gauges, Metrics};
@@ -22,8 +23,7 @@ pub struct Turn {
     /// This worker's.
     pub counters: Arc<Counters>,
     pub watch: Arc<Watch>,
-    /// The header line of that name, its end included.
-    pub date: String,
+    pub letterhead: Letterhead,
     registry: Arc<Registry>,
     batch: Vec<Mutation>,
     /// What this turn has done so far.
@@ -86,7 +86,7 @@ impl Turn {
             limits,
             counters: watch.metrics.worker(),
             watch,
-            date: String::new(),
+            letterhead: Letterhead::new(SystemTime::UNIX_EPOCH),
             registry,
             batch: Vec::new(),
             weight: 0,
@@ -173,7 +173,7 @@ impl Turn {
 
     /// For once in a while: keeps what is derived from time current.
     pub fn tick(&mut self, wall: SystemTime) {
-        self.date = format!("Date: {}\r\n", httpdate::fmt_http_date(wall));
+        self.letterhead = Letterhead::new(wall);
         self.reader.refresh();
     }
 }

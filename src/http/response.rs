@@ -6,6 +6,7 @@ use bytes::Bytes;
 
 use super::answer::{Answer, ApiError, Status};
 use super::head::{Head, Persistence, Version};
+use crate::letterhead::{JSON_HEADERS, Letterhead};
 use crate::limits::SHARED_BODY_BYTES_MIN;
 use crate::output::{Framing, Output};
 use crate::registry::{LookupAnswer, Stream};
@@ -28,9 +29,7 @@ pub enum Kind {
 impl Kind {
     fn headers(self) -> &'static str {
         match self {
-            Self::Json => {
-                "Content-Type: application/json; charset=utf-8\r\nX-NSQ-Content-Type: nsq; version=1.0\r\n"
-            }
+            Self::Json => JSON_HEADERS,
             Self::Empty => "X-NSQ-Content-Type: nsq; version=1.0\r\n",
             Self::Text => "Content-Type: text/plain; charset=utf-8\r\n",
             Self::Metrics => "Content-Type: text/plain; version=0.0.4; charset=utf-8\r\n",
@@ -60,7 +59,7 @@ pub struct Responder<'a> {
     pub request: &'a Head<'a>,
     /// The connection closes after this answer, whatever the client would like.
     pub close: bool,
-    pub date: &'a str,
+    pub letterhead: &'a Letterhead,
     pub output: &'a mut Output,
 }
 
@@ -137,13 +136,17 @@ impl Responder<'_> {
         let out = self.output.staged();
         // One growth for the whole answer, and not one for each line.
         out.reserve(HEAD_BYTES);
-        out.extend_from_slice(if http11 { b"HTTP/1.1 " } else { b"HTTP/1.0 " });
-        out.extend_from_slice(status.line().as_bytes());
-        out.extend_from_slice(kind.headers().as_bytes());
-        if let Some((name, value)) = extra {
-            header(out, name, value);
+        if http11 && status == Status::Ok && kind == Kind::Json && extra.is_none() {
+            out.extend_from_slice(self.letterhead.ok_json());
+        } else {
+            out.extend_from_slice(if http11 { b"HTTP/1.1 " } else { b"HTTP/1.0 " });
+            out.extend_from_slice(status.line().as_bytes());
+            out.extend_from_slice(kind.headers().as_bytes());
+            if let Some((name, value)) = extra {
+                header(out, name, value);
+            }
+            out.extend_from_slice(self.letterhead.date().as_bytes());
         }
-        out.extend_from_slice(self.date.as_bytes());
         match length {
             Length::Known(length) => {
                 header(out, "Content-Length", itoa::Buffer::new().format(length).as_bytes());
@@ -173,7 +176,7 @@ impl Responder<'_> {
 /// Stages an error that ends the connection and answers no request, or not a whole one.
 pub fn unasked(ApiError(status, message): ApiError, turn: &Turn, output: &mut Output) {
     turn.counters.answer(status.code().as_bytes()[0]);
-    let (line, headers, date) = (status.line(), Kind::Json.headers(), &turn.date);
+    let (line, headers, date) = (status.line(), Kind::Json.headers(), turn.letterhead.date());
     let body = format!("{{\"message\":\"{message}\"}}");
     let length = body.len();
     write!(

@@ -257,7 +257,7 @@ impl Session {
 }
 
 fn respond<'a>(request: &'a Head<'a>, close: bool, turn: &'a Turn, output: &'a mut Output) -> Responder<'a> {
-    Responder { request, close, date: &turn.date, output }
+    Responder { request, close, letterhead: &turn.letterhead, output }
 }
 
 #[cfg(test)]

@@ -8,7 +8,7 @@
 use std::borrow::Cow;
 use std::net::Ipv6Addr;
 
-use memchr::{memchr, memchr2, memchr3, memmem, memrchr};
+use memchr::{memchr, memmem, memrchr};
 
 use crate::limits::HTTP_PARAMETERS_MAX;
 
@@ -135,19 +135,16 @@ pub struct Args<'a> {
 /// [`BadQuery`] for a bad escape or a raw `;` anywhere, and for more than [`HTTP_PARAMETERS_MAX`]
 /// parameters.
 pub fn args(query: &[u8]) -> Result<Args<'_>, BadQuery> {
+    if memchr(b';', query).is_some() {
+        return Err(BadQuery);
+    }
     let mut args = Args::default();
-    let plain = match memchr3(b'%', b'+', b';', query) {
-        None => true,
-        Some(_) if memchr(b';', query).is_some() => return Err(BadQuery),
-        Some(_) => false,
-    };
-    let decoded = |raw| if plain { Ok(Cow::Borrowed(raw)) } else { decode(raw, b' ').ok_or(BadQuery) };
     for (count, pair) in query.split(|&b| b == b'&').enumerate() {
         if count == HTTP_PARAMETERS_MAX {
             return Err(BadQuery);
         }
         let (key, value) = cut(pair, b'=');
-        let (key, value) = (decoded(key)?, decoded(value)?);
+        let (key, value) = (decode(key, b' ').ok_or(BadQuery)?, decode(value, b' ').ok_or(BadQuery)?);
         let slot = match &*key {
             b"topic" => &mut args.topic,
             b"channel" => &mut args.channel,
@@ -159,9 +156,10 @@ pub fn args(query: &[u8]) -> Result<Args<'_>, BadQuery> {
     Ok(args)
 }
 
-/// Splits at the first `separator`; without one the second part is empty.
+/// Splits at the first `separator`; without one the second part is empty. For what is mostly a word: calling `memchr`
+/// would take longer.
 pub(super) fn cut(bytes: &[u8], separator: u8) -> (&[u8], &[u8]) {
-    match memchr(separator, bytes) {
+    match bytes.iter().position(|&byte| byte == separator) {
         Some(at) => (&bytes[..at], &bytes[at + 1..]),
         None => (bytes, &bytes[bytes.len()..]),
     }
@@ -169,7 +167,7 @@ pub(super) fn cut(bytes: &[u8], separator: u8) -> (&[u8], &[u8]) {
 
 /// Decodes `%xx`, and `+` to `plus`. `None`: a `%` without two hexadecimal digits.
 fn decode(raw: &[u8], plus: u8) -> Option<Cow<'_, [u8]>> {
-    let Some(first) = memchr2(b'%', b'+', raw) else {
+    let Some(first) = raw.iter().position(|byte| matches!(byte, b'%' | b'+')) else {
         return Some(Cow::Borrowed(raw));
     };
     let (plain, coded) = raw.split_at(first);

@@ -45,6 +45,9 @@ pub const LOOKUP_CACHE_BYTES: usize = 64 << 20;
 /// only one of them is rendered anew, some ten microseconds' work.
 pub const LOOKUP_PART_PRODUCERS: usize = 256;
 
+/// Capacity above which a worker does not keep the buffer in which it renders `/lookup`.
+pub const LOOKUP_SCRATCH_BYTES_MAX: usize = 256 << 10;
+
 /// Topics that one worker remembers to have been asked for, so as to keep the answers to those that are again.
 pub const LOOKUPS_REMEMBERED: usize = 4096;
 

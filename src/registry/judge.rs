@@ -32,7 +32,7 @@ impl Writer<'_> {
         channel: Option<Name>,
     ) -> Result<Registered, Limit> {
         self.settle();
-        let state = self.head.snapshot.topic(topic.as_bytes()).map(|topic| topic.state.load_full());
+        let state = self.head.snapshot.topic(topic.as_bytes()).map(|topic| topic.state());
         let place = |channel: Name| state.as_ref().and_then(|state| state.channel(channel.as_bytes()).ok());
         let is_new = channel.is_some_and(|channel| place(channel).is_none());
         let joins =

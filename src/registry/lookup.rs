@@ -14,6 +14,20 @@ use super::names::ProducerId;
 use crate::clock::Timestamp;
 use crate::limits::LOOKUP_PART_PRODUCERS;
 
+/// An answer that was left in its topic for those who ask next.
+pub struct KeptAnswer {
+    /// The topic's before it was rendered.
+    pub(super) version: u64,
+    pub(super) answer: LookupAnswer,
+}
+
+impl KeptAnswer {
+    /// Whether it would be rendered the same now.
+    pub(super) fn is_true(&self, version: u64, now: Timestamp) -> bool {
+        self.version == version && self.answer.is_fresh(now)
+    }
+}
+
 /// An answer, true until a commit replaces its topic's state or time makes it false.
 pub enum LookupAnswer {
     Whole(Rendered<Bytes>),
@@ -24,7 +38,7 @@ pub enum LookupAnswer {
 pub struct Parts {
     /// What stands before them.
     pub(super) opening: Bytes,
-    pub(super) parts: Arc<Vec<Arc<Part>>>,
+    pub(super) parts: Vec<Arc<Part>>,
 }
 
 /// A run of producers in an answer.
@@ -32,19 +46,19 @@ pub(super) struct Part {
     /// The run; at least one.
     pub(super) producers: Box<[ProducerId]>,
     /// Those of the topic when it was rendered.
-    pub(super) tombstones: Arc<Tombstones>,
+    pub(super) tombstones: Option<Arc<Tombstones>>,
     /// The objects of those that are visible, a comma before each.
     pub(super) objects: Rendered<Bytes>,
 }
 
 /// When each tombstoned producer of a topic was, by id.
-pub(super) type Tombstones = [(ProducerId, Timestamp)];
+pub(super) type Tombstones = Vec<(ProducerId, Timestamp)>;
 
 /// What stands behind the producers.
 pub(super) const CLOSING: &[u8] = b"]}";
 
 impl LookupAnswer {
-    pub(super) fn is_fresh(&self, now: Timestamp) -> bool {
+    fn is_fresh(&self, now: Timestamp) -> bool {
         match self {
             Self::Whole(body) => body.is_fresh(now),
             Self::Parts(parts) => parts.parts.iter().all(|part| part.objects.is_fresh(now)),
@@ -52,10 +66,10 @@ impl LookupAnswer {
     }
 
     /// The parts, for the next answer.
-    pub(super) fn parts(&self) -> Option<&Arc<Vec<Arc<Part>>>> {
+    pub(super) fn parts(&self) -> &[Arc<Part>] {
         match self {
-            Self::Whole(_) => None,
-            Self::Parts(parts) => Some(&parts.parts),
+            Self::Whole(_) => &[],
+            Self::Parts(parts) => &parts.parts,
         }
     }
 
@@ -97,8 +111,14 @@ impl Parts {
 
 impl Part {
     /// Whether it is what rendering these producers with these tombstones would make.
-    pub(super) fn is_true(&self, run: &[ProducerId], tombstones: &Arc<Tombstones>, now: Timestamp) -> bool {
-        *self.producers == *run && Arc::ptr_eq(&self.tombstones, tombstones) && self.objects.is_fresh(now)
+    pub(super) fn is_true(
+        &self,
+        run: &[ProducerId],
+        tombstones: Option<&Arc<Tombstones>>,
+        now: Timestamp,
+    ) -> bool {
+        let same_tombstones = self.tombstones.as_ref().map(Arc::as_ptr) == tombstones.map(Arc::as_ptr);
+        same_tombstones && *self.producers == *run && self.objects.is_fresh(now)
     }
 }
 

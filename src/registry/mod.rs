@@ -6,11 +6,13 @@
 //! which also says until when the answer holds.
 
 mod freshness;
+mod index;
 mod json;
 mod judge;
 mod lookup;
 mod names;
 mod producer;
+mod producers;
 mod render;
 mod snapshot;
 mod stream;
@@ -25,16 +27,16 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use arc_swap::{ArcSwap, Cache, Guard};
 
 use crate::clock::Timestamp;
-use crate::limits::{LOOKUP_CACHE_BYTES, LOOKUPS_REMEMBERED};
+use crate::limits::{LOOKUP_CACHE_BYTES, LOOKUP_SCRATCH_BYTES_MAX, LOOKUPS_REMEMBERED};
 use freshness::Judge;
 pub use freshness::Lifetimes;
 pub use json::string as write_json_string;
 pub use judge::Registered;
-pub use lookup::LookupAnswer;
+pub use lookup::{KeptAnswer, LookupAnswer};
 pub use names::{Name, ProducerId};
 pub use producer::{PeerInfo, Producer};
 use render::{Cursor, DebugCursor, Document};
-use snapshot::{Snapshot, Topic, TopicState};
+use snapshot::{Snapshot, Topic};
 pub use stream::Stream;
 pub use writer::{Changed, Writer};
 use writer::{Changes, Head};
@@ -92,7 +94,8 @@ impl Registry {
             readers: Arc::clone(&self.readers),
             cached: VecDeque::new(),
             cached_bytes: 0,
-            asked: vec![usize::MAX; LOOKUPS_REMEMBERED].into(),
+            asked: vec![u32::MAX; LOOKUPS_REMEMBERED].into(),
+            scratch: Vec::new(),
         }
     }
 }
@@ -102,45 +105,21 @@ pub struct Reader {
     snapshot: Cache<Arc<ArcSwap<Snapshot>>, Arc<Snapshot>>,
     lifetimes: Lifetimes,
     readers: Arc<()>,
-    /// Where this reader left answers that it rendered, oldest first, with their sizes.
-    cached: VecDeque<(Left, usize)>,
+    /// Topics in which this reader left answers that it rendered, oldest first, with the answers' sizes.
+    cached: VecDeque<(Weak<Topic>, usize)>,
     cached_bytes: usize,
     /// Slots of topics that were asked for of late, each at a place that it shares with others. An answer is kept when
     /// it is rendered a second time: keeping one costs as much as rendering it, and among more topics than
     /// the cache holds, most would be let go of before they are asked for again.
-    asked: Box<[usize]>,
-}
-
-/// Where an answer was left for the next reader.
-enum Left {
-    /// In a state; one that was replaced meanwhile took the answer with it.
-    Whole(Weak<TopicState>),
-    /// In a topic, whatever its state.
-    Parts(Weak<Topic>),
-}
-
-impl Left {
-    fn forget(self) {
-        match self {
-            Self::Whole(state) => {
-                if let Some(state) = state.upgrade() {
-                    state.lookup.store(None);
-                }
-            }
-            Self::Parts(topic) => {
-                if let Some(topic) = topic.upgrade() {
-                    topic.parts.store(None);
-                    topic.state.load().lookup.store(None);
-                }
-            }
-        }
-    }
+    asked: Box<[u32]>,
+    /// Where lookups are rendered.
+    scratch: Vec<u8>,
 }
 
 /// An answer to `/lookup`.
 pub enum Lookup {
     /// Borrowed from the registry's cache.
-    Kept(Guard<Option<Arc<LookupAnswer>>>),
+    Kept(Guard<Option<Arc<KeptAnswer>>>),
     /// Rendered for this answer alone.
     Rendered(LookupAnswer),
 }
@@ -150,7 +129,7 @@ impl Lookup {
     /// Never: it is made only of an answer that is there.
     pub fn answer(&self) -> &LookupAnswer {
         match self {
-            Self::Kept(answer) => answer.as_ref().expect("made of an answer"),
+            Self::Kept(kept) => &kept.as_ref().expect("made of an answer").answer,
             Self::Rendered(answer) => answer,
         }
     }
@@ -160,36 +139,35 @@ impl Reader {
     /// The answer to `/lookup`; `None` when the topic is not listed.
     pub fn lookup(&mut self, topic: &[u8], now: Timestamp) -> Option<Lookup> {
         let topic = self.snapshot.load().topic(topic)?;
-        let current = topic.state.load();
-        if !current.listed {
+        let version = topic.version();
+        let kept = topic.answer.load();
+        if kept.as_ref().is_some_and(|kept| kept.is_true(version, now)) {
+            return Some(Lookup::Kept(kept));
+        }
+        let topic = Arc::clone(topic);
+        let state = topic.state();
+        if !state.listed {
             return None;
         }
-        let answer = current.lookup.load();
-        if answer.as_ref().is_some_and(|answer| answer.is_fresh(now)) {
-            return Some(Lookup::Kept(answer));
-        }
-        let (topic, state) = (Arc::clone(topic), Guard::into_inner(current));
         // Loaded after the state, so that it has every producer that the state lists and that has not left.
         let snapshot = self.snapshot.load();
-        let parts = topic.parts.load();
-        let parts = parts.as_ref().map_or(&[][..], |parts| parts);
-        let answer = render::lookup(&state, snapshot, self.lifetimes, now, parts);
+        let parts = kept.as_ref().map_or(&[][..], |kept| kept.answer.parts());
+        let answer = render::lookup(&state, snapshot, self.lifetimes, now, parts, &mut self.scratch);
+        // One huge answer is no reason to keep as much for ever.
+        if self.scratch.capacity() > LOOKUP_SCRATCH_BYTES_MAX {
+            self.scratch = Vec::new();
+        }
         let slot = topic.id.slot();
-        let asked_before = &mut self.asked[slot % LOOKUPS_REMEMBERED];
-        if std::mem::replace(asked_before, slot) != slot {
+        let asked_before = std::mem::replace(&mut self.asked[slot as usize % LOOKUPS_REMEMBERED], slot) == slot;
+        if kept.is_none() && !asked_before {
             return Some(Lookup::Rendered(answer));
         }
-        let answer = Arc::new(answer);
-        let left = match answer.parts() {
-            None => Some(Left::Whole(Arc::downgrade(&state))),
-            // Counted when they were first left there; since then they were only replaced.
-            Some(new) => {
-                topic.parts.swap(Some(Arc::clone(new))).is_none().then(|| Left::Parts(Arc::downgrade(&topic)))
-            }
-        };
-        state.lookup.store(Some(Arc::clone(&answer)));
-        if let Some(left) = left {
-            self.keep(left, answer.body_len());
+        let bytes = answer.body_len();
+        let answer = Arc::new(KeptAnswer { version, answer });
+        let before = topic.answer.swap(Some(Arc::clone(&answer)));
+        // One that took another's place is counted already.
+        if before.is_none_or(|before| before.answer.body_len() < bytes) {
+            self.keep(Arc::downgrade(&topic), bytes);
         }
         Some(Lookup::Kept(Guard::from_inner(Some(answer))))
     }
@@ -203,7 +181,7 @@ impl Reader {
 
     /// Appends the answer to `/channels` of one topic, which need not exist.
     pub fn channels(&mut self, topic: &[u8], out: &mut Vec<u8>) {
-        let state = self.snapshot.load().topic(topic).map(|topic| topic.state.load());
+        let state = self.snapshot.load().topic(topic).map(|topic| topic.state());
         out.extend_from_slice(b"{\"channels\":");
         render::channel_names(state.as_ref().map_or(&[], |state| &state.channels), out);
         out.push(b'}');
@@ -246,18 +224,20 @@ impl Reader {
 
     /// Keeps what this reader left in topics below its share of memory. A hot answer that is let go of with
     /// the cold ones is rendered once more, by whoever asks next.
-    fn keep(&mut self, left: Left, body: usize) {
-        self.cached.push_back((left, body + LOOKUP_CACHE_OVERHEAD));
+    fn keep(&mut self, topic: Weak<Topic>, body: usize) {
+        self.cached.push_back((topic, body + LOOKUP_CACHE_OVERHEAD));
         self.cached_bytes += body + LOOKUP_CACHE_OVERHEAD;
         // The registry has one, too.
         let share = LOOKUP_CACHE_BYTES / (Arc::strong_count(&self.readers) - 1).max(1);
         while self.cached_bytes > share && self.cached.len() > 1 {
-            let (left, bytes) = self.cached.pop_front().expect("more than one");
-            left.forget();
+            let (topic, bytes) = self.cached.pop_front().expect("more than one");
+            if let Some(topic) = topic.upgrade() {
+                topic.answer.store(None);
+            }
             self.cached_bytes -= bytes;
         }
     }
 }
 
-/// What an answer costs beside its body: the topic version it may keep alive, its own allocations.
-const LOOKUP_CACHE_OVERHEAD: usize = 320;
+/// What an answer costs beside its body: its own allocations, and the topic that may be gone already.
+const LOOKUP_CACHE_OVERHEAD: usize = 256;

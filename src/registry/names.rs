@@ -79,8 +79,8 @@ impl TopicId {
         Self(self.0 >> u32::BITS << u32::BITS | u64::from(generation))
     }
 
-    pub(super) fn slot(self) -> usize {
-        usize::try_from(self.0 >> u32::BITS).expect("32 bits")
+    pub(super) fn slot(self) -> u32 {
+        (self.0 >> u32::BITS) as u32
     }
 
     #[expect(clippy::cast_possible_truncation, reason = "the lower half")]
@@ -105,6 +105,14 @@ impl ProducerId {
     pub fn new(worker: u32, slot: u32, generation: u32) -> Self {
         assert!(worker >> WORKER_BITS == 0 && slot >> SLOT_BITS == 0);
         Self(u64::from(worker << SLOT_BITS | slot) << u32::BITS | u64::from(generation))
+    }
+
+    pub(super) fn worker(self) -> usize {
+        (self.0 >> (u32::BITS + SLOT_BITS)) as usize
+    }
+
+    pub(super) fn slot(self) -> usize {
+        (self.0 >> u32::BITS) as usize & ((1 << SLOT_BITS) - 1)
     }
 }
 
@@ -144,5 +152,9 @@ mod tests {
         let distinct: std::collections::HashSet<_> =
             ids.iter().map(|&(w, s, g)| ProducerId::new(w, s, g)).collect();
         assert_eq!(distinct.len(), ids.len());
+        for (worker, slot, generation) in ids {
+            let id = ProducerId::new(worker, slot, generation);
+            assert_eq!((id.worker(), id.slot()), (worker as usize, slot as usize));
+        }
     }
 }

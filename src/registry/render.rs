@@ -1,8 +1,10 @@
 //! The answers as JSON. Those that grow with the registry are cursors, which go on where the page before ended.
 
-use std::ops::Bound::{self, Excluded, Unbounded};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+
+use arc_swap::Guard;
+use bytes::Bytes;
 
 use super::freshness::{Judge, Lifetimes};
 use super::json;
@@ -14,35 +16,39 @@ use crate::clock::Timestamp;
 use crate::limits::{LOOKUP_PART_PRODUCERS, PAGE_BYTES};
 
 /// `/lookup` of one topic: its channels and visible producers, with what is still true of the `parts` of an older
-/// answer.
+/// answer. `scratch` is space to render in: what comes of it is as large as it must be, without having grown.
 pub(super) fn lookup(
     state: &TopicState,
     snapshot: &Snapshot,
     lifetimes: Lifetimes,
     now: Timestamp,
     parts: &[Arc<Part>],
+    scratch: &mut Vec<u8>,
 ) -> LookupAnswer {
     let mut producers = state.producers.as_slice();
-    let mut opening = b"{\"channels\":".to_vec();
-    channel_names(&state.channels, &mut opening);
-    opening.extend_from_slice(b",\"producers\":[");
+    scratch.clear();
+    scratch.extend_from_slice(b"{\"channels\":");
+    channel_names(&state.channels, scratch);
+    scratch.extend_from_slice(b",\"producers\":[");
     if producers.len() <= LOOKUP_PART_PRODUCERS {
-        let (mut body, mut judge) = (opening, Judge::new(lifetimes, now));
+        let mut judge = Judge::new(lifetimes, now);
         // The first comma takes the bracket's place.
-        let bracket = body.len() - 1;
-        body.truncate(bracket);
-        write_objects(producers, state, snapshot, &mut judge, &mut body);
-        match body.get_mut(bracket) {
+        let bracket = scratch.len() - 1;
+        scratch.truncate(bracket);
+        write_objects(producers, state, snapshot, &mut judge, scratch);
+        match scratch.get_mut(bracket) {
             Some(comma) => *comma = b'[',
-            None => body.push(b'['),
+            None => scratch.push(b'['),
         }
-        body.extend_from_slice(CLOSING);
-        return LookupAnswer::Whole(judge.rendered(body.into()));
+        scratch.extend_from_slice(CLOSING);
+        return LookupAnswer::Whole(judge.rendered(Bytes::copy_from_slice(scratch)));
     }
-    let render = |run: &[ProducerId]| {
-        let (mut objects, mut judge) = (Vec::new(), Judge::new(lifetimes, now));
-        write_objects(run, state, snapshot, &mut judge, &mut objects);
-        let (objects, tombstones) = (judge.rendered(objects.into()), Arc::clone(&state.tombstones));
+    let opening = Bytes::copy_from_slice(scratch);
+    let mut render = |run: &[ProducerId]| {
+        let mut judge = Judge::new(lifetimes, now);
+        scratch.clear();
+        write_objects(run, state, snapshot, &mut judge, scratch);
+        let (objects, tombstones) = (judge.rendered(Bytes::copy_from_slice(scratch)), state.tombstones.clone());
         Arc::new(Part { producers: run.into(), tombstones, objects })
     };
     let mut new = Vec::with_capacity(parts.len() + 1);
@@ -50,14 +56,14 @@ pub(super) fn lookup(
         let last = part.producers.last().expect("a run is of one at least");
         let (run, after) = producers.split_at(producers.partition_point(|id| id <= last));
         producers = after;
-        if part.is_true(run, &state.tombstones, now) {
+        if part.is_true(run, state.tombstones.as_ref(), now) {
             new.push(Arc::clone(part));
         } else {
-            new.extend(runs(run).map(render));
+            new.extend(runs(run).map(&mut render));
         }
     }
-    new.extend(runs(producers).map(render));
-    LookupAnswer::Parts(Parts { opening: opening.into(), parts: Arc::new(new) })
+    new.extend(runs(producers).map(&mut render));
+    LookupAnswer::Parts(Parts { opening, parts: new })
 }
 
 /// The fragments, rendered once for each producer, of those that are visible, a comma before each.
@@ -68,7 +74,6 @@ fn write_objects(
     judge: &mut Judge,
     out: &mut Vec<u8>,
 ) {
-    out.reserve(256 * run.len());
     for producer in snapshot.present(run) {
         if judge.is_active(producer) && !judge.is_tombstoned(state.tombstoned_at(producer.id())) {
             out.push(b',');
@@ -85,7 +90,7 @@ pub(super) fn channel_names(channels: &[Channel], out: &mut Vec<u8>) {
 /// Whether the topic's tombstones hide the producer, asking the topic only when there can be one.
 fn is_tombstoned(topic: &Topic, producer: &Producer, judge: &mut Judge) -> bool {
     producer.was_tombstoned.load(Ordering::Relaxed)
-        && judge.is_tombstoned(topic.state.load().tombstoned_at(producer.id()))
+        && judge.is_tombstoned(topic.state().tombstoned_at(producer.id()))
 }
 
 /// A JSON document in the making.
@@ -155,10 +160,6 @@ impl<K: Copy> Cursor<K> {
         }
         self.comma = true;
     }
-
-    fn rest(&self) -> (Bound<K>, Bound<K>) {
-        (self.last.map_or(Unbounded, Excluded), Unbounded)
-    }
 }
 
 impl Cursor<usize> {
@@ -183,7 +184,7 @@ fn topics(cursor: &mut Cursor<usize>, snapshot: &Snapshot, out: &mut Vec<u8>) ->
             return true;
         }
         cursor.last = Some(slot);
-        if topic.state.load().listed {
+        if topic.state().listed {
             cursor.element(out);
             json::name(out, topic.name.as_bytes());
         }
@@ -197,7 +198,7 @@ fn channels(cursor: &mut Cursor<usize>, snapshot: &Snapshot, out: &mut Vec<u8>) 
             return true;
         }
         cursor.last = Some(slot);
-        for channel in &*topic.state.load().channels {
+        for channel in &*topic.state().channels {
             cursor.element(out);
             json::name(out, channel.name.as_bytes());
         }
@@ -212,11 +213,11 @@ fn visible_anywhere(
     out: &mut Vec<u8>,
 ) -> bool {
     cursor.open(out, "],\"producers\":[");
-    for (&id, producer) in snapshot.producers.range(cursor.rest()) {
+    for producer in snapshot.producers.after(cursor.last) {
         if is_full(out) {
             return true;
         }
-        cursor.last = Some(id);
+        cursor.last = Some(producer.id());
         let topics = producer.topics.load();
         let mut present = topics.iter().filter_map(|&topic| snapshot.topic_at(topic));
         if judge.is_active(producer) && present.any(|topic| !is_tombstoned(topic, producer, judge)) {
@@ -230,11 +231,11 @@ fn visible_anywhere(
 fn nodes(cursor: &mut Cursor<ProducerId>, snapshot: &Snapshot, judge: &mut Judge, out: &mut Vec<u8>) -> bool {
     cursor.open(out, "{\"producers\":[");
     let mut topics = Vec::new();
-    for (&id, producer) in snapshot.producers.range(cursor.rest()) {
+    for producer in snapshot.producers.after(cursor.last) {
         if is_full(out) {
             return true;
         }
-        cursor.last = Some(id);
+        cursor.last = Some(producer.id());
         if judge.is_active(producer) {
             cursor.element(out);
             write_node(producer, snapshot, judge, &mut topics, out);
@@ -296,7 +297,7 @@ impl DebugCursor {
             }
             let Some((slot, topic)) = snapshot.topics_from(self.topics.next_slot()).next() else { return false };
             self.topics.last = Some(slot);
-            self.topic = Some((Arc::clone(topic), topic.state.load_full(), 0));
+            self.topic = Some((Arc::clone(topic), Guard::into_inner(topic.state()), 0));
         }
     }
 
@@ -349,11 +350,11 @@ fn debug_clients(
         return end(out, "{}");
     }
     cursor.open(out, if after_registrations { ",\"client::\":[" } else { "{\"client::\":[" });
-    for (&id, producer) in snapshot.producers.range(cursor.rest()) {
+    for producer in snapshot.producers.after(cursor.last) {
         if is_full(out) {
             return true;
         }
-        cursor.last = Some(id);
+        cursor.last = Some(producer.id());
         cursor.element(out);
         producer.write_debug(None, out);
     }

@@ -272,7 +272,7 @@ fn a_reader_lets_go_of_old_lookups() {
     }
     let snapshot = Arc::clone(reader.snapshot.load());
     let kept =
-        topics.map(|topic| snapshot.topic(topic.as_bytes()).expect("there").state.load().lookup.load().is_some());
+        topics.map(|topic| snapshot.topic(topic.as_bytes()).expect("there").answer.load().is_some());
     assert_eq!(kept, [false, false, true, true, true]);
     assert_eq!(reader.cached.len(), 3);
     assert_eq!(lookup(&mut reader, "t", START), lookup(&mut reader, "x", START));
@@ -320,7 +320,7 @@ fn an_ephemeral_topic_leaves_with_its_last_channel() {
     writer.unregister(&producer, topic, None);
     writer.publish();
     let snapshot = registry.published.load_full();
-    assert!(snapshot.topic(topic.as_bytes()).is_some_and(|topic| !topic.state.load().listed));
+    assert!(snapshot.topic(topic.as_bytes()).is_some_and(|topic| !topic.state().listed));
 
     let mut writer = registry.write();
     assert!(writer.delete_channel(topic, name("c")));
@@ -376,7 +376,7 @@ fn counts_are_right_after_any_changes() {
         }
         writer.publish();
         let head = registry.head.lock().expect("no writer has panicked");
-        let states: Vec<_> = head.snapshot.topics_from(0).map(|(_, topic)| topic.state.load_full()).collect();
+        let states: Vec<_> = head.snapshot.topics_from(0).map(|(_, topic)| Guard::into_inner(topic.state())).collect();
         let all: Vec<_> = states.iter().flat_map(|state| state.channels.iter()).collect();
         let counted = Registered { topics: states.len(), channels: all.len() };
         assert_eq!(registry.registered(), counted, "step {step}");

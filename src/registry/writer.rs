@@ -59,8 +59,7 @@ impl Writer<'_> {
     /// # Panics
     /// When the id is taken: a connection identifies once.
     pub fn identify(&mut self, producer: Arc<Producer>) {
-        let before = self.head.snapshot.producers.insert(producer.id(), producer);
-        assert!(before.is_none(), "a producer id is given once");
+        self.head.snapshot.producers.insert(producer);
         self.changes.index = true;
         self.changes.nodes = true;
         self.publish_snapshot();
@@ -74,7 +73,7 @@ impl Writer<'_> {
     pub fn disconnect(&mut self, producer: &Arc<Producer>) -> usize {
         self.settle();
         let id = producer.id();
-        assert!(self.head.snapshot.producers.remove(&id).is_some(), "a producer disconnects once");
+        self.head.snapshot.producers.remove(id);
         self.changes.index = true;
         self.changes.nodes = true;
         let topics = producer.topics.swap(Arc::default());
@@ -88,7 +87,7 @@ impl Writer<'_> {
     /// Adds the producer to the topic and the channel, making both when they are new.
     pub fn register(&mut self, producer: &Arc<Producer>, topic: Name, channel: Option<Name>) -> Changed {
         let topic = self.topic_or_new(topic);
-        let state = topic.state.load();
+        let state = topic.state();
         // What nsqd has registered before it may register again: that copies nothing.
         if state.listed && state.has(producer.id(), channel) {
             return Changed::default();
@@ -121,7 +120,7 @@ impl Writer<'_> {
 
     fn unregister_channel(&mut self, producer: &Producer, topic: &Topic, channel: Name) -> Changed {
         let id = producer.id();
-        let state = topic.state.load();
+        let state = topic.state();
         let Ok(at) = state.channel(channel.as_bytes()) else { return Changed::default() };
         let had = state.channels[at].producers.contains(id);
         let others = state.channels[at].producers.as_slice().len() - usize::from(had);
@@ -136,13 +135,13 @@ impl Writer<'_> {
 
     fn unregister_topic(&mut self, producer: &Arc<Producer>, topic: &Topic) -> Changed {
         let id = producer.id();
-        let mut changed = Changed { topic: topic.state.load().producers.contains(id), channels: 0 };
+        let mut changed = Changed { topic: topic.state().producers.contains(id), channels: 0 };
         if changed.topic {
             changed.channels = change(topic, |state| state.leave(id));
             producer.channels.fetch_sub(changed.channels, Ordering::Relaxed);
             take(self.topics_of(producer), topic.id);
         }
-        let state = topic.state.load();
+        let state = topic.state();
         if state.producers.is_empty() && is_ephemeral(topic.name.as_bytes()) {
             self.unlist(&state);
             change(topic, |state| state.listed = false);
@@ -154,7 +153,7 @@ impl Writer<'_> {
     /// Makes a topic that nobody need produce.
     pub fn create_topic(&mut self, topic: Name) {
         let topic = self.topic_or_new(topic);
-        let state = topic.state.load();
+        let state = topic.state();
         if !state.listed {
             self.list(&state);
             change(&topic, |state| state.listed = true);
@@ -165,7 +164,7 @@ impl Writer<'_> {
     pub fn create_channel(&mut self, topic: Name, channel: Name) {
         self.create_topic(topic);
         let topic = self.topic_or_new(topic);
-        if topic.state.load().channel(channel.as_bytes()).is_err() {
+        if topic.state().channel(channel.as_bytes()).is_err() {
             change(&topic, |state| state.channel_or_new(channel));
             self.head.snapshot.channels += 1;
         }
@@ -174,7 +173,7 @@ impl Writer<'_> {
     /// Deletes the topic and its channels, taking them from their producers. False when it was not there.
     pub fn delete_topic(&mut self, topic: &[u8]) -> bool {
         let Some(topic) = self.head.snapshot.topic(topic).cloned() else { return false };
-        let state = topic.state.swap(Arc::default());
+        let state = topic.replace(TopicState::default());
         let producers: Vec<_> = self.head.snapshot.present(state.producers.as_slice()).cloned().collect();
         for producer in producers {
             take(self.topics_of(&producer), topic.id);
@@ -190,7 +189,7 @@ impl Writer<'_> {
     /// Deletes the channel, taking it from its producers. False when it was not there.
     pub fn delete_channel(&mut self, topic: Name, channel: Name) -> bool {
         let Some(topic) = self.head.snapshot.topic(topic.as_bytes()).cloned() else { return false };
-        let Ok(at) = topic.state.load().channel(channel.as_bytes()) else { return false };
+        let Ok(at) = topic.state().channel(channel.as_bytes()) else { return false };
         self.remove_channel(&topic, at);
         true
     }
@@ -199,7 +198,7 @@ impl Writer<'_> {
     /// when it was already, and returns their number.
     pub fn tombstone(&mut self, topic: &[u8], node: &[u8], now: Timestamp) -> usize {
         let Some(topic) = self.head.snapshot.topic(topic) else { return 0 };
-        let state = topic.state.load();
+        let state = topic.state();
         let mut hit = Vec::new();
         for producer in
             self.head.snapshot.present(state.producers.as_slice()).filter(|producer| producer.is_node(node))
@@ -210,11 +209,12 @@ impl Writer<'_> {
         if hit.is_empty() {
             return 0;
         }
-        let kept = state.tombstones.iter().filter(|(id, _)| hit.binary_search(id).is_err());
+        let before = state.tombstones.iter().flat_map(|tombstones| tombstones.iter());
+        let kept = before.filter(|(id, _)| hit.binary_search(id).is_err());
         let mut tombstones: Vec<_> = kept.copied().chain(hit.iter().map(|&id| (id, now))).collect();
         tombstones.sort_unstable_by_key(|&(id, _)| id);
         self.changes.nodes = true;
-        change(topic, |state| state.tombstones = tombstones.into());
+        change(topic, |state| state.tombstones = Some(Arc::new(tombstones)));
         hit.len()
     }
 
@@ -285,7 +285,7 @@ impl Writer<'_> {
     }
 
     fn remove_channel(&mut self, topic: &Topic, at: usize) {
-        self.forget_channel(&topic.state.load().channels[at]);
+        self.forget_channel(&topic.state().channels[at]);
         change(topic, |state| state.remove_channel(at));
         self.forget_if_empty(topic);
     }
@@ -299,7 +299,7 @@ impl Writer<'_> {
     }
 
     fn forget_if_empty(&mut self, topic: &Topic) {
-        let state = topic.state.load();
+        let state = topic.state();
         if !state.listed && state.channels.is_empty() {
             self.changes.index = true;
             self.head.snapshot.remove_topic(topic);
@@ -317,8 +317,8 @@ fn take(topics: &mut Vec<TopicId>, topic: TopicId) {
 
 /// Replaces what a topic has.
 fn change<T>(topic: &Topic, how: impl FnOnce(&mut TopicState) -> T) -> T {
-    let mut state = TopicState::clone(&topic.state.load());
+    let mut state = TopicState::clone(&topic.state());
     let result = how(&mut state);
-    topic.state.store(Arc::new(state));
+    topic.replace(state);
     result
 }

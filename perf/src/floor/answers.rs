@@ -17,11 +17,14 @@ pub(super) struct Answers {
 }
 
 impl Answers {
-    /// A 200 with a JSON document of `body_bytes`.
+    /// A 200 with a JSON document of `body_bytes`, under a head as long as nsqlookupd's: whoever answers lookups has
+    /// as much to send.
     pub(super) fn http(body_bytes: usize) -> Self {
         let body = document(body_bytes);
         let head = format!(
-            "HTTP/1.1 200 OK\r\nContent-Type: application/json; charset=utf-8\r\nContent-Length: {}\r\n\r\n",
+            "HTTP/1.1 200 OK\r\nContent-Type: application/json; charset=utf-8\r\n\
+             X-NSQ-Content-Type: nsq; version=1.0\r\nDate: Thu, 01 Jan 1970 00:00:00 GMT\r\n\
+             Content-Length: {}\r\n\r\n",
             body.len()
         );
         Self::new(&[], (head + &body).as_bytes())
