@@ -254,8 +254,14 @@ impl Worker {
         if let Some(buffer) = buffer.into_owned() {
             self.keep_spare(buffer);
         }
-        // Room for more replies: what waited for it goes on.
-        self.take_input(token, &[]);
+        let connection = self.slots.get(token);
+        if connection.input.is_empty() && connection.receive != Receive::Eof {
+            self.await_input(token);
+            self.mark(token);
+        } else {
+            // Room for more replies: what waited for it goes on.
+            self.take_input(token, &[]);
+        }
     }
 
     fn take_input(&mut self, token: Token, bytes: &[u8]) {
@@ -271,18 +277,17 @@ impl Worker {
         self.mark(token);
     }
 
-    /// Sets the time that the peer has for what it owes.
+    /// Sets the time that the peer has for what it owes. While it has something to read, another clock runs.
     fn await_input(&mut self, token: Token) {
         let connection = self.slots.get(token);
-        if connection.phase != Phase::Open || connection.sending {
+        if !connection.is_waiting() {
             return;
         }
         let awaited = connection.session.awaited(&connection.input);
         // These count from the accept and from the first byte: another byte that completes nothing does not move
         // them.
         let from_its_begin = matches!(awaited, Some(Limit::HandshakeTimeout | Limit::RequestTimeout));
-        let runs_on = from_its_begin && connection.awaited == awaited && connection.output.is_empty();
-        if !runs_on {
+        if !(from_its_begin && connection.awaited == awaited) {
             connection.awaited = awaited;
             let patience = awaited.map_or(Duration::MAX, |limit| self.turn.limits.time(limit));
             self.expect_within(token, patience);

@@ -90,33 +90,31 @@ impl HeadReader {
         let Some(start) = self.scan.begin(input) else {
             return Parsed::NeedMore;
         };
-        let at_first_look = self.scan.searched == start;
         let rest = &input[start..];
-        let whole = if at_first_look { self.read_whole(rest, limits) } else { None };
-        let (head, used) = match whole {
-            Some((head, len)) if start + len <= limits.bytes => (head, start + len),
-            _ => match self.scan.find_end(input) {
-                Some(used) if used <= limits.bytes => (read_again(&input[start..used], limits), used),
-                _ => return judge_unfinished(rest, start, &mut self.scan, limits.bytes),
-            },
-        };
-        match head {
-            Ok(head) => Parsed::Request { head, used },
-            Err(refusal) => Parsed::Refused(refusal),
+        // Nearly all are all there at the first look.
+        if self.scan.searched == start {
+            if let Some((line, len)) = self.known.find(rest).filter(|(_, len)| start + len <= limits.bytes) {
+                return parsed(line.url().map(|url| line.head(url, self.known.terms)), start + len);
+            }
+            if let Some((line, fields, len)) = parse_fast(rest).filter(|(_, _, len)| start + len <= limits.bytes) {
+                let judged = judge(&line, &fields, limits.headers);
+                if let Ok((_, terms)) = judged {
+                    self.known.learn(&line, &rest[..len], terms);
+                }
+                return parsed(judged.map(|(url, terms)| line.head(url, terms)), start + len);
+            }
+        }
+        match self.scan.find_end(input) {
+            Some(used) if used <= limits.bytes => parsed(read_again(&input[start..used], limits), used),
+            _ => judge_unfinished(rest, start, &mut self.scan, limits.bytes),
         }
     }
+}
 
-    /// The usual case: a head that is all there at the first look, and plain enough. Returns its length, too.
-    fn read_whole<'a>(&mut self, input: &'a [u8], limits: HeadLimits) -> Option<(Result<Head<'a>, Refusal>, usize)> {
-        if let Some((line, len)) = self.known.find(input) {
-            return Some((line.url().map(|url| line.head(url, self.known.terms)), len));
-        }
-        let (line, fields, len) = parse_fast(input)?;
-        let judged = judge(&line, &fields, limits.headers);
-        if let Ok((_, terms)) = judged {
-            self.known.learn(&line, &input[..len], terms);
-        }
-        Some((judged.map(|(url, terms)| line.head(url, terms)), len))
+fn parsed(head: Result<Head<'_>, Refusal>, used: usize) -> Parsed<'_> {
+    match head {
+        Ok(head) => Parsed::Request { head, used },
+        Err(refusal) => Parsed::Refused(refusal),
     }
 }
 

@@ -10,7 +10,7 @@ use crate::letterhead::{JSON_HEADERS, Letterhead};
 use crate::limits::SHARED_BODY_BYTES_MIN;
 use crate::output::{Framing, Output};
 use crate::registry::{LookupAnswer, Stream};
-use crate::turn::{ServerInfo, Turn};
+use crate::turn::Turn;
 
 /// What the body is (stock's two headers of that kind).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -65,15 +65,15 @@ pub struct Responder<'a> {
 
 impl Responder<'_> {
     /// An endpoint's answer. Like the others, returns whether the connection stays open.
-    pub fn answer(self, answer: Answer, server: &ServerInfo) -> bool {
+    pub fn answer(self, answer: Answer, turn: &Turn) -> bool {
         match answer {
             Answer::Done => self.whole(Status::Ok, Kind::Empty, b""),
             Answer::Pong => self.whole(Status::Ok, Kind::Text, b"OK"),
-            Answer::Info => self.whole(Status::Ok, Kind::Json, &server.info),
+            Answer::Info => self.whole(Status::Ok, Kind::Json, &turn.server.info),
             Answer::Json(body) => self.whole(Status::Ok, Kind::Json, &body),
             Answer::Metrics(text) => self.whole(Status::Ok, Kind::Metrics, text.as_bytes()),
             Answer::Error(error) => self.error(error, None),
-            Answer::Lookup(lookup) => self.lookup(lookup.answer()),
+            Answer::Lookup(lookup) => self.lookup(turn.reader.answer(&lookup)),
             Answer::Stream(stream) => self.stream(stream),
         }
     }
@@ -149,7 +149,9 @@ impl Responder<'_> {
         }
         match length {
             Length::Known(length) => {
-                header(out, "Content-Length", itoa::Buffer::new().format(length).as_bytes());
+                out.extend_from_slice(b"Content-Length: ");
+                out.extend_from_slice(itoa::Buffer::new().format(length).as_bytes());
+                out.extend_from_slice(b"\r\n");
             }
             Length::Unknown if http11 => out.extend_from_slice(b"Transfer-Encoding: chunked\r\n"),
             Length::Unknown => {}

@@ -226,7 +226,7 @@ impl Session {
         let (status, keep) = match route(head.method, &head.url) {
             Route::Endpoint(endpoint) => {
                 let answer = handlers::call(endpoint, head.url.query, self.peer, turn);
-                (answer.status(), respond(head, close, turn, output).answer(answer, &turn.server))
+                (answer.status(), respond(head, close, turn, output).answer(answer, turn))
             }
             Route::Redirect { status, location, body } => {
                 let (status, kind) = match status {

@@ -48,8 +48,13 @@ pub const LOOKUP_PART_PRODUCERS: usize = 256;
 /// Capacity above which a worker does not keep the buffer in which it renders `/lookup`.
 pub const LOOKUP_SCRATCH_BYTES_MAX: usize = 256 << 10;
 
-/// Topics that one worker remembers to have been asked for, so as to keep the answers to those that are again.
+/// Topics that one worker remembers to have been asked for, with their answers up to a size: 16 MB of such as the others
+/// do not have any more.
 pub const LOOKUPS_REMEMBERED: usize = 4096;
+pub const LOOKUP_REMEMBERED_BYTES_MAX: usize = 4 << 10;
+/// After so many ticks the worker has let go of all that it remembered before.
+pub const LOOKUPS_AGING: usize = 16;
+const _: () = assert!(LOOKUPS_REMEMBERED.is_multiple_of(LOOKUPS_AGING));
 
 /// Nesting of the JSON in IDENTIFY (Go's `encoding/json` has the same).
 pub const IDENTIFY_DEPTH_MAX: usize = 10_000;

@@ -14,8 +14,8 @@ use super::names::ProducerId;
 use crate::clock::Timestamp;
 use crate::limits::LOOKUP_PART_PRODUCERS;
 
-/// An answer that was left in its topic for those who ask next.
-pub struct KeptAnswer {
+/// An answer as it is left in its topic for those who ask next.
+pub(super) struct KeptAnswer {
     /// The topic's before it was rendered.
     pub(super) version: u64,
     pub(super) answer: LookupAnswer,

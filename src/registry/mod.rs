@@ -24,15 +24,18 @@ use std::collections::VecDeque;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
-use arc_swap::{ArcSwap, Cache, Guard};
+use arc_swap::{ArcSwap, Cache};
 
 use crate::clock::Timestamp;
-use crate::limits::{LOOKUP_CACHE_BYTES, LOOKUP_SCRATCH_BYTES_MAX, LOOKUPS_REMEMBERED};
+use crate::limits::{
+    LOOKUP_CACHE_BYTES, LOOKUP_REMEMBERED_BYTES_MAX, LOOKUP_SCRATCH_BYTES_MAX, LOOKUPS_AGING, LOOKUPS_REMEMBERED,
+};
 use freshness::Judge;
 pub use freshness::Lifetimes;
 pub use json::string as write_json_string;
 pub use judge::Registered;
-pub use lookup::{KeptAnswer, LookupAnswer};
+use lookup::KeptAnswer;
+pub use lookup::LookupAnswer;
 pub use names::{Name, ProducerId};
 pub use producer::{PeerInfo, Producer};
 use render::{Cursor, DebugCursor, Document};
@@ -94,7 +97,9 @@ impl Registry {
             readers: Arc::clone(&self.readers),
             cached: VecDeque::new(),
             cached_bytes: 0,
-            asked: vec![u32::MAX; LOOKUPS_REMEMBERED].into(),
+            recent: vec![Recent::default(); LOOKUPS_REMEMBERED].into(),
+            aging: 0,
+            last: None,
             scratch: Vec::new(),
         }
     }
@@ -108,68 +113,107 @@ pub struct Reader {
     /// Topics in which this reader left answers that it rendered, oldest first, with the answers' sizes.
     cached: VecDeque<(Weak<Topic>, usize)>,
     cached_bytes: usize,
-    /// Slots of topics that were asked for of late, each at a place that it shares with others. An answer is kept when
-    /// it is rendered a second time: keeping one costs as much as rendering it, and among more topics than
-    /// the cache holds, most would be let go of before they are asked for again.
-    asked: Box<[u32]>,
+    /// What was asked for of late, each name at a place that it shares with others.
+    recent: Box<[Recent]>,
+    /// The place from which on the next [`Reader::refresh`] lets go of answers.
+    aging: usize,
+    /// The answer to the last question, unless it is a recent one.
+    last: Option<Arc<KeptAnswer>>,
     /// Where lookups are rendered.
     scratch: Vec<u8>,
 }
 
-/// An answer to `/lookup`.
-pub enum Lookup {
-    /// Borrowed from the registry's cache.
-    Kept(Guard<Option<Arc<KeptAnswer>>>),
-    /// Rendered for this answer alone.
-    Rendered(LookupAnswer),
+/// What a reader does not have to look for. Only what is asked for twice is worth it: for an answer of which it was the
+/// last holder, letting go takes longer than rendering it.
+#[derive(Clone, Default)]
+struct Recent {
+    /// Of the name that was asked for last.
+    hash: u32,
+    /// True as long as the topic's version is the answer's: one that is deleted has another, and is never listed again.
+    held: Option<(Arc<Topic>, Arc<KeptAnswer>)>,
 }
 
-impl Lookup {
-    /// # Panics
-    /// Never: it is made only of an answer that is there.
-    pub fn answer(&self) -> &LookupAnswer {
-        match self {
-            Self::Kept(kept) => &kept.as_ref().expect("made of an answer").answer,
-            Self::Rendered(answer) => answer,
-        }
-    }
+/// Where a reader holds an answer to `/lookup`; for [`Reader::answer`], before the next question.
+pub enum Lookup {
+    Recent(usize),
+    Last,
 }
 
 impl Reader {
     /// The answer to `/lookup`; `None` when the topic is not listed.
+    ///
+    /// Asked for a topic again, a reader leaves the answer in the topic for all readers, and remembers it: the next time
+    /// it counts no references, which would take as long as to copy the answer. Nothing is left at the first time, as
+    /// leaving costs as much as rendering, and among more topics than the cache holds, most would be let go of before
+    /// anybody asks for them again.
     pub fn lookup(&mut self, topic: &[u8], now: Timestamp) -> Option<Lookup> {
-        let topic = self.snapshot.load().topic(topic)?;
-        let version = topic.version();
-        let kept = topic.answer.load();
-        if kept.as_ref().is_some_and(|kept| kept.is_true(version, now)) {
-            return Some(Lookup::Kept(kept));
+        let snapshot = self.snapshot.load();
+        let hash = snapshot.hash(topic);
+        let place = hash as usize % LOOKUPS_REMEMBERED;
+        let recent = &mut self.recent[place];
+        if let Some((held, answer)) = &recent.held
+            && held.name.as_bytes() == topic
+            && answer.is_true(held.version(), now)
+        {
+            return Some(Lookup::Recent(place));
         }
+        let asked_before = std::mem::replace(&mut recent.hash, hash) == hash;
+        recent.held = None;
+        let topic = snapshot.topic_of(hash, topic)?;
+        let version = topic.version();
+        let left = topic.answer.load_full();
         let topic = Arc::clone(topic);
+        let answer = match left.as_ref().filter(|left| left.is_true(version, now)) {
+            Some(left) => Arc::clone(left),
+            None => {
+                let answer = self.render(&topic, left.as_ref(), version, now)?;
+                if asked_before || left.is_some() {
+                    self.leave(&topic, &answer);
+                }
+                answer
+            }
+        };
+        if asked_before && answer.answer.body_len() <= LOOKUP_REMEMBERED_BYTES_MAX {
+            self.recent[place].held = Some((topic, answer));
+            return Some(Lookup::Recent(place));
+        }
+        self.last = Some(answer);
+        Some(Lookup::Last)
+    }
+
+    /// What [`Reader::lookup`] has found.
+    ///
+    /// # Panics
+    /// When something else was asked for since.
+    pub fn answer(&self, lookup: &Lookup) -> &LookupAnswer {
+        let answer = match *lookup {
+            Lookup::Recent(place) => self.recent[place].held.as_ref().map(|(_, answer)| answer),
+            Lookup::Last => self.last.as_ref(),
+        };
+        &answer.expect("held until the next question").answer
+    }
+
+    /// `None` when the topic is not listed; `before` is its last answer, if there is one.
+    fn render(
+        &mut self,
+        topic: &Topic,
+        before: Option<&Arc<KeptAnswer>>,
+        version: u64,
+        now: Timestamp,
+    ) -> Option<Arc<KeptAnswer>> {
         let state = topic.state();
         if !state.listed {
             return None;
         }
         // Loaded after the state, so that it has every producer that the state lists and that has not left.
         let snapshot = self.snapshot.load();
-        let parts = kept.as_ref().map_or(&[][..], |kept| kept.answer.parts());
+        let parts = before.map_or(&[][..], |before| before.answer.parts());
         let answer = render::lookup(&state, snapshot, self.lifetimes, now, parts, &mut self.scratch);
         // One huge answer is no reason to keep as much for ever.
         if self.scratch.capacity() > LOOKUP_SCRATCH_BYTES_MAX {
             self.scratch = Vec::new();
         }
-        let slot = topic.id.slot();
-        let asked_before = std::mem::replace(&mut self.asked[slot as usize % LOOKUPS_REMEMBERED], slot) == slot;
-        if kept.is_none() && !asked_before {
-            return Some(Lookup::Rendered(answer));
-        }
-        let bytes = answer.body_len();
-        let answer = Arc::new(KeptAnswer { version, answer });
-        let before = topic.answer.swap(Some(Arc::clone(&answer)));
-        // One that took another's place is counted already.
-        if before.is_none_or(|before| before.answer.body_len() < bytes) {
-            self.keep(Arc::downgrade(&topic), bytes);
-        }
-        Some(Lookup::Kept(Guard::from_inner(Some(answer))))
+        Some(Arc::new(KeptAnswer { version, answer }))
     }
 
     /// The answer to `/lookup?topic=*`; `None` when no topic is listed.
@@ -216,17 +260,29 @@ impl Reader {
         Stream::new(self.snapshot.load(), document, Judge::new(self.lifetimes, now))
     }
 
-    /// Lets go of a snapshot that was replaced. For workers that have nothing to answer: the last reader of
-    /// an old snapshot keeps its memory.
+    /// Lets go of a snapshot that was replaced, and of a share of what was asked for. For a worker to call now and
+    /// then, whether or not it has something to answer: the last holder of what is out of date keeps its memory.
     pub fn refresh(&mut self) {
         self.snapshot.load();
+        self.last = None;
+        let end = self.aging + LOOKUPS_REMEMBERED / LOOKUPS_AGING;
+        for recent in &mut self.recent[self.aging..end] {
+            recent.held = None;
+        }
+        self.aging = end % LOOKUPS_REMEMBERED;
     }
 
-    /// Keeps what this reader left in topics below its share of memory. A hot answer that is let go of with
-    /// the cold ones is rendered once more, by whoever asks next.
-    fn keep(&mut self, topic: Weak<Topic>, body: usize) {
-        self.cached.push_back((topic, body + LOOKUP_CACHE_OVERHEAD));
-        self.cached_bytes += body + LOOKUP_CACHE_OVERHEAD;
+    /// Leaves an answer in its topic, and keeps what this reader left in topics below its share of memory. A hot answer
+    /// that is let go of with the cold ones is rendered once more, by whoever asks next.
+    fn leave(&mut self, topic: &Arc<Topic>, answer: &Arc<KeptAnswer>) {
+        let bytes = answer.answer.body_len();
+        let before = topic.answer.swap(Some(Arc::clone(answer)));
+        // One that took another's place is counted already.
+        if before.is_some_and(|before| before.answer.body_len() >= bytes) {
+            return;
+        }
+        self.cached.push_back((Arc::downgrade(topic), bytes + LOOKUP_CACHE_OVERHEAD));
+        self.cached_bytes += bytes + LOOKUP_CACHE_OVERHEAD;
         // The registry has one, too.
         let share = LOOKUP_CACHE_BYTES / (Arc::strong_count(&self.readers) - 1).max(1);
         while self.cached_bytes > share && self.cached.len() > 1 {

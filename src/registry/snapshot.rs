@@ -14,7 +14,7 @@
 //! published before any state lists it, so who loads the snapshot after the state finds it there; and no two
 //! producers have the same id, so one that is not there is one that has left.
 
-use std::hash::{BuildHasher, RandomState};
+use std::hash::{BuildHasher, Hasher, RandomState};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -60,7 +60,12 @@ pub struct Snapshot {
 impl Snapshot {
     /// The topic of this name, listed or not.
     pub(super) fn topic(&self, name: &[u8]) -> Option<&Arc<Topic>> {
-        let mut found = self.index.find(self.hash(name)).filter_map(|slot| self.topics.get(slot as usize)?.as_ref());
+        self.topic_of(self.hash(name), name)
+    }
+
+    /// The same for a name whose hash is known.
+    pub(super) fn topic_of(&self, hash: u32, name: &[u8]) -> Option<&Arc<Topic>> {
+        let mut found = self.index.find(hash).filter_map(|slot| self.topics.get(slot as usize)?.as_ref());
         found.find(|topic| topic.name.as_bytes() == name)
     }
 
@@ -103,9 +108,13 @@ impl Snapshot {
         ids.iter().filter_map(|&id| self.producers.get(id))
     }
 
-    fn hash(&self, name: &[u8]) -> u32 {
+    /// The same in all snapshots of a registry.
+    pub(super) fn hash(&self, name: &[u8]) -> u32 {
+        // Without the length that `hash_one` puts before it, which tells apart what is no whole key.
+        let mut hasher = self.hasher.build_hasher();
+        hasher.write(name);
         // The upper bits of a hash, no more than there are.
-        (self.hasher.hash_one(name) >> (u64::BITS - HASH_BITS)) as u32
+        (hasher.finish() >> (u64::BITS - HASH_BITS)) as u32
     }
 }
 

@@ -52,23 +52,55 @@ fn are_same(some: &[Bytes], other: &[Bytes]) -> bool {
     some.len() == other.len() && some.iter().zip(other).all(|(page, other)| page.as_ptr() == other.as_ptr())
 }
 
-/// Asks twice, because only then the answer is kept.
+/// The pieces of an answer.
+fn ask(reader: &mut Reader, topic: &str, now: Timestamp) -> Vec<Bytes> {
+    let lookup = reader.lookup(topic.as_bytes(), now).expect("the topic is listed");
+    reader.answer(&lookup).pieces()
+}
+
+/// Asks twice, because only then the answer is left for others.
 fn lookup(reader: &mut Reader, topic: &str, now: Timestamp) -> Bytes {
-    let mut ask = || reader.lookup(topic.as_bytes(), now).expect("the topic is listed").answer().whole().cloned();
-    let [first, second] = [ask(), ask()];
+    let [first, second] = [ask(reader, topic, now), ask(reader, topic, now)];
     assert_eq!(first, second);
-    second.expect("it has few producers")
+    let [answer] = &second[..] else { panic!("it has few producers") };
+    answer.clone()
 }
 
 #[test]
-fn an_answer_that_nobody_asks_for_again_is_not_kept() {
+fn an_answer_is_left_for_other_readers_when_it_is_asked_for_again() {
     let registry = registry();
     connect(&registry, 0, 8, &["t"]);
+    let [mut one, mut other] = [registry.reader(), registry.reader()];
+    let first = ask(&mut one, "t", START);
+    let left = ask(&mut one, "t", START);
+    assert!(left == first && !are_same(&left, &first), "nobody had asked for it before");
+    let again = [ask(&mut one, "t", START), ask(&mut other, "t", START), ask(&mut other, "t", START)];
+    assert!(again.iter().all(|again| are_same(again, &left)));
+}
+
+#[test]
+fn a_reader_lets_go_of_what_it_remembers() {
+    let registry = registry();
+    let producer = connect(&registry, 0, 8, &["t"]);
     let mut reader = registry.reader();
-    let mut ask = || reader.lookup(b"t", START).expect("listed").answer().whole().expect("small").clone();
-    let [first, second, third] = [ask(), ask(), ask()];
-    assert!(first == second && first.as_ptr() != second.as_ptr());
-    assert_eq!(third.as_ptr(), second.as_ptr());
+    lookup(&mut reader, "t", START);
+    let remembered = |reader: &Reader| reader.recent.iter().find_map(|recent| Some(Arc::clone(&recent.held.as_ref()?.1)));
+    let before = remembered(&reader).map(|answer| Arc::downgrade(&answer)).expect("asked for twice");
+    assert_eq!(before.strong_count(), 2, "the reader's, and the topic's");
+    let mut writer = registry.write();
+    writer.unregister(&producer, name("t"), None);
+    writer.publish();
+    for _ in 0..LOOKUPS_AGING {
+        reader.refresh();
+    }
+    assert_eq!(before.strong_count(), 0);
+    assert_eq!(ask(&mut reader, "t", START).concat(), br#"{"channels":[],"producers":[]}"#);
+
+    connect(&registry, 1, LOOKUP_REMEMBERED_BYTES_MAX, &["u"]);
+    lookup(&mut reader, "u", START);
+    let of_u = |(topic, _): &(Arc<Topic>, Arc<KeptAnswer>)| topic.name == "u";
+    let is_remembered = reader.recent.iter().any(|recent| recent.held.as_ref().is_some_and(of_u));
+    assert!(!is_remembered && reader.last.is_some(), "too large");
 }
 
 #[test]
@@ -189,8 +221,7 @@ fn a_lookup_is_kept_until_time_or_a_ping_makes_it_false() {
 
 /// The pieces of the answer to `/lookup`, asked for until it is kept.
 fn pieces(reader: &mut Reader, now: Timestamp) -> Vec<Bytes> {
-    let mut ask = || reader.lookup(b"t", now).expect("listed").answer().pieces();
-    let [first, second] = [ask(), ask()];
+    let [first, second] = [ask(reader, "t", now), ask(reader, "t", now)];
     assert_eq!(first.concat(), second.concat());
     second
 }
@@ -376,7 +407,7 @@ fn counts_are_right_after_any_changes() {
         }
         writer.publish();
         let head = registry.head.lock().expect("no writer has panicked");
-        let states: Vec<_> = head.snapshot.topics_from(0).map(|(_, topic)| Guard::into_inner(topic.state())).collect();
+        let states: Vec<_> = head.snapshot.topics_from(0).map(|(_, topic)| arc_swap::Guard::into_inner(topic.state())).collect();
         let all: Vec<_> = states.iter().flat_map(|state| state.channels.iter()).collect();
         let counted = Registered { topics: states.len(), channels: all.len() };
         assert_eq!(registry.registered(), counted, "step {step}");

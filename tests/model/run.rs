@@ -213,8 +213,8 @@ impl<'a> Pair<'a> {
         let (topic, now) = (self.topic_of(question), self.now);
         match question {
             Question::Lookup { .. } => {
-                let body = self.readers[reader].lookup(topic.as_bytes(), now)?;
-                Some(body.answer().pieces().concat())
+                let lookup = self.readers[reader].lookup(topic.as_bytes(), now)?;
+                Some(self.readers[reader].answer(&lookup).pieces().concat())
             }
             Question::Channels { .. } => {
                 let mut out = Vec::new();

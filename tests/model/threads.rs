@@ -116,8 +116,8 @@ fn from_debug(reader: &mut Reader) -> Option<u64> {
 
 fn from_lookup(reader: &mut Reader) -> Option<u64> {
     let [left, right] = TWINS.map(|topic| {
-        let answer = reader.lookup(topic.as_bytes(), NOW).expect("the topic is listed");
-        let answer = parse(&answer.answer().pieces().concat());
+        let lookup = reader.lookup(topic.as_bytes(), NOW).expect("the topic is listed");
+        let answer = parse(&reader.answer(&lookup).pieces().concat());
         Some(counter(strings(&answer["channels"]))?.min(newest(elements(&answer["producers"]))?))
     });
     Some(left?.min(right?))
