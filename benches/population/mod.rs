@@ -128,8 +128,8 @@ pub fn producer_id(worker: u32, nth: usize) -> ProducerId {
 /// An nsqd that was heard of just now.
 pub fn producer(worker: u32, nth: usize) -> Producer {
     let info = PeerInfo {
-        hostname: format!("node-{nth}.example"),
-        broadcast_address: format!("node-{nth}.example"),
+        hostname: format!("node-{nth}.example").into(),
+        broadcast_address: format!("node-{nth}.example").into(),
         tcp_port: 4150,
         http_port: 4151,
         version: "1.3.0".into(),

@@ -36,7 +36,7 @@ const PEEK: usize = 4;
 #[derive(Default)]
 pub struct HeadReader {
     scan: Scan,
-    known: Box<KnownFields>,
+    known: KnownFields,
 }
 
 /// How far the head of one request has been searched for its end.
@@ -340,11 +340,7 @@ fn parse_request_line(line: &[u8]) -> Result<RequestLine<'_>, Refusal> {
 
 /// Puts the findings together in stock's order: `readRequest`, `readTransfer`, then
 /// `conn.readRequest`.
-fn judge<'a>(
-    line: &RequestLine<'a>,
-    fields: &Fields,
-    headers_max: usize,
-) -> Result<(Url<'a>, Terms), Refusal> {
+fn judge<'a>(line: &RequestLine<'a>, fields: &Fields, headers_max: usize) -> Result<(Url<'a>, Terms), Refusal> {
     if fields.count > headers_max {
         return Err(Refusal::TooManyHeaders);
     }

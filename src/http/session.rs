@@ -21,7 +21,8 @@ use crate::turn::{Advance, Turn};
 /// The protocol's state on one connection.
 pub struct Session {
     state: State,
-    heads: HeadReader,
+    /// In a box, as it is the larger part, and most connections are of nsqds.
+    heads: Box<HeadReader>,
     peer: SocketAddr,
 }
 
@@ -71,7 +72,7 @@ impl Reader {
 
 impl Session {
     pub fn new(peer: SocketAddr) -> Self {
-        Self { state: State::Head, heads: HeadReader::default(), peer }
+        Self { state: State::Head, heads: Box::default(), peer }
     }
 
     pub fn peer(&self) -> SocketAddr {

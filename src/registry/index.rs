@@ -104,7 +104,8 @@ mod tests {
                 index.remove(hash, number);
             }
             for (index, model) in [before, (index.clone(), model.clone())] {
-                let expected: Vec<_> = model.range((hash, 0)..=(hash, u32::MAX)).map(|&(_, number)| number).collect();
+                let expected: Vec<_> =
+                    model.range((hash, 0)..=(hash, u32::MAX)).map(|&(_, number)| number).collect();
                 assert_eq!(index.find(hash).collect::<Vec<_>>(), expected);
                 assert_eq!(index.len(), model.len());
             }

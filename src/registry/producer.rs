@@ -13,13 +13,13 @@ use crate::clock::Timestamp;
 /// What an nsqd says of itself in IDENTIFY.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct PeerInfo {
-    pub hostname: String,
-    pub broadcast_address: String,
+    pub hostname: Box<str>,
+    pub broadcast_address: Box<str>,
     pub tcp_port: i64,
     pub http_port: i64,
-    pub version: String,
-    pub topology_zone: String,
-    pub topology_region: String,
+    pub version: Box<str>,
+    pub topology_zone: Box<str>,
+    pub topology_region: Box<str>,
 }
 
 /// An identified nsqd. All snapshots share it: a PING and a REGISTER reach them without a new one. In C's order,

@@ -27,7 +27,7 @@ fn id(slot: u32) -> ProducerId {
 /// A producer that registered the topics, and whose host has a name so long.
 fn connect(registry: &Registry, slot: u32, hostname_bytes: usize, topics: &[&str]) -> Arc<Producer> {
     let info = PeerInfo {
-        hostname: "h".repeat(hostname_bytes),
+        hostname: "h".repeat(hostname_bytes).into(),
         broadcast_address: "b".into(),
         http_port: 4151,
         ..PeerInfo::default()
@@ -84,7 +84,8 @@ fn a_reader_lets_go_of_what_it_remembers() {
     let producer = connect(&registry, 0, 8, &["t"]);
     let mut reader = registry.reader();
     lookup(&mut reader, "t", START);
-    let remembered = |reader: &Reader| reader.recent.iter().find_map(|recent| Some(Arc::clone(&recent.held.as_ref()?.1)));
+    let remembered =
+        |reader: &Reader| reader.recent.iter().find_map(|recent| Some(Arc::clone(&recent.held.as_ref()?.1)));
     let before = remembered(&reader).map(|answer| Arc::downgrade(&answer)).expect("asked for twice");
     assert_eq!(before.strong_count(), 2, "the reader's, and the topic's");
     let mut writer = registry.write();
@@ -302,8 +303,7 @@ fn a_reader_lets_go_of_old_lookups() {
         assert!(reader.cached_bytes <= LOOKUP_CACHE_BYTES);
     }
     let snapshot = Arc::clone(reader.snapshot.load());
-    let kept =
-        topics.map(|topic| snapshot.topic(topic.as_bytes()).expect("there").answer.load().is_some());
+    let kept = topics.map(|topic| snapshot.topic(topic.as_bytes()).expect("there").answer.load().is_some());
     assert_eq!(kept, [false, false, true, true, true]);
     assert_eq!(reader.cached.len(), 3);
     assert_eq!(lookup(&mut reader, "t", START), lookup(&mut reader, "x", START));
@@ -407,7 +407,8 @@ fn counts_are_right_after_any_changes() {
         }
         writer.publish();
         let head = registry.head.lock().expect("no writer has panicked");
-        let states: Vec<_> = head.snapshot.topics_from(0).map(|(_, topic)| arc_swap::Guard::into_inner(topic.state())).collect();
+        let states: Vec<_> =
+            head.snapshot.topics_from(0).map(|(_, topic)| arc_swap::Guard::into_inner(topic.state())).collect();
         let all: Vec<_> = states.iter().flat_map(|state| state.channels.iter()).collect();
         let counted = Registered { topics: states.len(), channels: all.len() };
         assert_eq!(registry.registered(), counted, "step {step}");

@@ -186,7 +186,7 @@ impl<'de> Deserialize<'de> for Fields {
 /// What Go makes of them.
 fn expected(fields: Fields) -> Result<PeerInfo, Error<'static>> {
     let mut info = PeerInfo::default();
-    let mut ignored = String::new();
+    let mut ignored = Box::default();
     for (key, value) in fields.0 {
         let key = key.replace('\u{17f}', "s").replace('\u{212a}', "k").to_ascii_lowercase();
         let (text, number) = match key.as_str() {
@@ -202,7 +202,7 @@ fn expected(fields: Fields) -> Result<PeerInfo, Error<'static>> {
         };
         match (text, number, value) {
             (None, None, _) | (_, _, Value::Null) => {}
-            (Some(text), _, Value::String(value)) => *text = value,
+            (Some(text), _, Value::String(value)) => *text = value.into(),
             (_, Some(number), Value::Number(value)) => *number = value.as_i64().ok_or(Error::BadJson)?,
             _ => return Err(Error::BadJson),
         }

@@ -133,8 +133,8 @@ impl<'a> Pair<'a> {
         let serial = self.peers.len();
         let remote_address = format!("127.0.0.1:{serial}");
         let info = PeerInfo {
-            hostname: "h".repeat(self.run.profile.hostname_bytes),
-            broadcast_address: broadcast_address(node),
+            hostname: "h".repeat(self.run.profile.hostname_bytes).into(),
+            broadcast_address: broadcast_address(node).into(),
             tcp_port: 4150,
             http_port: 4151,
             version: "1.3.0".into(),

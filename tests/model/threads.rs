@@ -60,7 +60,7 @@ fn publish(registry: &Registry, counter: u64, connected: &mut VecDeque<Arc<Produ
     // Whoever leaves leaves his slot to the next.
     let number = u32::try_from(counter).expect("few producers");
     let id = ProducerId::new(0, number % 20, number / 20);
-    let info = PeerInfo { hostname: counter.to_string(), ..PeerInfo::default() };
+    let info = PeerInfo { hostname: counter.to_string().into(), ..PeerInfo::default() };
     let producer = Arc::new(Producer::new(id, counter.to_string(), info, NOW));
     writer.identify(Arc::clone(&producer));
     for topic in TWINS.map(|topic| Name::new(topic.as_bytes()).expect("a valid name")) {

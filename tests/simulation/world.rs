@@ -255,8 +255,9 @@ impl World {
     }
 
     fn lookup(&mut self, topic: usize) -> Answer {
-        let body = self.reader.lookup(TOPICS[topic].as_bytes(), self.now);
-        body.map_or(Answer::new(404, &[]), |body| Answer::new(200, &body.answer().pieces().concat()))
+        let found = self.reader.lookup(TOPICS[topic].as_bytes(), self.now);
+        let body = |found| self.reader.answer(&found).pieces().concat();
+        found.map_or(Answer::new(404, &[]), |found| Answer::new(200, &body(found)))
     }
 
     fn judge(&self, number: usize, answers: Vec<Answer>) {
