@@ -4,7 +4,7 @@
 #[path = "support/mod.rs"]
 mod support;
 
-use std::io::{Read, Write};
+use std::io::Read;
 use std::net::{SocketAddr, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 
-use support::clients::{Nsqd, connect, get, missing};
+use support::clients::{Nsqd, ask, connect, get, identify, look_up};
 use support::{PATIENCE, Server};
 
 const NODES: usize = 50;
@@ -35,10 +35,7 @@ impl Node {
     fn introduce(&self, address: SocketAddr) -> std::io::Result<TcpStream> {
         let mut stream = TcpStream::connect(address)?;
         stream.set_read_timeout(Some(PATIENCE))?;
-        let name = &self.name;
-        let body = format!(r#"{{"broadcast_address":"{name}","tcp_port":1,"http_port":2,"version":"1"}}"#);
-        let len = u32::try_from(body.len()).expect("short").to_be_bytes();
-        ask(&mut stream, &[b"  V1IDENTIFY\n", &len[..], body.as_bytes()].concat())?;
+        ask(&mut stream, &[b"  V1", &identify(&self.name, 0)[..]].concat())?;
         ask(&mut stream, format!("REGISTER {}\n", self.topic).as_bytes())?;
         ask(&mut stream, b"REGISTER shared channel\n")?;
         Ok(stream)
@@ -55,15 +52,6 @@ impl Node {
             thread::sleep(HEARTBEAT);
         }
     }
-}
-
-fn ask(stream: &mut TcpStream, command: &[u8]) -> std::io::Result<Vec<u8>> {
-    stream.write_all(command)?;
-    let mut len = [0; 4];
-    stream.read_exact(&mut len)?;
-    let mut reply = vec![0; u32::from_be_bytes(len) as usize];
-    stream.read_exact(&mut reply)?;
-    Ok(reply)
 }
 
 /// Waits until each node is listed for its own topic and for the shared one, with nobody twice.
@@ -160,15 +148,4 @@ fn promised(node: usize, tcp: SocketAddr, http: SocketAddr, checked: &AtomicUsiz
             return;
         }
     }
-}
-
-/// The answer, unless the server is gone before it was given.
-fn look_up(client: &mut TcpStream, topic: &str) -> Option<String> {
-    client.write_all(format!("GET /lookup?topic={topic} HTTP/1.1\r\nHost: h\r\n\r\n").as_bytes()).ok()?;
-    let (mut answer, mut piece) = (Vec::new(), [0; 4096]);
-    while missing(&answer) != Some(0) {
-        let len = client.read(&mut piece).ok().filter(|&len| len > 0)?;
-        answer.extend(&piece[..len]);
-    }
-    Some(String::from_utf8(answer).expect("JSON"))
 }

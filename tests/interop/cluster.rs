@@ -1,6 +1,6 @@
 //! The servers of an NSQ cluster, on ports of the kernel's choice.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 
 use minreq::{Method, Response};
@@ -17,6 +17,7 @@ use crate::wait;
 /// The server under test.
 pub struct Lookupd {
     interface: Interface,
+    flags: Vec<String>,
     pub server: Server,
     pub tcp: SocketAddr,
     pub http: SocketAddr,
@@ -35,9 +36,9 @@ impl Lookupd {
             "-log-level=debug",
         ];
         let (program, io) = programs::lookupd(interface);
-        let flags = [&own.map(str::to_owned), &io[..], flags].concat();
-        let server = Server::start_program(&program, &flags);
-        Self { interface, tcp: server.tcp, http: server.http, server }
+        let all = [&own.map(str::to_owned), &io[..], flags].concat();
+        let server = Server::start_program(&program, &all);
+        Self { interface, flags: flags.to_vec(), tcp: server.tcp, http: server.http, server }
     }
 
     /// Ends the process with SIGKILL.
@@ -51,7 +52,7 @@ impl Lookupd {
     pub fn restart(mut self) -> Self {
         self.kill();
         let addresses = [format!("-tcp-address={}", self.tcp), format!("-http-address={}", self.http)];
-        Self::start_with(self.interface, &addresses)
+        Self::start_with(self.interface, &[self.flags.as_slice(), &addresses].concat())
     }
 
     pub fn topics(&self) -> BTreeSet<String> {
@@ -62,13 +63,24 @@ impl Lookupd {
         names(&get(self.http, &format!("/channels?topic={topic}"))["channels"])
     }
 
+    /// The topics of each node that `/nodes` lists.
+    pub fn node_topics(&self) -> BTreeMap<SocketAddr, BTreeSet<String>> {
+        self.nodes().iter().map(|node| (address(node), names(&node["topics"]))).collect()
+    }
+
     /// The TCP addresses of the topic's producers, none for an unknown topic.
     pub fn producers(&self, topic: &str) -> BTreeSet<SocketAddr> {
+        self.lookup(topic).0
+    }
+
+    /// The TCP addresses of the topic's producers, and its channels.
+    pub fn lookup(&self, topic: &str) -> (BTreeSet<SocketAddr>, BTreeSet<String>) {
         let response = send(Method::Get, self.http, &format!("/lookup?topic={topic}"), "");
         if response.status_code == 404 {
-            return BTreeSet::new();
+            return Default::default();
         }
-        addresses(&json(&response)["producers"])
+        let answer = json(&response);
+        (addresses(&answer["producers"]), names(&answer["channels"]))
     }
 
     pub fn nodes(&self) -> Vec<Value> {
@@ -200,13 +212,13 @@ pub fn names(array: &Value) -> BTreeSet<String> {
 
 fn addresses(producers: &Value) -> BTreeSet<SocketAddr> {
     let producers = producers.as_array().expect("an array").iter();
-    producers
-        .map(|producer| {
-            let host = producer["broadcast_address"].as_str().expect("an address");
-            let address = format!("{host}:{}", producer["tcp_port"]);
-            address.parse().expect("an address")
-        })
-        .collect()
+    producers.map(address).collect()
+}
+
+fn address(producer: &Value) -> SocketAddr {
+    let host = producer["broadcast_address"].as_str().expect("an address");
+    let address = format!("{host}:{}", producer["tcp_port"]);
+    address.parse().expect("an address")
 }
 
 fn tcp_addresses(nsqds: &[&Nsqd]) -> BTreeSet<SocketAddr> {

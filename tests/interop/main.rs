@@ -15,6 +15,7 @@ mod failover;
 
 mod cluster;
 mod daemon;
+mod load;
 mod programs;
 mod wait;
 

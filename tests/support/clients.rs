@@ -27,29 +27,50 @@ impl Nsqd {
     /// A producer that calls itself `name`, in so many bytes.
     pub fn identified(address: SocketAddr, name: &str, padding: usize) -> Self {
         let mut nsqd = Self::connect(address);
-        let padding = "h".repeat(padding);
-        let body = format!(
-            r#"{{"broadcast_address":"{name}","hostname":"{padding}","tcp_port":1,"http_port":2,"version":"1"}}"#
-        );
-        let len = u32::try_from(body.len()).expect("some megabytes").to_be_bytes();
-        let reply = nsqd.ask(&[b"IDENTIFY\n", &len[..], body.as_bytes()].concat());
+        let reply = nsqd.ask(&identify(name, padding));
         assert!(reply.starts_with(b"{"), "{}", reply.escape_ascii());
         nsqd
     }
 
     /// Sends a command and returns the reply to it.
     pub fn ask(&mut self, command: &[u8]) -> Vec<u8> {
-        self.0.write_all(command).expect("the server reads");
-        let mut len = [0; 4];
-        self.0.read_exact(&mut len).expect("a reply");
-        let mut reply = vec![0; u32::from_be_bytes(len) as usize];
-        self.0.read_exact(&mut reply).expect("the rest of the reply");
-        reply
+        ask(&mut self.0, command).expect("a reply")
     }
 
     pub fn register(&mut self, topic: &str) {
         assert_eq!(self.ask(format!("REGISTER {topic}\n").as_bytes()), b"OK");
     }
+}
+
+/// What a producer that calls itself `name` says first behind its magic, with so many bytes of a hostname.
+pub fn identify(name: &str, padding: usize) -> Vec<u8> {
+    let padding = "h".repeat(padding);
+    let body = format!(
+        r#"{{"broadcast_address":"{name}","hostname":"{padding}","tcp_port":1,"http_port":2,"version":"1"}}"#
+    );
+    let len = u32::try_from(body.len()).expect("some megabytes").to_be_bytes();
+    [b"IDENTIFY\n", &len[..], body.as_bytes()].concat()
+}
+
+/// Sends a command of nsqd to a server that may go away, and returns the reply to it.
+pub fn ask(stream: &mut TcpStream, command: &[u8]) -> io::Result<Vec<u8>> {
+    stream.write_all(command)?;
+    let mut len = [0; 4];
+    stream.read_exact(&mut len)?;
+    let mut reply = vec![0; u32::from_be_bytes(len) as usize];
+    stream.read_exact(&mut reply)?;
+    Ok(reply)
+}
+
+/// Asks who has a topic. `None` from a server that is gone before it has given all of the answer.
+pub fn look_up(client: &mut TcpStream, topic: &str) -> Option<String> {
+    client.write_all(format!("GET /lookup?topic={topic} HTTP/1.1\r\nHost: h\r\n\r\n").as_bytes()).ok()?;
+    let (mut answer, mut piece) = (Vec::new(), [0; 4096]);
+    while missing(&answer) != Some(0) {
+        let len = client.read(&mut piece).ok().filter(|&len| len > 0)?;
+        answer.extend(&piece[..len]);
+    }
+    Some(String::from_utf8(answer).expect("JSON"))
 }
 
 /// A producer that makes the answer to `/nodes` a megabyte long.
