@@ -6,6 +6,8 @@ use ringlookupd::log::Log;
 use ringlookupd::options::{Invocation, Options};
 use ringlookupd::server::Server;
 
+// Not under a sanitizer, which knows nothing of memory that the system's allocator has not given.
+#[cfg(not(sanitized))]
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 

@@ -14,8 +14,9 @@ use crate::support::clients::{Nsqd, connect, get};
 use crate::support::observed::Observed;
 use crate::support::{PATIENCE, Server};
 
-/// An answer that comes later than this, at the 99th percentile, is late.
-const LATE: Duration = Duration::from_millis(50);
+/// An answer that comes later than this, at the 99th percentile, is late. A sanitizer makes a turn several times as
+/// long.
+const LATE: Duration = Duration::from_millis(if cfg!(sanitized) { 500 } else { 50 });
 
 /// Unless the machine itself is slow: then up to so many times what a server beside it needs that nobody attacks.
 const NOISE: u32 = 3;
@@ -108,7 +109,8 @@ impl Scene {
     /// When the server has ever been larger.
     pub fn stayed_below(&self, mebibytes: usize) {
         let peak = self.observed().peak_resident() >> 20;
-        assert!(peak < mebibytes, "{peak} MiB");
+        // A sanitizer keeps what was freed for a while, and notes on all that is there.
+        assert!(peak < mebibytes || cfg!(sanitized), "{peak} MiB");
     }
 }
 
