@@ -163,15 +163,14 @@ impl Reader {
         let version = topic.version();
         let left = topic.answer.load_full();
         let topic = Arc::clone(topic);
-        let answer = match left.as_ref().filter(|left| left.is_true(version, now)) {
-            Some(left) => Arc::clone(left),
-            None => {
-                let answer = self.render(&topic, left.as_ref(), version, now)?;
-                if asked_before || left.is_some() {
-                    self.leave(&topic, &answer);
-                }
-                answer
+        let answer = if let Some(left) = left.as_ref().filter(|left| left.is_true(version, now)) {
+            Arc::clone(left)
+        } else {
+            let answer = self.render(&topic, left.as_ref(), version, now)?;
+            if asked_before || left.is_some() {
+                self.leave(&topic, &answer);
             }
+            answer
         };
         if asked_before && answer.answer.body_len() <= LOOKUP_REMEMBERED_BYTES_MAX {
             self.recent[place].held = Some((topic, answer));
