@@ -174,10 +174,8 @@ fn uniform_lookup(c: &mut Criterion) {
 /// One thread's lookups while the other core does nothing, reads too, or commits without a pause.
 fn two_threads(c: &mut Criterion) {
     let mut group = c.benchmark_group("two threads");
-    let neighbours: [Neighbour; 3] = [|_, _| {}, keep_reading, keep_committing];
-    let names = ["reads alone", "reads beside reads", "reads beside commits"];
-    for (name, neighbour) in names.into_iter().zip(neighbours) {
-        group.bench_function(name, |b| {
+    for (name, neighbour) in NEIGHBOURS {
+        group.bench_function(format!("reads {name}"), |b| {
             let population = Population::of(10_000);
             let mut reader = population.registry.reader();
             let mut topics = Topics::of(population);
@@ -196,11 +194,9 @@ fn two_threads(c: &mut Criterion) {
 /// beside commits is the wait for the writer lock, which is all that workers ever wait for each other.
 fn two_writers(c: &mut Criterion) {
     let mut group = c.benchmark_group("two threads");
-    let neighbours: [Neighbour; 3] = [|_, _| {}, keep_reading, keep_committing];
-    let names = ["commits alone", "commits beside reads", "commits beside commits"];
-    for (name, neighbour) in names.into_iter().zip(neighbours) {
+    for (name, neighbour) in NEIGHBOURS {
         group.throughput(Throughput::Elements(32));
-        group.bench_function(name, |b| {
+        group.bench_function(format!("commits {name}"), |b| {
             let population = Population::of(10_000);
             let missing: Vec<_> = population.missing().skip(16).take(16).collect();
             thread::scope(|scope| {
@@ -219,6 +215,17 @@ fn two_writers(c: &mut Criterion) {
 
 /// What the other core does until nobody holds what it watches.
 type Neighbour = fn(&Population, &Weak<()>);
+
+/// Those elsewhere work on a registry of their own: what they cost is the machine's (its cores may share much), and what
+/// the others cost beyond that is the registry's.
+const NEIGHBOURS: [(&str, Neighbour); 5] = [
+    ("alone", |_, _| {}),
+    ("beside reads", keep_reading),
+    ("beside reads elsewhere", |_, measuring| keep_reading(Population::of(ELSEWHERE), measuring)),
+    ("beside commits", keep_committing),
+    ("beside commits elsewhere", |_, measuring| keep_committing(Population::of(ELSEWHERE), measuring)),
+];
+const ELSEWHERE: usize = 1000;
 
 fn keep_reading(population: &Population, measuring: &Weak<()>) {
     let mut reader = population.registry.reader();

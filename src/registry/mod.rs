@@ -24,7 +24,7 @@ use std::collections::VecDeque;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
-use arc_swap::{ArcSwap, Cache};
+use arc_swap::{ArcSwap, Cache, Guard};
 
 use crate::clock::Timestamp;
 use crate::limits::{
@@ -99,7 +99,7 @@ impl Registry {
             cached_bytes: 0,
             recent: vec![Recent::default(); LOOKUPS_REMEMBERED].into(),
             aging: 0,
-            last: None,
+            last: Guard::from_inner(None),
             scratch: Vec::new(),
         }
     }
@@ -118,7 +118,7 @@ pub struct Reader {
     /// The place from which on the next [`Reader::refresh`] lets go of answers.
     aging: usize,
     /// The answer to the last question, unless it is a recent one.
-    last: Option<Arc<KeptAnswer>>,
+    last: Guard<Option<Arc<KeptAnswer>>>,
     /// Where lookups are rendered.
     scratch: Vec<u8>,
 }
@@ -128,9 +128,21 @@ pub struct Reader {
 #[derive(Clone, Default)]
 struct Recent {
     /// Of the name that was asked for last.
-    hash: u32,
+    hash: Option<u32>,
     /// True as long as the topic's version is the answer's: one that is deleted has another, and is never listed again.
     held: Option<(Arc<Topic>, Arc<KeptAnswer>)>,
+}
+
+impl Recent {
+    /// False for what is too large, and where there is another: two that took turns would count references all the
+    /// time.
+    fn hold(&mut self, topic: &Arc<Topic>, answer: &Arc<KeptAnswer>) -> bool {
+        let fits = self.held.is_none() && answer.answer.body_len() <= LOOKUP_REMEMBERED_BYTES_MAX;
+        if fits {
+            self.held = Some((Arc::clone(topic), Arc::clone(answer)));
+        }
+        fits
+    }
 }
 
 /// Where a reader holds an answer to `/lookup`; for [`Reader::answer`], before the next question.
@@ -146,37 +158,39 @@ impl Reader {
     /// it counts no references, which would take as long as to copy the answer. Nothing is left at the first time, as
     /// leaving costs as much as rendering, and among more topics than the cache holds, most would be let go of before
     /// anybody asks for them again.
-    pub fn lookup(&mut self, topic: &[u8], now: Timestamp) -> Option<Lookup> {
+    pub fn lookup(&mut self, name: &[u8], now: Timestamp) -> Option<Lookup> {
         let snapshot = self.snapshot.load();
-        let hash = snapshot.hash(topic);
+        let hash = snapshot.hash(name);
         let place = hash as usize % LOOKUPS_REMEMBERED;
         let recent = &mut self.recent[place];
         if let Some((held, answer)) = &recent.held
-            && held.name.as_bytes() == topic
-            && answer.is_true(held.version(), now)
+            && held.name.as_bytes() == name
         {
-            return Some(Lookup::Recent(place));
-        }
-        let asked_before = std::mem::replace(&mut recent.hash, hash) == hash;
-        recent.held = None;
-        let topic = snapshot.topic_of(hash, topic)?;
-        let version = topic.version();
-        let left = topic.answer.load_full();
-        let topic = Arc::clone(topic);
-        let answer = if let Some(left) = left.as_ref().filter(|left| left.is_true(version, now)) {
-            Arc::clone(left)
-        } else {
-            let answer = self.render(&topic, left.as_ref(), version, now)?;
-            if asked_before || left.is_some() {
-                self.leave(&topic, &answer);
+            if answer.is_true(held.version(), now) {
+                return Some(Lookup::Recent(place));
             }
-            answer
-        };
-        if asked_before && answer.answer.body_len() <= LOOKUP_REMEMBERED_BYTES_MAX {
-            self.recent[place].held = Some((topic, answer));
+            recent.held = None;
+        }
+        let asked_before = recent.hash.replace(hash) == Some(hash);
+        let topic = snapshot.topic_of(hash, name)?;
+        let version = topic.version();
+        let left = topic.answer.load();
+        if let Some(answer) = left.as_ref().filter(|left| left.is_true(version, now)) {
+            if asked_before && recent.hold(topic, answer) {
+                return Some(Lookup::Recent(place));
+            }
+            self.last = left;
+            return Some(Lookup::Last);
+        }
+        let topic = Arc::clone(topic);
+        let answer = self.render(&topic, left.as_ref(), version, now)?;
+        if asked_before || left.is_some() {
+            self.leave(&topic, &answer);
+        }
+        if asked_before && self.recent[place].hold(&topic, &answer) {
             return Some(Lookup::Recent(place));
         }
-        self.last = Some(answer);
+        self.last = Guard::from_inner(Some(answer));
         Some(Lookup::Last)
     }
 
@@ -263,7 +277,7 @@ impl Reader {
     /// then, whether or not it has something to answer: the last holder of what is out of date keeps its memory.
     pub fn refresh(&mut self) {
         self.snapshot.load();
-        self.last = None;
+        self.last = Guard::from_inner(None);
         let end = self.aging + LOOKUPS_REMEMBERED / LOOKUPS_AGING;
         for recent in &mut self.recent[self.aging..end] {
             recent.held = None;

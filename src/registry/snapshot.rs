@@ -1,11 +1,14 @@
 //! What readers see: who exists, in one immutable snapshot, and what each has, in a cell of its own.
 //!
-//! A [`Snapshot`] finds topics and producers. Its tables are persistent (`imbl`), and a commit that adds or
+//! A [`Snapshot`] finds topics and producers. Its tables are persistent, and a commit that adds or
 //! removes one copies the path to it and publishes a new snapshot. What a topic has is its [`TopicState`],
 //! immutable too and replaced as a whole, and what a producer registered is a set in the [`Producer`]: a
 //! REGISTER of a topic that exists replaces these two and copies no path. (With everything in the tables it
 //! took three to four times as long at a million registrations: each copied leaf counts references to topics
 //! that lie all over the memory.)
+//!
+//! A state has a number, which an answer that was rendered from it keeps: so whoever finds the answer compares two
+//! numbers and does not touch the state, which at a million registrations would be one cache miss more.
 //!
 //! Topics are numbered, so that what a producer registered is found without a search: `/nodes` of a million
 //! registrations and the end of all producers at once were three times and 1.5 times slower by way of a tree.

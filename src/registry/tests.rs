@@ -408,7 +408,7 @@ fn counts_are_right_after_any_changes() {
         writer.publish();
         let head = registry.head.lock().expect("no writer has panicked");
         let states: Vec<_> =
-            head.snapshot.topics_from(0).map(|(_, topic)| arc_swap::Guard::into_inner(topic.state())).collect();
+            head.snapshot.topics_from(0).map(|(_, topic)| Guard::into_inner(topic.state())).collect();
         let all: Vec<_> = states.iter().flat_map(|state| state.channels.iter()).collect();
         let counted = Registered { topics: states.len(), channels: all.len() };
         assert_eq!(registry.registered(), counted, "step {step}");
