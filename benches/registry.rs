@@ -7,7 +7,7 @@
 mod population;
 
 use std::hint::black_box;
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, Barrier, Weak};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -213,6 +213,35 @@ fn two_writers(c: &mut Criterion) {
     }
 }
 
+/// The same while so many other threads have read and now do nothing: a commit looks at each, whether it holds what is
+/// to be replaced.
+fn many_readers(c: &mut Criterion) {
+    let mut group = c.benchmark_group("commits among readers that rest");
+    for readers in [0, 3, 15, 63] {
+        group.throughput(Throughput::Elements(32));
+        group.bench_function(readers.to_string(), |b| {
+            let population = Population::of(10_000);
+            let missing: Vec<_> = population.missing().skip(16).take(16).collect();
+            let (have_read, may_end) = (Barrier::new(readers + 1), Barrier::new(readers + 1));
+            thread::scope(|scope| {
+                for _ in 0..readers {
+                    scope.spawn(|| {
+                        lookup(&mut population.registry.reader(), population.topics[0]);
+                        have_read.wait();
+                        may_end.wait();
+                    });
+                }
+                have_read.wait();
+                b.iter(|| {
+                    population.register(&missing);
+                    population.unregister(&missing);
+                });
+                may_end.wait();
+            });
+        });
+    }
+}
+
 /// What the other core does until nobody holds what it watches.
 type Neighbour = fn(&Population, &Weak<()>);
 
@@ -272,6 +301,7 @@ impl<'a> Topics<'a> {
 criterion_group! {
     name = benches;
     config = Criterion::default().warm_up_time(Duration::from_secs(1)).measurement_time(Duration::from_secs(3));
-    targets = commit, disconnect, snapshot, cached_lookup, cold_lookup, uniform_lookup, two_threads, two_writers
+    targets = commit, disconnect, snapshot, cached_lookup, cold_lookup, uniform_lookup, two_threads, two_writers,
+        many_readers
 }
 criterion_main!(benches);
