@@ -93,8 +93,13 @@ impl HeadReader {
         let rest = &input[start..];
         // Nearly all are all there at the first look.
         if self.scan.searched == start {
-            if let Some((line, len)) = self.known.find(rest).filter(|(_, len)| start + len <= limits.bytes) {
-                return parsed(line.url().map(|url| line.head(url, self.known.terms)), start + len);
+            if let Some((line, len)) = self.known.find(rest)
+                && start + len <= limits.bytes
+            {
+                return match line.url() {
+                    Ok(url) => Parsed::Request { head: line.head(url, self.known.terms), used: start + len },
+                    Err(refusal) => Parsed::Refused(refusal),
+                };
             }
             if let Some((line, fields, len)) = parse_fast(rest).filter(|(_, _, len)| start + len <= limits.bytes) {
                 let judged = judge(&line, &fields, limits.headers);
@@ -120,13 +125,16 @@ fn parsed(head: Result<Head<'_>, Refusal>, used: usize) -> Parsed<'_> {
 
 impl KnownFields {
     /// The request line of a head that has these header lines, and its length.
+    #[inline]
     fn find<'a>(&self, input: &'a [u8]) -> Option<(RequestLine<'a>, usize)> {
         let first_line = memchr(b'\n', input)? + 1;
         if self.lines.is_empty() || !input[first_line..].starts_with(&self.lines) {
             return None;
         }
-        let line = parse_request_line(without_newline(&input[..first_line])).ok()?;
-        line.is_usual().then_some((line, first_line + self.lines.len()))
+        let line = without_newline(&input[..first_line]);
+        let line =
+            RequestLine::usual(line).or_else(|| parse_request_line(line).ok().filter(RequestLine::is_usual))?;
+        Some((line, first_line + self.lines.len()))
     }
 
     /// Too many lines, and what is no usual request's, are not remembered.
@@ -300,8 +308,19 @@ impl Default for Terms {
 }
 
 impl<'a> RequestLine<'a> {
+    /// One that begins and ends as most do, which saves looking for its words.
+    #[inline]
+    fn usual(line: &'a [u8]) -> Option<Self> {
+        let target = line.strip_prefix(b"GET ")?.strip_suffix(b" HTTP/1.1")?;
+        (!target.contains(&b' ')).then_some(Self { method: "GET", target, version: (1, 1) })
+    }
+
+    #[inline]
     fn url(&self) -> Result<Url<'a>, Refusal> {
-        Url::parse(self.method, self.target).map_err(|_| Refusal::BadRequest)
+        match Url::plain(self.target) {
+            Some(url) => Ok(url),
+            None => Url::parse(self.method, self.target).map_err(|_| Refusal::BadRequest),
+        }
     }
 
     /// Whether header lines mean the same below this line as below most.
@@ -309,6 +328,7 @@ impl<'a> RequestLine<'a> {
         self.version == (1, 1) && self.method != "CONNECT"
     }
 
+    #[inline]
     fn head(&self, url: Url<'a>, terms: Terms) -> Head<'a> {
         let Terms { persistence, body, expect } = terms;
         let version = if self.version >= (1, 1) { Version::Http11 } else { Version::Http10 };
@@ -317,12 +337,6 @@ impl<'a> RequestLine<'a> {
 }
 
 fn parse_request_line(line: &[u8]) -> Result<RequestLine<'_>, Refusal> {
-    // As most requests begin and end, which saves looking for its words.
-    if let Some(target) = line.strip_prefix(b"GET ").and_then(|rest| rest.strip_suffix(b" HTTP/1.1"))
-        && !target.contains(&b' ')
-    {
-        return Ok(RequestLine { method: "GET", target, version: (1, 1) });
-    }
     let parse = || {
         let (method, rest) = cut(line, b' ');
         let (target, version) = cut(rest, b' ');
