@@ -93,7 +93,11 @@ impl LookupAnswer {
     pub fn body_len(&self) -> usize {
         match self {
             Self::Whole(body) => body.content.len(),
-            Self::Parts(parts) => parts.pieces().iter().map(Bytes::len).sum(),
+            Self::Parts(parts) => {
+                let objects: usize = parts.parts.iter().map(|part| part.objects.content.len()).sum();
+                // Nothing is before the first comma.
+                parts.opening.len() + objects.saturating_sub(1) + CLOSING.len()
+            }
         }
     }
 }

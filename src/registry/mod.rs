@@ -110,7 +110,8 @@ pub struct Reader {
     snapshot: Cache<Arc<ArcSwap<Snapshot>>, Arc<Snapshot>>,
     lifetimes: Lifetimes,
     readers: Arc<()>,
-    /// Topics in which this reader left answers that it rendered, oldest first, with the answers' sizes.
+    /// Topics in which this reader left answers that it rendered, oldest first, with the memory that these took more than
+    /// those before them.
     cached: VecDeque<(Weak<Topic>, usize)>,
     cached_bytes: usize,
     /// What was asked for of late, each name at a place that it shares with others.
@@ -288,14 +289,16 @@ impl Reader {
     /// Leaves an answer in its topic, and keeps what this reader left in topics below its share of memory. A hot answer
     /// that is let go of with the cold ones is rendered once more, by whoever asks next.
     fn leave(&mut self, topic: &Arc<Topic>, answer: &Arc<KeptAnswer>) {
-        let bytes = answer.answer.body_len();
+        let size = |answer: &KeptAnswer| answer.answer.body_len() + LOOKUP_CACHE_OVERHEAD;
         let before = topic.answer.swap(Some(Arc::clone(answer)));
-        // One that took another's place is counted already.
-        if before.is_some_and(|before| before.answer.body_len() >= bytes) {
+        // What took another's place is counted already, but for what it is larger by.
+        let counted = before.map_or(0, |before| size(&before));
+        if size(answer) <= counted {
             return;
         }
-        self.cached.push_back((Arc::downgrade(topic), bytes + LOOKUP_CACHE_OVERHEAD));
-        self.cached_bytes += bytes + LOOKUP_CACHE_OVERHEAD;
+        let bytes = (size(answer) - counted).max(LOOKUP_CACHE_OVERHEAD);
+        self.cached.push_back((Arc::downgrade(topic), bytes));
+        self.cached_bytes += bytes;
         // The registry has one, too.
         let share = LOOKUP_CACHE_BYTES / (Arc::strong_count(&self.readers) - 1).max(1);
         while self.cached_bytes > share && self.cached.len() > 1 {

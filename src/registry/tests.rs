@@ -247,6 +247,34 @@ fn a_change_renders_one_part_of_a_large_answer() {
     assert_eq!(pieces(&mut reader, START).concat(), br#"{"channels":[],"producers":[]}"#);
 }
 
+/// A producer that comes and goes makes the answer larger again and again.
+#[test]
+fn a_large_answer_that_changes_is_counted_once() {
+    let registry = registry();
+    let producers: Vec<_> = (0..2000).map(|slot| connect(&registry, slot, 200, &["t"])).collect();
+    let mut reader = registry.reader();
+    let mut change = |how: &dyn Fn(&mut Writer<'_>)| {
+        let mut writer = registry.write();
+        how(&mut writer);
+        writer.publish();
+        let lookup = reader.lookup(b"t", START).expect("listed");
+        let answer = reader.answer(&lookup);
+        assert_eq!(answer.body_len(), answer.pieces().concat().len());
+        reader.cached_bytes
+    };
+    let mut cycle = || {
+        change(&|writer| _ = writer.unregister(&producers[1], name("t"), None));
+        change(&|writer| _ = writer.register(&producers[1], name("t"), None))
+    };
+    cycle();
+    let before = cycle();
+    assert!(before > 2000 * 200, "{before}");
+    for _ in 0..100 {
+        cycle();
+    }
+    assert!(cycle() < before + before / 4);
+}
+
 #[test]
 fn a_large_answer_is_right_after_any_changes() {
     let seed = fastrand::u64(..);
