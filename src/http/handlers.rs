@@ -7,8 +7,8 @@ use super::answer::{
     Answer, ApiError, CHANNEL_NOT_FOUND, INVALID_ARG_CHANNEL, INVALID_ARG_TOPIC, INVALID_REQUEST,
     MISSING_ARG_CHANNEL, MISSING_ARG_NODE, MISSING_ARG_TOPIC, TOO_MANY_CHANNELS, TOO_MANY_TOPICS, TOPIC_NOT_FOUND,
 };
+use super::query::{Args, args};
 use super::routes::Endpoint;
-use super::target::{Args, args};
 use crate::limits::Limit;
 use crate::registry::Name;
 use crate::turn::Turn;

@@ -6,6 +6,7 @@ mod fields;
 mod handlers;
 mod head;
 pub mod parse;
+mod query;
 mod response;
 mod routes;
 mod session;
