@@ -1,6 +1,6 @@
 //! Attacks on the port of nsqd nodes.
 
-use std::io::Read;
+use std::io::{self, ErrorKind, Read};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 
 use socket2::{Domain, Socket, Type};
@@ -182,10 +182,11 @@ pub fn rebind(driver: Driver) {
     let greeting = [&b"  V1"[..], &identify(description.as_bytes()), b"REGISTER again\n"].concat();
     driver.beside(|scene| {
         let mut client = connect(scene.server.http);
-        let mut port = 0;
+        let (mut port, mut came_back) = (0, 0);
         for _ in 0..300 {
             let stream = connect_from(port, scene.server.tcp);
-            port = stream.local_addr().expect("connected").port();
+            let before = std::mem::replace(&mut port, stream.local_addr().expect("connected").port());
+            came_back += u32::from(port == before);
             let mut nsqd = Nsqd(stream);
             let reply = nsqd.ask(&greeting);
             assert!(reply.starts_with(b"{"), "{}", reply.escape_ascii());
@@ -198,16 +199,27 @@ pub fn rebind(driver: Driver) {
             }
             reset(nsqd.0);
         }
+        assert!(came_back > 200, "{came_back} of 300 reconnects were from the same port");
     });
 }
 
-/// A connection from a port of 127.0.0.1; 0 is any.
+/// A connection from a port of 127.0.0.1, or from another where the kernel has given that one away meanwhile; 0 is any.
 fn connect_from(port: u16, to: SocketAddr) -> TcpStream {
-    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
-    socket.set_reuse_address(true).expect("a socket");
-    socket.bind(&SocketAddr::from(([127, 0, 0, 1], port)).into()).expect("the port is ours");
-    socket.connect(&to.into()).expect("the server listens");
-    let stream = TcpStream::from(socket);
+    let connect = |port| {
+        let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
+        socket.set_reuse_address(true)?;
+        socket.bind(&SocketAddr::from(([127, 0, 0, 1], port)).into())?;
+        socket.connect(&to.into())?;
+        Ok(TcpStream::from(socket))
+    };
+    let is_taken = |error: &io::Error| matches!(error.kind(), ErrorKind::AddrInUse | ErrorKind::AddrNotAvailable);
+    let mut stream = connect(port);
+    for _ in 0..10 {
+        if stream.as_ref().is_err_and(is_taken) {
+            stream = connect(0);
+        }
+    }
+    let stream = stream.expect("the server listens");
     stream.set_read_timeout(Some(PATIENCE)).expect("not zero");
     stream
 }
