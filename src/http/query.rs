@@ -2,7 +2,9 @@
 
 use std::borrow::Cow;
 
-use super::target::decode;
+use memchr::memchr;
+
+use super::target::{cut, decode};
 use crate::limits::HTTP_PARAMETERS_MAX;
 
 /// A query that stock answers with `INVALID_REQUEST`, on the endpoints that take arguments.
@@ -34,62 +36,25 @@ pub fn args(query: &[u8]) -> Result<Args<'_>, BadQuery> {
     {
         return Ok(Args { topic: Some(Cow::Borrowed(topic)), ..Args::default() });
     }
+    if memchr(b';', query).is_some() {
+        return Err(BadQuery);
+    }
     let mut args = Args::default();
-    let mut rest = query;
-    for _ in 0..HTTP_PARAMETERS_MAX {
-        let parameter = Parameter::first_of(rest)?;
-        let (key, value) = (parameter.decode(parameter.key)?, parameter.decode(parameter.value)?);
+    for (count, pair) in query.split(|&b| b == b'&').enumerate() {
+        if count == HTTP_PARAMETERS_MAX {
+            return Err(BadQuery);
+        }
+        let (key, value) = cut(pair, b'=');
+        let (key, value) = (decode(key, b' ').ok_or(BadQuery)?, decode(value, b' ').ok_or(BadQuery)?);
         let slot = match &*key {
-            b"topic" => Some(&mut args.topic),
-            b"channel" => Some(&mut args.channel),
-            b"node" => Some(&mut args.node),
-            _ => None,
+            b"topic" => &mut args.topic,
+            b"channel" => &mut args.channel,
+            b"node" => &mut args.node,
+            _ => continue,
         };
-        if let Some(slot) = slot {
-            slot.get_or_insert(value);
-        }
-        match parameter.rest {
-            Some(more) => rest = more,
-            None => return Ok(args),
-        }
+        slot.get_or_insert(value);
     }
-    Err(BadQuery)
-}
-
-/// One parameter of a query, as received.
-struct Parameter<'a> {
-    key: &'a [u8],
-    value: &'a [u8],
-    /// It holds what is to be decoded.
-    coded: bool,
-    /// What follows the `&` behind it.
-    rest: Option<&'a [u8]>,
-}
-
-impl<'a> Parameter<'a> {
-    /// In one pass: most queries are one short parameter.
-    fn first_of(query: &'a [u8]) -> Result<Self, BadQuery> {
-        let (mut equals, mut end, mut coded) = (None, query.len(), false);
-        for (at, byte) in query.iter().enumerate() {
-            match byte {
-                b'&' => {
-                    end = at;
-                    break;
-                }
-                b'=' if equals.is_none() => equals = Some(at),
-                b'%' | b'+' => coded = true,
-                b';' => return Err(BadQuery),
-                _ => {}
-            }
-        }
-        let (key_end, value_start) = equals.map_or((end, end), |at| (at, at + 1));
-        let (key, value) = (&query[..key_end], &query[value_start..end]);
-        Ok(Self { key, value, coded, rest: query.get(end + 1..) })
-    }
-
-    fn decode(&self, raw: &'a [u8]) -> Result<Cow<'a, [u8]>, BadQuery> {
-        if self.coded { decode(raw, b' ').ok_or(BadQuery) } else { Ok(Cow::Borrowed(raw)) }
-    }
+    Ok(args)
 }
 
 #[cfg(test)]
