@@ -86,6 +86,8 @@ pub const LINGER: Duration = Duration::from_millis(500);
 
 /// Log lines that wait for the writer; more are dropped and counted.
 pub const LOG_QUEUE_LINES: usize = 8192;
+/// How long the log's writer gathers lines before it writes again: at 4 million a second the queue is full by then.
+pub const LOG_REST: Duration = Duration::from_millis(2);
 /// One log message; a longer one is cut.
 pub const LOG_MESSAGE_BYTES: usize = 4096;
 

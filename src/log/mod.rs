@@ -5,7 +5,8 @@
 //! [nsqlookupd] 2026/11/22 10:37:00.123456 INFO: TCP: listening on [::]:4160
 //! ```
 //!
-//! Between the callers and the writer is a bounded queue. When it is full, lines are dropped and counted, and the
+//! Between the callers and the writer is a bounded queue. Having written what was there, the writer rests for a moment:
+//! when it wrote each line as it came, waking it took a worker as long as the REGISTER that was logged. When it is full, lines are dropped and counted, and the
 //! writer says how many as soon as it has caught up. Control characters are escaped: what a client sends is logged,
 //! and must neither start a line of its own nor drive a terminal. Unlike stock, whose runtime ends the process when
 //! standard error is a closed pipe, a failed write is counted and the server goes on.
@@ -23,7 +24,7 @@ use std::time::SystemTime;
 pub use level::{Level, ParseLevelError};
 pub use writer::LogWriter;
 
-use crate::limits::{LOG_MESSAGE_BYTES, LOG_QUEUE_LINES};
+use crate::limits::{LOG_MESSAGE_BYTES, LOG_QUEUE_LINES, LOG_REST};
 
 /// Where messages go in. Clones share one queue; a clone costs a reference count.
 #[derive(Clone, Debug)]

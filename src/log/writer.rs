@@ -10,7 +10,7 @@ use std::time::{Duration, SystemTime};
 
 use chrono::{DateTime, Local};
 
-use super::{Entry, LOG_QUEUE_LINES, Level, Line, Shared};
+use super::{Entry, LOG_QUEUE_LINES, LOG_REST, Level, Line, Shared};
 
 /// How much the writer gathers before it writes, if the queue gives it so much.
 const BATCH_BYTES: usize = 64 * 1024;
@@ -103,6 +103,8 @@ impl<W: Write> Output<W> {
             if closing {
                 return;
             }
+            // Who logs while this thread rests need not wake it.
+            thread::sleep(LOG_REST);
             // Asked again, for the queue may have been too full to take the wake.
             if !self.closing()
                 && let Ok(Entry::Line(line)) = entries.recv()
