@@ -55,6 +55,7 @@ impl Simulation {
             let sent = Ok(buffer.rest().len());
             self.worker.handle(Event::Sent { token, buffer, sent });
         }
+        self.worker.look_ahead(inputs.iter().map(Vec::as_slice));
         for (&token, bytes) in self.clients.iter().zip(inputs) {
             self.worker.handle(Event::Received { token, bytes: black_box(bytes), armed: true });
         }

@@ -275,7 +275,7 @@ fn keep_committing(population: &Population, measuring: &Weak<()>) {
 /// The length of the answer's body, which the caller need not look at.
 fn lookup(reader: &mut Reader, topic: Name) -> usize {
     let lookup = black_box(reader.lookup(topic.as_bytes(), NOW).expect("listed"));
-    reader.answer(&lookup).body_len()
+    reader.body(&lookup).body_len()
 }
 
 /// Topics of a population in an order that no cache foresees: xorshift (Marsaglia, 2003).

@@ -196,6 +196,7 @@ impl Drop for StopAll {
 fn turns(mut worker: Worker, mut driver: Driver, clock: Clock) -> io::Result<()> {
     loop {
         worker.begin_turn(clock.now());
+        worker.look_ahead(driver.received());
         while !worker.is_full()
             && let Some(event) = driver.next_event()
         {

@@ -10,9 +10,11 @@ use std::time::{Duration, SystemTime};
 use crate::admission::Admitted;
 use crate::clock::Timestamp;
 use crate::connection::{Connection, Phase, Receive, Session, Slots};
+use crate::http;
 use crate::io::{Event, ReceiveEnd, Request, SendBuffer, Service, Socket, Token};
 use crate::limits::{
-    ACCEPT_BACKOFF, CONNECTIONS_MAX, LINGER, Limit, SPARE_BUFFER_BYTES_MAX, SPARE_BUFFERS_MAX, TICK,
+    ACCEPT_BACKOFF, CONNECTIONS_MAX, LINGER, LOOKUPS_PREFETCHED_MIN, Limit, SPARE_BUFFER_BYTES_MAX,
+    SPARE_BUFFERS_MAX, TICK,
 };
 use crate::output::Output;
 use crate::registry::ProducerId;
@@ -68,6 +70,13 @@ impl Worker {
     /// Begins a turn.
     pub fn begin_turn(&mut self, now: Timestamp) {
         self.turn.now = now;
+    }
+
+    /// Looks ahead at what the events of this turn will show, if that is worth it.
+    pub fn look_ahead<'a>(&mut self, received: impl Iterator<Item = &'a [u8]>) {
+        if self.turn.reader.take_cold() >= LOOKUPS_PREFETCHED_MIN {
+            self.turn.reader.prefetch(received.filter_map(http::asked_topic));
+        }
     }
 
     /// Takes what happened. What it leads to is asked for at the end of the turn.

@@ -12,4 +12,5 @@ mod routes;
 mod session;
 mod target;
 
+pub use query::asked_topic;
 pub use session::Session;

@@ -57,6 +57,12 @@ pub fn args(query: &[u8]) -> Result<Args<'_>, BadQuery> {
     Ok(args)
 }
 
+/// The topic that a request asks for, if it begins like most lookups; a guess that nothing but speed may depend on.
+pub fn asked_topic(request: &[u8]) -> Option<&[u8]> {
+    let rest = request.strip_prefix(b"GET /lookup?topic=")?;
+    Some(cut(rest, b' ').0)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -88,6 +94,14 @@ mod tests {
             assert_eq!(args(query.as_bytes()), Err(BadQuery), "{query}");
         }
         assert!(args(b"topic=%3B").is_ok());
+    }
+
+    #[test]
+    fn the_topic_of_a_usual_lookup_is_guessed() {
+        assert_eq!(asked_topic(b"GET /lookup?topic=a HTTP/1.1\r\n"), Some(&b"a"[..]));
+        assert_eq!(asked_topic(b"GET /lookup?topic=a&x=b"), Some(&b"a&x=b"[..]));
+        assert_eq!(asked_topic(b"GET /lookup?topic="), Some(&b""[..]));
+        assert_eq!(asked_topic(b"GET /lookup?topic"), None);
     }
 
     #[test]

@@ -2,14 +2,12 @@
 
 use std::io::Write as _;
 
-use bytes::Bytes;
-
 use super::answer::{Answer, ApiError, Status};
 use super::head::{Head, Persistence, Version};
 use crate::letterhead::{JSON_HEADERS, Letterhead};
 use crate::limits::SHARED_BODY_BYTES_MIN;
 use crate::output::{Framing, Output};
-use crate::registry::{LookupAnswer, Stream};
+use crate::registry::{LookupBody, Stream};
 use crate::turn::Turn;
 
 /// What the body is (stock's two headers of that kind).
@@ -73,20 +71,18 @@ impl Responder<'_> {
             Answer::Json(body) => self.whole(Status::Ok, Kind::Json, &body),
             Answer::Metrics(text) => self.whole(Status::Ok, Kind::Metrics, text.as_bytes()),
             Answer::Error(error) => self.error(error, None),
-            Answer::Lookup(lookup) => self.lookup(turn.reader.answer(&lookup)),
+            Answer::Lookup(lookup) => self.lookup(&turn.reader.body(&lookup)),
             Answer::Stream(stream) => self.stream(stream),
         }
     }
 
     /// A body that may be in pieces. A short one is copied behind its head.
-    fn lookup(mut self, answer: &LookupAnswer) -> bool {
-        if let Some(body) = answer.whole().filter(|body| body.len() < SHARED_BODY_BYTES_MIN) {
+    fn lookup(mut self, body: &LookupBody<'_>) -> bool {
+        if let Some(body) = body.whole().filter(|body| body.len() < SHARED_BODY_BYTES_MIN) {
             return self.whole(Status::Ok, Kind::Json, body);
         }
-        let body = answer.pieces();
-        let length = body.iter().map(Bytes::len).sum();
-        let keep = self.head(Status::Ok, Kind::Json, None, Length::Known(length));
-        self.output.share(body);
+        let keep = self.head(Status::Ok, Kind::Json, None, Length::Known(body.body_len()));
+        self.output.share(body.pieces());
         keep
     }
 

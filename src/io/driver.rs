@@ -91,6 +91,16 @@ impl Driver {
         }
     }
 
+    /// The bytes that the coming events will show, of a driver that has them already.
+    pub fn received(&self) -> impl Iterator<Item = &[u8]> {
+        let ring = match self {
+            Self::Ring(ring) => Some(ring),
+            // It receives when it is asked for the event.
+            Self::Epoll(_) => None,
+        };
+        ring.into_iter().flat_map(Ring::received)
+    }
+
     /// What happened next, of all that had happened when [`Driver::wait`] returned.
     pub fn next_event(&mut self) -> Option<Event<'_>> {
         match self {

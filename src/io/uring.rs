@@ -161,6 +161,15 @@ impl Ring {
         }
     }
 
+    /// The bytes that the coming events will show.
+    pub fn received(&self) -> impl Iterator<Item = &[u8]> {
+        self.completions.iter().filter_map(|completion| {
+            let Operation::Receive(_) = Operation::unpack(completion.user_data()) else { return None };
+            let (len, id) = (result(completion).ok()?, BufferRing::named_by(completion)?);
+            Some(self.buffers.bytes(id, len))
+        })
+    }
+
     /// What happened next, of all that had happened when [`Ring::wait`] returned.
     ///
     /// # Panics
@@ -172,7 +181,7 @@ impl Ring {
         loop {
             let completion = self.completions.pop_front()?;
             match Operation::unpack(completion.user_data()) {
-                Operation::Receive(token) => return Some(self.received(token, &completion)),
+                Operation::Receive(token) => return Some(self.receipt(token, &completion)),
                 Operation::Accept(service) => {
                     if let Some(event) = Self::accepted(service, &completion) {
                         return Some(event);
@@ -217,7 +226,7 @@ impl Ring {
         send.user_data(Operation::Send(token).pack())
     }
 
-    fn received(&mut self, token: Token, completion: &cqueue::Entry) -> Event<'_> {
+    fn receipt(&mut self, token: Token, completion: &cqueue::Entry) -> Event<'_> {
         let buffer = BufferRing::named_by(completion);
         self.shown = buffer;
         let armed = cqueue::more(completion.flags());

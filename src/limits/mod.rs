@@ -55,6 +55,10 @@ pub const LOOKUP_REMEMBERED_BYTES_MAX: usize = 4 << 10;
 /// After so many ticks the worker has let go of all that it remembered before.
 pub const LOOKUPS_AGING: usize = 16;
 const _: () = assert!(LOOKUPS_REMEMBERED.is_multiple_of(LOOKUPS_AGING));
+/// Lookups of a turn that nobody asked for of late, from which on those of the next turn are prefetched, and how many are
+/// prefetched together: `arc-swap` lets a thread hold eight pointers for little, and one is held already.
+pub const LOOKUPS_PREFETCHED_MIN: usize = 4;
+pub const LOOKUPS_PREFETCHED_TOGETHER: usize = 7;
 
 /// Nesting of the JSON in IDENTIFY (Go's `encoding/json` has the same).
 pub const IDENTIFY_DEPTH_MAX: usize = 10_000;

@@ -73,24 +73,8 @@ impl LookupAnswer {
         }
     }
 
-    /// The body, when it is in one piece.
-    pub fn whole(&self) -> Option<&Bytes> {
-        match self {
-            Self::Whole(body) => Some(&body.content),
-            Self::Parts(_) => None,
-        }
-    }
-
-    /// The body in its pieces.
-    pub fn pieces(&self) -> Vec<Bytes> {
-        match self {
-            Self::Whole(body) => vec![body.content.clone()],
-            Self::Parts(parts) => parts.pieces(),
-        }
-    }
-
     /// The body's length in bytes.
-    pub fn body_len(&self) -> usize {
+    pub(super) fn body_len(&self) -> usize {
         match self {
             Self::Whole(body) => body.content.len(),
             Self::Parts(parts) => {
@@ -98,6 +82,41 @@ impl LookupAnswer {
                 // Nothing is before the first comma.
                 parts.opening.len() + objects.saturating_sub(1) + CLOSING.len()
             }
+        }
+    }
+}
+
+/// The body of an answer, until its reader is asked again.
+pub enum LookupBody<'a> {
+    /// In one piece, and for this time alone.
+    Rendered(&'a [u8]),
+    Kept(&'a LookupAnswer),
+}
+
+impl LookupBody<'_> {
+    /// The body, when it is in one piece.
+    pub fn whole(&self) -> Option<&[u8]> {
+        match self {
+            Self::Rendered(body) => Some(body),
+            Self::Kept(LookupAnswer::Whole(body)) => Some(&body.content),
+            Self::Kept(LookupAnswer::Parts(_)) => None,
+        }
+    }
+
+    /// The body's length in bytes.
+    pub fn body_len(&self) -> usize {
+        match self {
+            Self::Rendered(body) => body.len(),
+            Self::Kept(answer) => answer.body_len(),
+        }
+    }
+
+    /// The body in its pieces.
+    pub fn pieces(&self) -> Vec<Bytes> {
+        match self {
+            Self::Rendered(body) => vec![Bytes::copy_from_slice(body)],
+            Self::Kept(LookupAnswer::Whole(body)) => vec![body.content.clone()],
+            Self::Kept(LookupAnswer::Parts(parts)) => parts.pieces(),
         }
     }
 }

@@ -11,11 +11,13 @@ mod json;
 mod judge;
 mod lookup;
 mod names;
+mod prefetch;
 mod producer;
 mod producers;
 mod render;
 mod snapshot;
 mod stream;
+mod table;
 #[cfg(test)]
 mod tests;
 mod writer;
@@ -25,17 +27,19 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use arc_swap::{ArcSwap, Cache, Guard};
+use bytes::Bytes;
 
 use crate::clock::Timestamp;
 use crate::limits::{
-    LOOKUP_CACHE_BYTES, LOOKUP_REMEMBERED_BYTES_MAX, LOOKUP_SCRATCH_BYTES_MAX, LOOKUPS_AGING, LOOKUPS_REMEMBERED,
+    LOOKUP_CACHE_BYTES, LOOKUP_PART_PRODUCERS, LOOKUP_REMEMBERED_BYTES_MAX, LOOKUP_SCRATCH_BYTES_MAX,
+    LOOKUPS_AGING, LOOKUPS_REMEMBERED,
 };
 use freshness::Judge;
 pub use freshness::Lifetimes;
 pub use json::string as write_json_string;
 pub use judge::Registered;
-use lookup::KeptAnswer;
-pub use lookup::LookupAnswer;
+pub use lookup::LookupBody;
+use lookup::{KeptAnswer, LookupAnswer};
 pub use names::{Name, ProducerId};
 pub use producer::{PeerInfo, Producer};
 use render::{Cursor, DebugCursor, Document};
@@ -101,6 +105,7 @@ impl Registry {
             aging: 0,
             last: Guard::from_inner(None),
             scratch: Vec::new(),
+            cold: 0,
         }
     }
 }
@@ -122,6 +127,8 @@ pub struct Reader {
     last: Guard<Option<Arc<KeptAnswer>>>,
     /// Where lookups are rendered.
     scratch: Vec<u8>,
+    /// See [`Reader::take_cold`].
+    cold: usize,
 }
 
 /// What a reader does not have to look for. Only what is asked for twice is worth it: for an answer of which it was the
@@ -130,26 +137,42 @@ pub struct Reader {
 struct Recent {
     /// Of the name that was asked for last.
     hash: Option<u32>,
-    /// True as long as the topic's version is the answer's: one that is deleted has another, and is never listed again.
-    held: Option<(Arc<Topic>, Arc<KeptAnswer>)>,
+    held: Option<Held>,
+}
+
+/// An answer with its topic, whose version tells whether it is true: one that is deleted has another, and is never listed
+/// again.
+#[derive(Clone)]
+struct Held {
+    /// Of the topic's name: to compare another topic's would be a cache miss.
+    hash: u32,
+    topic: Arc<Topic>,
+    answer: Arc<KeptAnswer>,
 }
 
 impl Recent {
     /// False for what is too large, and where there is another: two that took turns would count references all the
     /// time.
-    fn hold(&mut self, topic: &Arc<Topic>, answer: &Arc<KeptAnswer>) -> bool {
+    fn hold(&mut self, hash: u32, topic: &Arc<Topic>, answer: &Arc<KeptAnswer>) -> bool {
         let fits = self.held.is_none() && answer.answer.body_len() <= LOOKUP_REMEMBERED_BYTES_MAX;
         if fits {
-            self.held = Some((Arc::clone(topic), Arc::clone(answer)));
+            self.held = Some(Held { hash, topic: Arc::clone(topic), answer: Arc::clone(answer) });
         }
         fits
     }
 }
 
-/// Where a reader holds an answer to `/lookup`; for [`Reader::answer`], before the next question.
+/// Where a reader holds an answer to `/lookup`; for [`Reader::body`], before the next question.
 pub enum Lookup {
     Recent(usize),
     Last,
+    Scratch,
+}
+
+/// What rendering an answer has made.
+enum Made {
+    InScratch,
+    ToKeep(LookupAnswer),
 }
 
 impl Reader {
@@ -164,70 +187,100 @@ impl Reader {
         let hash = snapshot.hash(name);
         let place = hash as usize % LOOKUPS_REMEMBERED;
         let recent = &mut self.recent[place];
-        if let Some((held, answer)) = &recent.held
-            && held.name.as_bytes() == name
+        if let Some(held) = &recent.held
+            && held.hash == hash
+            && held.topic.name.as_bytes() == name
         {
-            if answer.is_true(held.version(), now) {
+            if held.answer.is_true(held.topic.version(), now) {
                 return Some(Lookup::Recent(place));
             }
             recent.held = None;
         }
         let asked_before = recent.hash.replace(hash) == Some(hash);
+        self.cold += usize::from(!asked_before);
         let topic = snapshot.topic_of(hash, name)?;
         let version = topic.version();
         let left = topic.answer.load();
         if let Some(answer) = left.as_ref().filter(|left| left.is_true(version, now)) {
-            if asked_before && recent.hold(topic, answer) {
+            if asked_before && recent.hold(hash, topic, answer) {
                 return Some(Lookup::Recent(place));
             }
             self.last = left;
             return Some(Lookup::Last);
         }
         let topic = Arc::clone(topic);
-        let answer = self.render(&topic, left.as_ref(), version, now)?;
-        if asked_before || left.is_some() {
+        let keep = asked_before || left.is_some();
+        let answer = match self.render(&topic, left.as_ref(), keep, now)? {
+            Made::InScratch => return Some(Lookup::Scratch),
+            Made::ToKeep(answer) => Arc::new(KeptAnswer { version, answer }),
+        };
+        if keep {
             self.leave(&topic, &answer);
         }
-        if asked_before && self.recent[place].hold(&topic, &answer) {
+        if asked_before && self.recent[place].hold(hash, &topic, &answer) {
             return Some(Lookup::Recent(place));
         }
         self.last = Guard::from_inner(Some(answer));
         Some(Lookup::Last)
     }
 
-    /// What [`Reader::lookup`] has found.
-    ///
-    /// # Panics
-    /// When something else was asked for since.
-    pub fn answer(&self, lookup: &Lookup) -> &LookupAnswer {
-        let answer = match *lookup {
-            Lookup::Recent(place) => self.recent[place].held.as_ref().map(|(_, answer)| answer),
-            Lookup::Last => self.last.as_ref(),
-        };
-        &answer.expect("held until the next question").answer
-    }
-
-    /// `None` when the topic is not listed; `before` is its last answer, if there is one.
+    /// `None` when the topic is not listed; `before` is its last answer, if there is one. What nobody is to keep stays in
+    /// the scratch space, unless it is in parts.
     fn render(
         &mut self,
         topic: &Topic,
         before: Option<&Arc<KeptAnswer>>,
-        version: u64,
+        keep: bool,
         now: Timestamp,
-    ) -> Option<Arc<KeptAnswer>> {
+    ) -> Option<Made> {
         let state = topic.state();
         if !state.listed {
             return None;
         }
         // Loaded after the state, so that it has every producer that the state lists and that has not left.
         let snapshot = self.snapshot.load();
-        let parts = before.map_or(&[][..], |before| before.answer.parts());
-        let answer = render::lookup(&state, snapshot, self.lifetimes, now, parts, &mut self.scratch);
+        let (lifetimes, scratch) = (self.lifetimes, &mut self.scratch);
         // One huge answer is no reason to keep as much for ever.
-        if self.scratch.capacity() > LOOKUP_SCRATCH_BYTES_MAX {
-            self.scratch = Vec::new();
+        if scratch.capacity() > LOOKUP_SCRATCH_BYTES_MAX {
+            *scratch = Vec::new();
         }
-        Some(Arc::new(KeptAnswer { version, answer }))
+        scratch.clear();
+        if state.producers.as_slice().len() > LOOKUP_PART_PRODUCERS {
+            let parts = before.map_or(&[][..], |before| before.answer.parts());
+            let parts = render::lookup_parts(&state, snapshot, lifetimes, now, parts, scratch);
+            return Some(Made::ToKeep(LookupAnswer::Parts(parts)));
+        }
+        let mut judge = Judge::new(lifetimes, now);
+        render::lookup(&state, snapshot, &mut judge, scratch);
+        if !keep {
+            return Some(Made::InScratch);
+        }
+        Some(Made::ToKeep(LookupAnswer::Whole(judge.rendered(Bytes::copy_from_slice(scratch)))))
+    }
+
+    /// How many lookups since the last call were of what nobody asked for of late.
+    pub fn take_cold(&mut self) -> usize {
+        std::mem::take(&mut self.cold)
+    }
+
+    /// Reads ahead what lookups of these topics will read. Takes longer than it saves where that was read of late.
+    pub fn prefetch<'a>(&mut self, names: impl Iterator<Item = &'a [u8]>) {
+        let snapshot = self.snapshot.load();
+        let hashes: Vec<_> = names.map(|name| snapshot.hash(name)).collect();
+        prefetch::prefetch(snapshot, &hashes);
+    }
+
+    /// What [`Reader::lookup`] has found.
+    ///
+    /// # Panics
+    /// When something else was asked for since.
+    pub fn body(&self, lookup: &Lookup) -> LookupBody<'_> {
+        let answer = match *lookup {
+            Lookup::Recent(place) => self.recent[place].held.as_ref().map(|held| &held.answer),
+            Lookup::Last => self.last.as_ref(),
+            Lookup::Scratch => return LookupBody::Rendered(&self.scratch),
+        };
+        LookupBody::Kept(&answer.expect("held until the next question").answer)
     }
 
     /// The answer to `/lookup?topic=*`; `None` when no topic is listed.

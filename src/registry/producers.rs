@@ -5,15 +5,14 @@
 
 use std::sync::Arc;
 
-use imbl::Vector;
-
 use super::names::ProducerId;
 use super::producer::Producer;
+use super::table::Table;
 
 /// By worker, then by slot.
 #[derive(Clone, Default)]
 pub(super) struct Producers {
-    workers: Vector<Vector<Option<Arc<Producer>>>>,
+    workers: Arc<[Table<Producer>]>,
     len: usize,
 }
 
@@ -26,23 +25,21 @@ impl Producers {
         self.len == 0
     }
 
+    #[inline]
     pub(super) fn get(&self, id: ProducerId) -> Option<&Arc<Producer>> {
-        let place = self.workers.get(id.worker())?.get(id.slot())?;
-        place.as_ref().filter(|producer| producer.id() == id)
+        self.workers.get(id.worker())?.get(id.slot()).filter(|producer| producer.id() == id)
     }
 
     /// # Panics
     /// When its place is taken: a connection identifies once, and its slot is another's only after its end.
     pub(super) fn insert(&mut self, producer: Arc<Producer>) {
         let id = producer.id();
-        while self.workers.len() <= id.worker() {
-            self.workers.push_back(Vector::new());
+        if self.workers.len() <= id.worker() {
+            let missing = id.worker() + 1 - self.workers.len();
+            let more = std::iter::repeat_n(Table::default(), missing);
+            self.workers = self.workers.iter().cloned().chain(more).collect();
         }
-        let worker = &mut self.workers[id.worker()];
-        while worker.len() <= id.slot() {
-            worker.push_back(None);
-        }
-        let before = worker[id.slot()].replace(producer);
+        let before = Arc::make_mut(&mut self.workers)[id.worker()].set(id.slot(), Some(producer));
         assert!(before.is_none(), "a producer id is given once");
         self.len += 1;
     }
@@ -51,15 +48,15 @@ impl Producers {
     /// When it is not there.
     pub(super) fn remove(&mut self, id: ProducerId) {
         assert!(self.get(id).is_some(), "a producer disconnects once");
-        self.workers[id.worker()][id.slot()] = None;
+        Arc::make_mut(&mut self.workers)[id.worker()].set(id.slot(), None);
         self.len -= 1;
     }
 
     /// All of them in the order of their ids, from behind `last` on.
     pub(super) fn after(&self, last: Option<ProducerId>) -> impl Iterator<Item = &Arc<Producer>> {
         let (worker, slot) = last.map_or((0, 0), |id| (id.worker(), id.slot() + 1));
-        let first = self.workers.get(worker).map(|places| places.focus().narrow(slot.min(places.len())..));
-        let others = self.workers.iter().skip(worker + 1).map(Vector::focus);
-        first.into_iter().chain(others).flatten().filter_map(Option::as_ref)
+        let rest = self.workers.iter().skip(worker).enumerate();
+        rest.flat_map(move |(nth, places)| places.from(if nth == 0 { slot } else { 0 }))
+            .map(|(_, producer)| producer)
     }
 }

@@ -8,41 +8,46 @@ use bytes::Bytes;
 
 use super::freshness::{Judge, Lifetimes};
 use super::json;
-use super::lookup::{CLOSING, LookupAnswer, Part, Parts, runs};
+use super::lookup::{CLOSING, Part, Parts, runs};
 use super::names::ProducerId;
 use super::producer::Producer;
 use super::snapshot::{Channel, Snapshot, Topic, TopicState};
 use crate::clock::Timestamp;
-use crate::limits::{LOOKUP_PART_PRODUCERS, PAGE_BYTES};
+use crate::limits::PAGE_BYTES;
 
-/// `/lookup` of one topic: its channels and visible producers, with what is still true of the `parts` of an older
-/// answer. `scratch` is space to render in: what comes of it is as large as it must be, without having grown.
-pub(super) fn lookup(
+/// What stands in an answer to `/lookup` before the producers.
+fn lookup_opening(state: &TopicState, out: &mut Vec<u8>) {
+    out.extend_from_slice(b"{\"channels\":");
+    channel_names(&state.channels, out);
+    out.extend_from_slice(b",\"producers\":[");
+}
+
+/// `/lookup` of one topic: its channels and visible producers.
+pub(super) fn lookup(state: &TopicState, snapshot: &Snapshot, judge: &mut Judge, out: &mut Vec<u8>) {
+    lookup_opening(state, out);
+    // The first comma takes the bracket's place.
+    let bracket = out.len() - 1;
+    out.truncate(bracket);
+    write_objects(state.producers.as_slice(), state, snapshot, judge, out);
+    match out.get_mut(bracket) {
+        Some(comma) => *comma = b'[',
+        None => out.push(b'['),
+    }
+    out.extend_from_slice(CLOSING);
+}
+
+/// The same in parts, with what is still true of the `parts` of an older answer. `scratch` is space to render in: what
+/// comes of it is as large as it must be, without having grown.
+pub(super) fn lookup_parts(
     state: &TopicState,
     snapshot: &Snapshot,
     lifetimes: Lifetimes,
     now: Timestamp,
     parts: &[Arc<Part>],
     scratch: &mut Vec<u8>,
-) -> LookupAnswer {
-    let mut producers = state.producers.as_slice();
+) -> Parts {
     scratch.clear();
-    scratch.extend_from_slice(b"{\"channels\":");
-    channel_names(&state.channels, scratch);
-    scratch.extend_from_slice(b",\"producers\":[");
-    if producers.len() <= LOOKUP_PART_PRODUCERS {
-        let mut judge = Judge::new(lifetimes, now);
-        // The first comma takes the bracket's place.
-        let bracket = scratch.len() - 1;
-        scratch.truncate(bracket);
-        write_objects(producers, state, snapshot, &mut judge, scratch);
-        match scratch.get_mut(bracket) {
-            Some(comma) => *comma = b'[',
-            None => scratch.push(b'['),
-        }
-        scratch.extend_from_slice(CLOSING);
-        return LookupAnswer::Whole(judge.rendered(Bytes::copy_from_slice(scratch)));
-    }
+    lookup_opening(state, scratch);
     let opening = Bytes::copy_from_slice(scratch);
     let mut render = |run: &[ProducerId]| {
         let mut judge = Judge::new(lifetimes, now);
@@ -51,6 +56,7 @@ pub(super) fn lookup(
         let (objects, tombstones) = (judge.rendered(Bytes::copy_from_slice(scratch)), state.tombstones.clone());
         Arc::new(Part { producers: run.into(), tombstones, objects })
     };
+    let mut producers = state.producers.as_slice();
     let mut new = Vec::with_capacity(parts.len() + 1);
     for part in parts {
         let last = part.producers.last().expect("a run is of one at least");
@@ -63,7 +69,7 @@ pub(super) fn lookup(
         }
     }
     new.extend(runs(producers).map(&mut render));
-    LookupAnswer::Parts(Parts { opening, parts: new })
+    Parts { opening, parts: new }
 }
 
 /// The fragments, rendered once for each producer, of those that are visible, a comma before each.
@@ -179,7 +185,7 @@ fn end(out: &mut Vec<u8>, text: &str) -> bool {
 
 fn topics(cursor: &mut Cursor<usize>, snapshot: &Snapshot, out: &mut Vec<u8>) -> bool {
     cursor.open(out, "{\"topics\":[");
-    for (slot, topic) in snapshot.topics_from(cursor.next_slot()) {
+    for (slot, topic) in snapshot.topics.from(cursor.next_slot()) {
         if is_full(out) {
             return true;
         }
@@ -193,7 +199,7 @@ fn topics(cursor: &mut Cursor<usize>, snapshot: &Snapshot, out: &mut Vec<u8>) ->
 }
 
 fn channels(cursor: &mut Cursor<usize>, snapshot: &Snapshot, out: &mut Vec<u8>) -> bool {
-    for (slot, topic) in snapshot.topics_from(cursor.next_slot()) {
+    for (slot, topic) in snapshot.topics.from(cursor.next_slot()) {
         if is_full(out) {
             return true;
         }
@@ -295,7 +301,7 @@ impl DebugCursor {
             if self.begin_registration(snapshot, out) {
                 continue;
             }
-            let Some((slot, topic)) = snapshot.topics_from(self.topics.next_slot()).next() else { return false };
+            let Some((slot, topic)) = snapshot.topics.from(self.topics.next_slot()).next() else { return false };
             self.topics.last = Some(slot);
             self.topic = Some((Arc::clone(topic), Guard::into_inner(topic.state()), 0));
         }

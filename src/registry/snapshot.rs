@@ -23,7 +23,6 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use arc_swap::{ArcSwap, ArcSwapOption, Guard};
 use bytes::Bytes;
-use imbl::Vector;
 use smol_str::SmolStr;
 
 use super::freshness::Rendered;
@@ -32,6 +31,7 @@ use super::lookup::{KeptAnswer, Tombstones};
 use super::names::{Name, ProducerId, TopicId};
 use super::producer::Producer;
 use super::producers::Producers;
+use super::table::Table;
 use crate::clock::Timestamp;
 
 /// A large answer, page by page.
@@ -44,7 +44,7 @@ const HASH_BITS: u32 = if cfg!(test) { 3 } else { u32::BITS };
 #[derive(Clone, Default)]
 pub struct Snapshot {
     /// By [`TopicId::slot`]; empty where a topic was deleted and none has taken its place.
-    pub(super) topics: Vector<Option<Arc<Topic>>>,
+    pub(super) topics: Table<Topic>,
     /// The topics' slots, by the hashes of their names.
     index: Index,
     pub(super) producers: Producers,
@@ -68,13 +68,18 @@ impl Snapshot {
 
     /// The same for a name whose hash is known.
     pub(super) fn topic_of(&self, hash: u32, name: &[u8]) -> Option<&Arc<Topic>> {
-        let mut found = self.index.find(hash).filter_map(|slot| self.topics.get(slot as usize)?.as_ref());
+        let mut found = self.slots_of(hash).filter_map(|slot| self.topics.get(slot as usize));
         found.find(|topic| topic.name.as_bytes() == name)
+    }
+
+    /// Where the topics are whose names have this hash.
+    pub(super) fn slots_of(&self, hash: u32) -> impl Iterator<Item = u32> {
+        self.index.find(hash)
     }
 
     /// The topic of this id; `None` when it is not there any more, or not yet.
     pub(super) fn topic_at(&self, id: TopicId) -> Option<&Arc<Topic>> {
-        self.topics.get(id.slot() as usize)?.as_ref().filter(|topic| topic.id == id)
+        self.topics.get(id.slot() as usize).filter(|topic| topic.id == id)
     }
 
     /// How many topics there are, listed or not.
@@ -82,28 +87,18 @@ impl Snapshot {
         self.index.len()
     }
 
-    /// The topics at this slot and behind it, each with its slot.
-    pub(super) fn topics_from(&self, slot: usize) -> impl Iterator<Item = (usize, &Arc<Topic>)> {
-        let rest = self.topics.focus().narrow(slot..);
-        (slot..).zip(rest).filter_map(|(slot, topic)| Some((slot, topic.as_ref()?)))
-    }
-
     /// Adds a topic whose name is not there.
     pub(super) fn insert_topic(&mut self, topic: Arc<Topic>) {
         let slot = topic.id.slot();
         self.index.insert(self.hash(topic.name.as_bytes()), slot);
-        if slot as usize == self.topics.len() {
-            self.topics.push_back(Some(topic));
-        } else {
-            self.topics[slot as usize] = Some(topic);
-        }
+        self.topics.set(slot as usize, Some(topic));
     }
 
     /// Removes a topic that is there.
     pub(super) fn remove_topic(&mut self, topic: &Topic) {
         let slot = topic.id.slot();
         self.index.remove(self.hash(topic.name.as_bytes()), slot);
-        self.topics[slot as usize] = None;
+        self.topics.set(slot as usize, None);
     }
 
     /// The producers of `ids` that have not left.

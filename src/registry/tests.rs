@@ -55,7 +55,7 @@ fn are_same(some: &[Bytes], other: &[Bytes]) -> bool {
 /// The pieces of an answer.
 fn ask(reader: &mut Reader, topic: &str, now: Timestamp) -> Vec<Bytes> {
     let lookup = reader.lookup(topic.as_bytes(), now).expect("the topic is listed");
-    reader.answer(&lookup).pieces()
+    reader.body(&lookup).pieces()
 }
 
 /// Asks twice, because only then the answer is left for others.
@@ -85,7 +85,7 @@ fn a_reader_lets_go_of_what_it_remembers() {
     let mut reader = registry.reader();
     lookup(&mut reader, "t", START);
     let remembered =
-        |reader: &Reader| reader.recent.iter().find_map(|recent| Some(Arc::clone(&recent.held.as_ref()?.1)));
+        |reader: &Reader| reader.recent.iter().find_map(|recent| Some(Arc::clone(&recent.held.as_ref()?.answer)));
     let before = remembered(&reader).map(|answer| Arc::downgrade(&answer)).expect("asked for twice");
     assert_eq!(before.strong_count(), 2, "the reader's, and the topic's");
     let mut writer = registry.write();
@@ -99,7 +99,7 @@ fn a_reader_lets_go_of_what_it_remembers() {
 
     connect(&registry, 1, LOOKUP_REMEMBERED_BYTES_MAX, &["u"]);
     lookup(&mut reader, "u", START);
-    let of_u = |(topic, _): &(Arc<Topic>, Arc<KeptAnswer>)| topic.name == "u";
+    let of_u = |held: &Held| held.topic.name == "u";
     let is_remembered = reader.recent.iter().any(|recent| recent.held.as_ref().is_some_and(of_u));
     assert!(!is_remembered && reader.last.is_some(), "too large");
 }
@@ -258,7 +258,7 @@ fn a_large_answer_that_changes_is_counted_once() {
         how(&mut writer);
         writer.publish();
         let lookup = reader.lookup(b"t", START).expect("listed");
-        let answer = reader.answer(&lookup);
+        let answer = reader.body(&lookup);
         assert_eq!(answer.body_len(), answer.pieces().concat().len());
         reader.cached_bytes
     };
@@ -385,7 +385,7 @@ fn an_ephemeral_topic_leaves_with_its_last_channel() {
     assert!(writer.delete_channel(topic, name("c")));
     writer.publish();
     let snapshot = registry.published.load_full();
-    assert!(snapshot.topic(topic.as_bytes()).is_none() && snapshot.topics_from(0).next().is_none());
+    assert!(snapshot.topic(topic.as_bytes()).is_none() && snapshot.topics.from(0).next().is_none());
 }
 
 /// In unit tests hashes are a few bits long, so a hundred topics share each of them.
@@ -409,7 +409,7 @@ fn names_of_one_hash_are_told_apart() {
             assert_eq!(there, number % 3 != round, "topic {number} in round {round}");
         }
         let snapshot = registry.published.load();
-        assert_eq!(snapshot.topics_from(0).count(), snapshot.listed);
+        assert_eq!(snapshot.topics.from(0).count(), snapshot.listed);
         assert!(snapshot.topics.len() <= 100, "places are used again");
     }
 }
@@ -436,7 +436,7 @@ fn counts_are_right_after_any_changes() {
         writer.publish();
         let head = registry.head.lock().expect("no writer has panicked");
         let states: Vec<_> =
-            head.snapshot.topics_from(0).map(|(_, topic)| Guard::into_inner(topic.state())).collect();
+            head.snapshot.topics.from(0).map(|(_, topic)| Guard::into_inner(topic.state())).collect();
         let all: Vec<_> = states.iter().flat_map(|state| state.channels.iter()).collect();
         let counted = Registered { topics: states.len(), channels: all.len() };
         assert_eq!(registry.registered(), counted, "step {step}");

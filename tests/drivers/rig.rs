@@ -91,10 +91,13 @@ impl Rig {
         while !is_done {
             assert!(begun.elapsed() < PATIENCE, "what is waited for does not happen");
             self.driver.wait(Duration::from_millis(50)).expect("the driver works");
+            let ahead: Vec<_> = self.driver.received().collect::<Vec<_>>().concat();
             let mut all = Vec::new();
             while let Some(event) = self.driver.next_event() {
                 all.push(Told::from(event));
             }
+            // What can be seen of it before is seen as it is.
+            assert_eq!(ahead, if matches!(self.driver, Driver::Ring(_)) { received(&all) } else { Vec::new() });
             for told in all {
                 is_done |= done(&mut self.driver, told);
             }

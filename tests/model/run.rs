@@ -213,8 +213,9 @@ impl<'a> Pair<'a> {
         let (topic, now) = (self.topic_of(question), self.now);
         match question {
             Question::Lookup { .. } => {
+                self.readers[reader].prefetch([topic.as_bytes(), b"nobody's"].into_iter());
                 let lookup = self.readers[reader].lookup(topic.as_bytes(), now)?;
-                Some(self.readers[reader].answer(&lookup).pieces().concat())
+                Some(self.readers[reader].body(&lookup).pieces().concat())
             }
             Question::Channels { .. } => {
                 let mut out = Vec::new();

@@ -117,7 +117,7 @@ fn from_debug(reader: &mut Reader) -> Option<u64> {
 fn from_lookup(reader: &mut Reader) -> Option<u64> {
     let [left, right] = TWINS.map(|topic| {
         let lookup = reader.lookup(topic.as_bytes(), NOW).expect("the topic is listed");
-        let answer = parse(&reader.answer(&lookup).pieces().concat());
+        let answer = parse(&reader.body(&lookup).pieces().concat());
         Some(counter(strings(&answer["channels"]))?.min(newest(elements(&answer["producers"]))?))
     });
     Some(left?.min(right?))

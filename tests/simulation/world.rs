@@ -256,7 +256,7 @@ impl World {
 
     fn lookup(&mut self, topic: usize) -> Answer {
         let found = self.reader.lookup(TOPICS[topic].as_bytes(), self.now);
-        let body = |found| self.reader.answer(&found).pieces().concat();
+        let body = |found| self.reader.body(&found).pieces().concat();
         found.map_or(Answer::new(404, &[]), |found| Answer::new(200, &body(found)))
     }
 
