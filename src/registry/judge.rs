@@ -5,17 +5,10 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use super::Totals;
 use super::names::Name;
-use super::producer::Producer;
+use super::producer::{Producer, Registered};
 use super::snapshot::Snapshot;
 use super::writer::Writer;
 use crate::limits::{Limit, Limits};
-
-/// A number of topics and of channels, in all or of one producer.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub struct Registered {
-    pub topics: usize,
-    pub channels: usize,
-}
 
 impl Writer<'_> {
     /// Whether a registration by the producer, or by nobody, would keep to the limits, after all that this

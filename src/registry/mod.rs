@@ -37,11 +37,10 @@ use crate::limits::{
 use freshness::Judge;
 pub use freshness::Lifetimes;
 pub use json::string as write_json_string;
-pub use judge::Registered;
 pub use lookup::LookupBody;
 use lookup::{KeptAnswer, LookupAnswer};
 pub use names::{Name, ProducerId};
-pub use producer::{PeerInfo, Producer};
+pub use producer::{PeerInfo, Producer, Registered};
 use render::{Cursor, DebugCursor, Document};
 use snapshot::{Snapshot, Topic};
 pub use stream::Stream;

@@ -6,7 +6,6 @@ use std::sync::atomic::{AtomicBool, AtomicI64, AtomicUsize, Ordering};
 use arc_swap::ArcSwap;
 
 use super::json;
-use super::judge::Registered;
 use super::names::{ProducerId, TopicId};
 use crate::clock::Timestamp;
 
@@ -20,6 +19,13 @@ pub struct PeerInfo {
     pub version: Box<str>,
     pub topology_zone: Box<str>,
     pub topology_region: Box<str>,
+}
+
+/// A number of topics and of channels, in all or of one producer.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Registered {
+    pub topics: usize,
+    pub channels: usize,
 }
 
 /// An identified nsqd. All snapshots share it: a PING and a REGISTER reach them without a new one. In C's order,
