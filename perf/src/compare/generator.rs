@@ -15,6 +15,7 @@ use super::record::Outcome;
 use crate::failure::{Failure, LATE, Result};
 use crate::report::Report;
 
+/// From one look for the generator's report to the next.
 const POLL: Duration = Duration::from_millis(5);
 
 /// How long one answer may take, for the generator: it is the cell's limit that ends what takes too long.

@@ -16,6 +16,7 @@ use crate::wire::http::Decoder;
 
 /// How long a server may take until it accepts connections, and to say what it is.
 const STARTING: Duration = Duration::from_secs(10);
+/// From one attempt to connect to the next, until the server listens.
 const POLL: Duration = Duration::from_millis(5);
 
 /// `NAME=COMMAND`, as on the command line.

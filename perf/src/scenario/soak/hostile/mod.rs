@@ -104,6 +104,7 @@ impl Peer {
             // Closed, reset, refused: whatever happens to it is right.
             let played = self.ended.run_until_cancelled(self.play(trick, &mut random)).await;
             if let Some(Err(_)) = played {
+                // What is refused at once is not tried without a pause.
                 tokio::time::sleep(BYTE_PAUSE).await;
             }
         }
