@@ -5,11 +5,13 @@
 //! [nsqlookupd] 2026/11/22 10:37:00.123456 INFO: TCP: listening on [::]:4160
 //! ```
 //!
-//! Between the callers and the writer is a bounded queue. Having written what was there, the writer rests for a moment:
-//! when it wrote each line as it came, waking it took a worker as long as the REGISTER that was logged. When it is full, lines are dropped and counted, and the
-//! writer says how many as soon as it has caught up. Control characters are escaped: what a client sends is logged,
-//! and must neither start a line of its own nor drive a terminal. Unlike stock, whose runtime ends the process when
-//! standard error is a closed pipe, a failed write is counted and the server goes on.
+//! Between the callers and the writer is a bounded queue. When it is full, lines are dropped and counted, and the
+//! writer says how many as soon as it has caught up. Having written what was there, the writer rests for a moment: when
+//! each line woke it, a change of a large topic and the lookup after it took a tenth more of the server's time.
+//!
+//! Control characters are escaped: what a client sends is logged, and must neither start a line of its own nor drive a
+//! terminal. Unlike stock, whose runtime ends the process when standard error is a closed pipe, a failed write is
+//! counted and the server goes on.
 
 mod level;
 mod writer;

@@ -243,13 +243,13 @@ impl Reader {
         if scratch.capacity() > LOOKUP_SCRATCH_BYTES_MAX {
             *scratch = Vec::new();
         }
-        scratch.clear();
         if state.producers.as_slice().len() > LOOKUP_PART_PRODUCERS {
             let parts = before.map_or(&[][..], |before| before.answer.parts());
             let parts = render::lookup_parts(&state, snapshot, lifetimes, now, parts, scratch);
             return Some(Made::ToKeep(LookupAnswer::Parts(parts)));
         }
         let mut judge = Judge::new(lifetimes, now);
+        scratch.clear();
         render::lookup(&state, snapshot, &mut judge, scratch);
         if !keep {
             return Some(Made::InScratch);

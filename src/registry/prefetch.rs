@@ -1,7 +1,7 @@
 //! Reads ahead what lookups will read.
 //!
 //! A lookup of a topic that nobody asked for of late misses the processor's caches some seven times, each time on the way
-//! to what it misses next: at a million registrations that was a quarter of all its time, the kernel's included. The
+//! to what it misses next: at a million registrations that was a fifth of all its time, the kernel's included. The
 //! misses of several lookups overlap if what one stage of all of them reads is touched before what the next stage
 //! reads. (Prefetching fragments too, or fewer topics together, gained nothing.)
 

@@ -1,7 +1,7 @@
 //! Finds things by a number: a persistent array whose copies share what did not change.
 //!
-//! Three steps lead to an element, and a change copies a leaf and a group: 128 references. (The relaxed tree of a
-//! library, in whose place this is, took three times as long to find an element, and a lookup finds a dozen.)
+//! Three steps lead to an element, and a change copies a leaf and a group: 128 references. (With the relaxed tree of a
+//! library, in whose place this is, lookups over 100,000 topics took 4 % longer, the kernel's share included.)
 
 use std::sync::Arc;
 
