@@ -23,8 +23,6 @@ pub struct Connection {
     pub receive: Receive,
     /// A send is under way.
     pub sending: bool,
-    /// `Done`s that are due.
-    pub undone: u8,
     /// The turn has already noted that there may be something to send.
     pub dirty: bool,
     /// When the patience with what the peer owes us ends, and which limit that is.
@@ -42,8 +40,8 @@ pub enum Phase {
     /// FIN is sent. Until the peer's comes, what it still sends is thrown away, so that no reset overtakes
     /// the last reply.
     Lingering,
-    /// Both directions are being ended; nothing is sent any more.
-    Aborting,
+    /// Both directions are shut down; nothing is sent any more.
+    ShutDown,
     /// The last request is under way.
     Closing,
 }
@@ -135,7 +133,6 @@ impl Connection {
             phase: Phase::Open,
             receive: Receive::Idle,
             sending: false,
-            undone: 0,
             dirty: false,
             deadline: Timestamp::MAX,
             awaited: None,
@@ -199,7 +196,7 @@ impl Connection {
 
     /// Whether nothing of this connection is with the kernel.
     pub fn is_quiet(&self) -> bool {
-        !self.sending && self.undone == 0 && matches!(self.receive, Receive::Idle | Receive::Eof)
+        !self.sending && matches!(self.receive, Receive::Idle | Receive::Eof)
     }
 }
 

@@ -7,7 +7,9 @@
 //! - [`admission`]: places for connections, in all and for each address.
 //! - [`server`]: binds, starts the workers, waits for a signal, drains.
 //! - [`io`]: the vocabulary between the core and the kernel, and the ring and epoll that speak it.
+//! - [`listening`]: a worker's listening sockets: when to accept, pause and close.
 //! - [`worker`]: the loop's state: events in, one commit a turn, requests out.
+//! - [`drain`]: the end of a worker, step by step.
 //! - [`connection`]: a worker's connections, each with its input, output and phase.
 //! - [`v1`]: the protocol of nsqd.
 //! - [`http`]: the protocol of consumers and nsqadmin.
@@ -20,10 +22,12 @@
 pub mod admission;
 pub mod clock;
 pub mod connection;
+pub mod drain;
 pub mod http;
 pub mod io;
 pub mod letterhead;
 pub mod limits;
+pub mod listening;
 pub mod log;
 pub mod metrics;
 pub mod options;

@@ -202,7 +202,9 @@ fn turns(mut worker: Worker, mut driver: Driver, clock: Clock) -> io::Result<()>
         {
             worker.handle(event);
         }
-        worker.end_turn(SystemTime::now);
+        if worker.end_turn(SystemTime::now) {
+            driver.sweep()?;
+        }
         if worker.is_finished() {
             return Ok(());
         }

@@ -24,6 +24,8 @@ pub struct Turn {
     pub counters: Arc<Counters>,
     pub watch: Arc<Watch>,
     pub letterhead: Letterhead,
+    /// The server stops: an HTTP response says that its connection closes.
+    pub is_draining: bool,
     registry: Arc<Registry>,
     batch: Vec<Mutation>,
     /// What this turn has done so far.
@@ -87,6 +89,7 @@ impl Turn {
             counters: watch.metrics.worker(),
             watch,
             letterhead: Letterhead::new(SystemTime::UNIX_EPOCH),
+            is_draining: false,
             registry,
             batch: Vec::new(),
             weight: 0,

@@ -10,12 +10,14 @@ use std::time::{Duration, SystemTime};
 use crate::admission::Admitted;
 use crate::clock::Timestamp;
 use crate::connection::{Connection, Phase, Receive, Session, Slots};
+use crate::drain::Drain;
 use crate::http;
 use crate::io::{Event, ReceiveEnd, Request, SendBuffer, Service, Socket, Token};
 use crate::limits::{
-    ACCEPT_BACKOFF, CONNECTIONS_MAX, LINGER, LOOKUPS_PREFETCHED_MIN, Limit, SPARE_BUFFER_BYTES_MAX,
-    SPARE_BUFFERS_MAX, TICK,
+    ACCEPT_BACKOFF, CONNECTIONS_MAX, EXPIRY_DELAY_MAX, LINGER, LOOKUPS_PREFETCHED_MIN, Limit,
+    SPARE_BUFFER_BYTES_MAX, SPARE_BUFFERS_MAX, TICK,
 };
+use crate::listening::{Listening, Wanted};
 use crate::output::Output;
 use crate::registry::ProducerId;
 use crate::turn::Turn;
@@ -25,7 +27,7 @@ pub struct Worker {
     number: u32,
     turn: Turn,
     slots: Slots,
-    accepting: [Accepting; Service::ALL.len()],
+    listening: Listening,
     requests: Vec<Request>,
     /// Connections that may have something to send at the end of the turn.
     dirty: Vec<Token>,
@@ -33,20 +35,11 @@ pub struct Worker {
     next_tick: Timestamp,
     /// No deadline is earlier: until then none is looked at.
     next_deadline: Timestamp,
-    /// When a drain that was asked for ends, whatever is left.
-    draining: Option<Timestamp>,
-}
-
-/// A listener's multishot accept.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Accepting {
-    Armed,
-    /// Armed, and asked to stop.
-    Stopping,
-    /// To be armed again, not before this time.
-    Resting {
-        until: Timestamp,
-    },
+    /// What had arrived by then has been received and acted on. Deadlines are compared with this time and not with the
+    /// present one: a client that has acted in time is never late because the server was.
+    received_until: Timestamp,
+    /// The server stops.
+    drain: Option<Drain>,
 }
 
 impl Worker {
@@ -57,13 +50,14 @@ impl Worker {
             number,
             turn,
             slots: Slots::default(),
-            accepting: [Accepting::Resting { until: now }; 2],
+            listening: Listening::new(now),
             requests: Vec::new(),
             dirty: Vec::new(),
             spare: Vec::new(),
             next_tick: now,
             next_deadline: Timestamp::MAX,
-            draining: None,
+            received_until: now,
+            drain: None,
         }
     }
 
@@ -90,17 +84,13 @@ impl Worker {
             Event::Received { token, bytes, armed } => self.received(token, bytes, armed),
             Event::ReceiveEnded { token, end } => self.receive_ended(token, &end),
             Event::Sent { token, buffer, sent } => self.sent(token, buffer, sent.ok()),
-            Event::Done { token } => {
-                let connection = self.slots.get(token);
-                connection.undone = connection.undone.checked_sub(1).expect("a Done that is due");
-                self.mark(token);
-            }
+            Event::ListenerClosed(service) => self.listening.closed(service),
             Event::Closed { token } => {
                 let connection = self.slots.remove(token);
                 assert_eq!(connection.phase, Phase::Closing, "closed when asked to");
                 self.turn.counters.closed[connection.session.service() as usize].increment();
             }
-            Event::Stop => self.drain(),
+            Event::Stop => self.begin_drain(),
         }
     }
 
@@ -110,25 +100,33 @@ impl Worker {
     }
 
     /// Commits, then asks for everything that the turn led to. `wall` tells the time of day, which is wanted
-    /// once a tick.
-    pub fn end_turn(&mut self, wall: impl FnOnce() -> SystemTime) {
-        if self.turn.now >= self.next_tick {
+    /// once a tick. Returns whether a tick has passed.
+    pub fn end_turn(&mut self, wall: impl FnOnce() -> SystemTime) -> bool {
+        let ticks = self.turn.now >= self.next_tick;
+        if ticks {
             self.next_tick = self.turn.now.after(TICK);
             self.turn.tick(wall());
-            if self.turn.now > self.next_deadline {
+            if self.received_until > self.next_deadline {
                 self.expire();
             }
         }
-        self.accept();
+        // The next turn begins with all that has arrived until now, unless this one has left some of it.
+        let (now, last) = (self.turn.now, self.received_until);
+        if !self.turn.is_full() || now.since(last) > EXPIRY_DELAY_MAX {
+            self.received_until = now;
+        }
+        self.request_accepts();
+        self.advance_drain();
         self.turn.commit();
         while let Some(token) = self.dirty.pop() {
             self.push_on(token);
         }
-        if self.draining.is_some_and(|end| self.turn.now >= end) {
+        if self.drain.as_ref().is_some_and(|drain| drain.is_over(self.turn.now)) {
             for token in self.slots.tokens(|_| true) {
                 self.turn.strike(Limit::DrainTimeout, self.slots.get(token).session.peer());
             }
         }
+        ticks
     }
 
     /// What is asked of the kernel.
@@ -138,19 +136,16 @@ impl Worker {
 
     /// How long the worker may sleep if nothing happens.
     pub fn timeout(&self) -> Duration {
-        let rests = self.accepting.iter().filter_map(|accepting| match *accepting {
-            // One that is over has no wish to accept.
-            Accepting::Resting { until } if until > self.turn.now => Some(until),
-            _ => None,
-        });
-        let next = rests.fold(self.next_tick, Timestamp::min);
-        next.since(self.turn.now).min(TICK)
+        let grace_end = self.drain.as_ref().and_then(Drain::grace_end);
+        let next = [self.listening.next_accept(self.turn.now), grace_end];
+        next.into_iter().flatten().fold(self.next_tick, Timestamp::min).since(self.turn.now).min(TICK)
     }
 
     /// Whether a drain is over.
     pub fn is_finished(&self) -> bool {
-        let stopped = self.accepting.iter().all(|accepting| matches!(accepting, Accepting::Resting { .. }));
-        self.draining.is_some_and(|deadline| (stopped && self.slots.is_empty()) || self.turn.now >= deadline)
+        self.drain.as_ref().is_some_and(|drain| {
+            (self.listening.are_closed() && self.slots.is_empty()) || drain.is_over(self.turn.now)
+        })
     }
 
     /// How many connections there are.
@@ -175,15 +170,14 @@ impl Worker {
         let output = Output::new(self.turn.limits.size(Limit::OutputSize));
         let token = self.slots.insert(Connection::new(socket, session, place, output));
         match admitted {
-            Admitted::Welcome if self.draining.is_none() => {
+            Admitted::Welcome => {
                 self.await_input(token);
                 self.receive(token);
             }
-            Admitted::Welcome => self.flush(token),
             Admitted::Refused(limit) => self.refuse_over(token, limit),
             Admitted::TurnedAway(limit) => {
                 self.turn.strike(limit, peer);
-                self.abort(token);
+                self.shut_down(token);
             }
         }
     }
@@ -199,26 +193,17 @@ impl Worker {
                 ));
             }
         }
-        self.accepting[service as usize] = Accepting::Resting { until };
+        self.listening.accept_ended(service, until);
     }
 
     /// Keeps accepting while there is room, and not otherwise.
-    fn accept(&mut self) {
-        let wanted = self.draining.is_none() && self.slots.len() < CONNECTIONS_MAX as usize;
-        for service in Service::ALL {
-            let accepting = &mut self.accepting[service as usize];
-            match *accepting {
-                Accepting::Resting { until } if wanted && self.turn.now >= until => {
-                    *accepting = Accepting::Armed;
-                    self.requests.push(Request::Accept(service));
-                }
-                Accepting::Armed if !wanted => {
-                    *accepting = Accepting::Stopping;
-                    self.requests.push(Request::StopAccept(service));
-                }
-                _ => {}
-            }
-        }
+    fn request_accepts(&mut self) {
+        let wanted = match &self.drain {
+            Some(_) => Wanted::Close,
+            None if self.slots.len() < CONNECTIONS_MAX as usize => Wanted::Accept,
+            None => Wanted::Pause,
+        };
+        self.listening.request(wanted, self.turn.now, &mut self.requests);
     }
 
     fn received(&mut self, token: Token, bytes: &[u8], armed: bool) {
@@ -243,7 +228,7 @@ impl Worker {
             }
             ReceiveEnd::Failed(_) => {
                 connection.receive = Receive::Eof;
-                self.abort(token);
+                self.shut_down(token);
             }
         }
         self.mark(token);
@@ -254,10 +239,10 @@ impl Worker {
         connection.sending = false;
         match sent {
             Some(sent) => buffer.advance(sent),
-            None => self.abort(token),
+            None => self.shut_down(token),
         }
         let connection = self.slots.get(token);
-        if !buffer.rest().is_empty() && connection.phase != Phase::Aborting {
+        if !buffer.rest().is_empty() && connection.phase != Phase::ShutDown {
             return self.send(token, buffer);
         }
         if let Some(buffer) = buffer.into_owned() {
@@ -330,8 +315,10 @@ impl Worker {
         {
             self.send(token, buffer);
         }
+        let is_finishing = self.drain.as_ref().is_some_and(Drain::is_finishing);
         let connection = self.slots.get(token);
         match connection.phase {
+            Phase::Open if is_finishing && connection.is_waiting() => self.shut_down(token),
             Phase::Open if connection.is_behind() => self.stop_receiving(token),
             Phase::Open | Phase::Lingering => self.receive(token),
             Phase::Flushing => {
@@ -341,12 +328,12 @@ impl Worker {
                     self.receive(token);
                 }
             }
-            Phase::Aborting | Phase::Closing => {}
+            Phase::ShutDown | Phase::Closing => {}
         }
         let connection = self.slots.get(token);
         let over = match connection.phase {
             Phase::Lingering => connection.receive == Receive::Eof,
-            Phase::Aborting => true,
+            Phase::ShutDown => true,
             Phase::Open | Phase::Flushing | Phase::Closing => false,
         };
         if over && connection.is_quiet() {
@@ -376,20 +363,12 @@ impl Worker {
         let connection = self.slots.get(token);
         if connection.receive == Receive::Armed {
             connection.receive = Receive::Stopping;
-            connection.undone += 1;
             self.requests.push(Request::StopReceive { token });
             self.turn.counters.receives_stopped.increment();
         }
     }
 
-    /// No more input: what is staged is sent, then the connection ends.
-    fn flush(&mut self, token: Token) {
-        let connection = self.slots.get(token);
-        connection.flush(&mut self.turn);
-        self.mark(token);
-    }
-
-    /// As [`Worker::flush`], with an error that says why.
+    /// Ends the protocol with an error that says why; the connection ends when that is sent.
     fn refuse_over(&mut self, token: Token, limit: Limit) {
         self.slots.get(token).refuse_over(limit, &mut self.turn);
         self.mark(token);
@@ -403,48 +382,52 @@ impl Worker {
         if connection.receive == Receive::Eof {
             return;
         }
-        connection.undone += 1;
-        self.requests.push(Request::Finish { token, socket: connection.socket });
+        self.requests.push(Request::ShutdownWrite { token, socket: connection.socket });
         self.receive(token);
     }
 
-    /// Ends a connection whose peer is gone or out of time.
-    fn abort(&mut self, token: Token) {
+    /// Ends both directions of a connection at once: its peer is gone or out of time, or is owed nothing.
+    fn shut_down(&mut self, token: Token) {
         let connection = self.slots.get(token);
-        if matches!(connection.phase, Phase::Aborting | Phase::Closing) {
+        if matches!(connection.phase, Phase::ShutDown | Phase::Closing) {
             return;
         }
         connection.flush(&mut self.turn);
-        connection.phase = Phase::Aborting;
+        connection.phase = Phase::ShutDown;
         connection.deadline = Timestamp::MAX;
-        connection.undone += 1;
-        self.requests.push(Request::Abort { token, socket: connection.socket });
+        self.requests.push(Request::ShutdownBoth { token, socket: connection.socket });
         self.mark(token);
     }
 
     /// Ends what is out of time, and finds out when that is to be looked for again.
     fn expire(&mut self) {
-        let now = self.turn.now;
-        let overdue = self.slots.tokens(|connection| connection.deadline < now);
-        self.next_deadline = self.slots.earliest_deadline(now);
+        let until = self.received_until;
+        let overdue = self.slots.tokens(|connection| connection.deadline < until);
+        self.next_deadline = self.slots.earliest_deadline(until);
         for token in overdue {
             let connection = self.slots.get(token);
             match connection.awaited {
                 Some(limit) if connection.is_waiting() => self.refuse_over(token, limit),
                 Some(limit) => {
                     self.turn.strike(limit, connection.session.peer());
-                    self.abort(token);
+                    self.shut_down(token);
                 }
-                None => self.abort(token),
+                None => self.shut_down(token),
             }
         }
     }
 
-    fn drain(&mut self) {
-        if self.draining.is_none() {
-            self.draining = Some(self.turn.now.after(self.turn.limits.time(Limit::DrainTimeout)));
-            for token in self.slots.tokens(|connection| connection.phase == Phase::Open) {
-                self.flush(token);
+    fn begin_drain(&mut self) {
+        self.turn.is_draining = true;
+        let (now, timeout) = (self.turn.now, self.turn.limits.time(Limit::DrainTimeout));
+        self.drain.get_or_insert_with(|| Drain::new(now, timeout));
+    }
+
+    fn advance_drain(&mut self) {
+        let (now, closed, full) = (self.turn.now, self.listening.are_closed(), self.turn.is_full());
+        if self.drain.as_mut().is_some_and(|drain| drain.advance(now, closed, !full)) {
+            for token in self.slots.tokens(Connection::is_waiting) {
+                self.shut_down(token);
             }
         }
     }

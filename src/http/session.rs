@@ -116,7 +116,9 @@ impl Session {
                         return Advance { used: input.len(), close: true };
                     }
                     Parsed::Request { head, used } => {
-                        let keep = self.begin(&head, &rest[..used], turn, output);
+                        // The server stops: only what is here already is answered.
+                        let close = turn.is_draining && used == rest.len();
+                        let keep = self.begin(&head, &rest[..used], close, turn, output);
                         Advance { used, close: !keep }
                     }
                 },
@@ -139,7 +141,7 @@ impl Session {
                 }
             }
             State::Body(_) => {
-                self.end_body(Err(INVALID_REQUEST), turn, output);
+                self.end_body(Err(INVALID_REQUEST), true, turn, output);
             }
         }
     }
@@ -155,14 +157,14 @@ impl Session {
     }
 
     /// Answers a request, or puts it aside until its body is over. False when the connection is to close.
-    fn begin(&mut self, head: &Head<'_>, text: &[u8], turn: &mut Turn, output: &mut Output) -> bool {
+    fn begin(&mut self, head: &Head<'_>, text: &[u8], close: bool, turn: &mut Turn, output: &mut Output) -> bool {
         self.heads.next(head.method);
         if head.expect == Expect::Unknown {
             turn.counters.answer(b'4');
             return respond(head, true, turn, output).whole(Status::ExpectationFailed, Kind::None, b"");
         }
         if head.body == Body::None {
-            return self.answer(head, false, turn, output);
+            return self.answer(head, close, turn, output);
         }
         let reader = Reader::of(head);
         let length = if let Body::Length(length) = head.body { length } else { 0 };
@@ -194,11 +196,12 @@ impl Session {
             BodyState::Done => Ok(()),
             BodyState::Malformed => Err(INVALID_REQUEST),
         };
-        Advance { used: progress.used, close: !self.end_body(outcome, turn, output) }
+        let close = turn.is_draining && progress.used == input.len();
+        Advance { used: progress.used, close: !self.end_body(outcome, close, turn, output) }
     }
 
     /// Answers the request that was put aside. False when the connection is to close.
-    fn end_body(&mut self, body: Result<(), ApiError>, turn: &mut Turn, output: &mut Output) -> bool {
+    fn end_body(&mut self, body: Result<(), ApiError>, close: bool, turn: &mut Turn, output: &mut Output) -> bool {
         let State::Body(pending) = std::mem::replace(&mut self.state, State::Head) else {
             unreachable!("called for a body")
         };
@@ -212,7 +215,7 @@ impl Session {
                 turn.counters.answer(b'4');
                 respond(&head, true, turn, output).error(error, None)
             }
-            body => self.answer(&head, body.is_err(), turn, output),
+            body => self.answer(&head, close || body.is_err(), turn, output),
         }
     }
 

@@ -52,8 +52,8 @@ impl FromStr for Choice {
 
 /// One worker's way into the kernel.
 pub enum Driver {
-    Ring(Ring),
-    Epoll(Epoll),
+    Ring(Box<Ring>),
+    Epoll(Box<Epoll>),
 }
 
 impl Driver {
@@ -67,8 +67,10 @@ impl Driver {
         busy_poll: Duration,
     ) -> io::Result<Self> {
         match interface {
-            Interface::Uring => Ring::new(listeners, stop, uring::Sizes::default(), busy_poll).map(Self::Ring),
-            Interface::Epoll => Epoll::new(listeners, stop, epoll::Sizes::default(), busy_poll).map(Self::Epoll),
+            Interface::Uring => Ring::new(listeners, stop, uring::Sizes::default(), busy_poll)
+                .map(|ring| Self::Ring(Box::new(ring))),
+            Interface::Epoll => Epoll::new(listeners, stop, epoll::Sizes::default(), busy_poll)
+                .map(|epoll| Self::Epoll(Box::new(epoll))),
         }
     }
 
@@ -83,6 +85,14 @@ impl Driver {
         }
     }
 
+    /// Makes up for what the kernel has lost, if it loses anything. To be called once a tick.
+    pub fn sweep(&mut self) -> io::Result<()> {
+        match self {
+            Self::Ring(ring) => ring.sweep(),
+            Self::Epoll(_) => Ok(()),
+        }
+    }
+
     /// Waits until something happens, but not for longer than `timeout`.
     pub fn wait(&mut self, timeout: Duration) -> io::Result<()> {
         match self {
@@ -94,7 +104,7 @@ impl Driver {
     /// The bytes that the coming events will show, of a driver that has them already.
     pub fn received(&self) -> impl Iterator<Item = &[u8]> {
         let ring = match self {
-            Self::Ring(ring) => Some(ring),
+            Self::Ring(ring) => Some(&**ring),
             // It receives when it is asked for the event.
             Self::Epoll(_) => None,
         };

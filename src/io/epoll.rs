@@ -8,15 +8,16 @@
 
 use std::collections::VecDeque;
 use std::io;
-use std::net::{SocketAddr, TcpListener};
-use std::os::fd::{BorrowedFd, FromRawFd, IntoRawFd, OwnedFd};
+use std::net::TcpListener;
+use std::os::fd::{FromRawFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 use rustix::buffer::spare_capacity;
 use rustix::event::{Timespec, epoll};
 use rustix::io::Errno;
-use rustix::net::{RecvFlags, SendFlags, Shutdown, SocketFlags, acceptfrom_with, recv, send, shutdown};
+use rustix::net::{RecvFlags, SendFlags, Shutdown, SocketFlags, recv, send};
 
+use super::sockets::{accept, open, shut_down};
 use super::{Event, ReceiveEnd, Request, SendBuffer, Service, Socket, Token};
 use crate::limits::{EPOLL_ACCEPTS, EPOLL_EVENTS, RECEIVE_BUFFER_BYTES};
 
@@ -60,8 +61,11 @@ pub struct Epoll {
 }
 
 struct Listener {
-    socket: TcpListener,
+    /// `None` once it is closed.
+    socket: Option<TcpListener>,
     armed: bool,
+    /// It is to be closed when its queue is empty.
+    closing: bool,
     /// An edge came, and no accept has found the queue empty since.
     waiting: bool,
     /// How many accepts it has before the next [`Epoll::wait`].
@@ -110,7 +114,13 @@ impl Epoll {
             instance,
             edges: Vec::with_capacity(sizes.events),
             sizes,
-            listeners: listeners.map(|socket| Listener { socket, armed: false, waiting: false, due: 0 }),
+            listeners: listeners.map(|socket| Listener {
+                socket: Some(socket),
+                armed: false,
+                closing: false,
+                waiting: false,
+                due: 0,
+            }),
             _stop: stop,
             connections: Vec::new(),
             ready: VecDeque::new(),
@@ -134,6 +144,11 @@ impl Epoll {
                     self.answers.push_back(Event::AcceptEnded { service, error: None });
                 }
             }
+            Request::CloseListener(service) => {
+                let listener = &mut self.listeners[service as usize];
+                // Looked at even without an edge: what was queued since the last accept has had none yet.
+                (listener.armed, listener.closing, listener.waiting) = (true, true, true);
+            }
             Request::Receive { token, socket } => match self.connection(token, socket) {
                 Ok(connection) => {
                     connection.armed = true;
@@ -141,10 +156,7 @@ impl Epoll {
                 }
                 Err(error) => self.receive_ended(token, ReceiveEnd::Failed(error)),
             },
-            Request::StopReceive { token } => {
-                self.end_receive(token, ReceiveEnd::Stopped);
-                self.answers.push_back(Event::Done { token });
-            }
+            Request::StopReceive { token } => self.end_receive(token, ReceiveEnd::Stopped),
             Request::Send { token, socket, buffer } => match self.connection(token, socket) {
                 Ok(connection) => {
                     let before = connection.sending.replace(Sending { buffer, sent: 0 });
@@ -153,9 +165,9 @@ impl Epoll {
                 }
                 Err(error) => self.answers.push_back(Event::Sent { token, buffer, sent: Err(error) }),
             },
-            Request::Finish { token, socket } => self.shut_down(token, socket, Shutdown::Write),
-            Request::Abort { token, socket } => {
-                self.shut_down(token, socket, Shutdown::Both);
+            Request::ShutdownWrite { socket, .. } => shut_down(socket, Shutdown::Write),
+            Request::ShutdownBoth { token, socket } => {
+                shut_down(socket, Shutdown::Both);
                 self.end_receive(token, ReceiveEnd::Eof);
                 // Fails now, if it is under way.
                 self.send(token.slot);
@@ -359,29 +371,22 @@ impl Epoll {
         let Sending { buffer, .. } = connection.sending.take().expect("looked at above");
         self.answers.push_back(Event::Sent { token, buffer, sent: result });
     }
-
-    fn shut_down(&mut self, token: Token, socket: Socket, how: Shutdown) {
-        // Refused when the peer has reset the connection, which leaves nothing to shut down.
-        let _ = shutdown(open(&socket), how);
-        self.answers.push_back(Event::Done { token });
-    }
 }
 
 impl Listener {
     fn accept(&mut self, service: Service) -> Option<Event<'static>> {
         while self.armed && self.waiting && self.due > 0 {
             self.due -= 1;
-            match acceptfrom_with(&self.socket, SocketFlags::NONBLOCK | SocketFlags::CLOEXEC) {
-                Ok((socket, peer)) => {
-                    // Without an address it was gone before it could be looked at, and is closed.
-                    if let Some(peer) = peer.and_then(|peer| SocketAddr::try_from(peer).ok()) {
-                        let socket = Socket(socket.into_raw_fd());
-                        return Some(Event::Accepted { service, socket, peer, armed: true });
-                    }
+            let socket = self.socket.as_ref().expect("accepts are over when it is closed");
+            match accept(socket, SocketFlags::NONBLOCK) {
+                Ok(Some((socket, peer))) => return Some(Event::Accepted { service, socket, peer, armed: true }),
+                // Without descriptors the queue cannot be emptied: the close resets the rest of it.
+                Ok(None) | Err(_) if self.closing => {
+                    self.armed = false;
+                    self.socket = None;
+                    return Some(Event::ListenerClosed(service));
                 }
-                Err(Errno::AGAIN) => self.waiting = false,
-                // The one connection failed in the queue (accept(2)).
-                Err(Errno::CONNABORTED) => {}
+                Ok(None) => self.waiting = false,
                 Err(error) => {
                     self.armed = false;
                     return Some(Event::AcceptEnded { service, error: Some(error.into()) });
@@ -390,11 +395,6 @@ impl Listener {
         }
         None
     }
-}
-
-fn open(socket: &Socket) -> BorrowedFd<'_> {
-    // SAFETY: a socket is open from its `Accepted` until its `Close`, which is the last request that names it.
-    unsafe { BorrowedFd::borrow_raw(socket.0) }
 }
 
 /// Whose edge it is, packed into the registration's data.

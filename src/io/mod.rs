@@ -7,10 +7,14 @@
 //!   says that they are over (`armed: false`, or one of that name); everything else is answered once.
 //! - A buffer belongs to whoever holds it: it moves into the request and comes back in the event.
 //! - A [`Socket`] is closed by `Close`, after everything else on it was answered.
+//! - `ShutdownWrite` and `ShutdownBoth` take effect when they are submitted and are not answered. Both are plain
+//!   system calls: the ring would run them on a kernel thread, which cannot be created at the process's thread limit.
 
 mod buffers;
 mod driver;
 pub mod epoll;
+mod receives;
+mod sockets;
 pub mod support;
 pub mod uring;
 
@@ -56,12 +60,15 @@ pub enum Request {
     Accept(Service),
     /// Stop accepting; answered by `AcceptEnded`, in place of the accept.
     StopAccept(Service),
+    /// Accept the connections that the kernel has queued, then close the listening socket. Answered by
+    /// `ListenerClosed`, which also ends an accept that is under way.
+    CloseListener(Service),
     /// Receive until further notice.
     Receive {
         token: Token,
         socket: Socket,
     },
-    /// Stop receiving: the receive ends, and this is answered by `Done`.
+    /// Stop receiving: the receive ends soon, and its end answers this.
     StopReceive {
         token: Token,
     },
@@ -70,13 +77,13 @@ pub enum Request {
         socket: Socket,
         buffer: SendBuffer,
     },
-    /// Send FIN after what was sent. Answered by `Done`.
-    Finish {
+    /// Send FIN after what was sent.
+    ShutdownWrite {
         token: Token,
         socket: Socket,
     },
-    /// End both directions: a receive and a send under way are over soon. Answered by `Done`.
-    Abort {
+    /// Send FIN and receive no more: a receive and a send under way are over soon.
+    ShutdownBoth {
         token: Token,
         socket: Socket,
     },
@@ -116,10 +123,8 @@ pub enum Event<'a> {
         buffer: SendBuffer,
         sent: io::Result<usize>,
     },
-    /// A `StopReceive`, `Finish` or `Abort` is done, whether or not it had anything to do.
-    Done {
-        token: Token,
-    },
+    /// The listening socket is closed; every connection that was in its queue has been accepted.
+    ListenerClosed(Service),
     Closed {
         token: Token,
     },

@@ -14,8 +14,11 @@ use std::time::{Duration, Instant};
 
 use io_uring::types::{CancelBuilder, Fd, SubmitArgs, Timespec};
 use io_uring::{IoUring, Probe, cqueue, opcode, squeue};
+use rustix::net::{Shutdown, SocketFlags};
 
 use super::buffers::BufferRing;
+use super::receives::Receives;
+use super::sockets::{accept, shut_down};
 use super::{Event, ReceiveEnd, Request, SendBuffer, Service, Socket, Token};
 use crate::limits::{COMPLETIONS, RECEIVE_BUFFER_BYTES, RECEIVE_BUFFERS, SEND_PIECES_MAX, SUBMISSIONS};
 
@@ -62,11 +65,46 @@ pub struct Ring {
     /// What the kernel is sending from, by slot.
     sending: Vec<Option<Sending>>,
     completions: VecDeque<cqueue::Entry>,
+    receives: Receives,
+    /// Receives that begin again with the next [`Ring::wait`].
+    restarted: Vec<squeue::Entry>,
     /// The buffer that the last event showed.
     shown: Option<u16>,
-    listeners: [TcpListener; Service::ALL.len()],
+    listeners: [Listener; Service::ALL.len()],
     stop: OwnedFd,
     busy_poll: Duration,
+}
+
+struct Listener {
+    /// `None` once it is closed.
+    socket: Option<TcpListener>,
+    /// An accept is under way.
+    armed: bool,
+    /// It is to be closed: when the accept is over, plain accepts empty its queue first.
+    closing: bool,
+}
+
+impl Listener {
+    fn new(socket: TcpListener) -> Self {
+        Self { socket: Some(socket), armed: false, closing: false }
+    }
+
+    fn is_emptying(&self) -> bool {
+        self.closing && !self.armed && self.socket.is_some()
+    }
+
+    /// The next connection of a queue that is being emptied, or the close.
+    fn empty(&mut self, service: Service) -> Option<Event<'static>> {
+        let socket = self.socket.as_ref().filter(|_| self.is_emptying())?;
+        // Not before: the ring fails an accept on a non-blocking socket instead of waiting for a connection.
+        let next = socket.set_nonblocking(true).map_or(Ok(None), |()| accept(socket, SocketFlags::empty()));
+        // Without descriptors the queue cannot be emptied: the close resets the rest of it.
+        let Ok(Some((socket, peer))) = next else {
+            self.socket = None;
+            return Some(Event::ListenerClosed(service));
+        };
+        Some(Event::Accepted { service, socket, peer, armed: true })
+    }
 }
 
 impl Ring {
@@ -90,8 +128,10 @@ impl Ring {
             buffers,
             sending: Vec::new(),
             completions: VecDeque::new(),
+            receives: Receives::default(),
+            restarted: Vec::new(),
             shown: None,
-            listeners,
+            listeners: listeners.map(Listener::new),
             stop,
             busy_poll,
         };
@@ -103,22 +143,41 @@ impl Ring {
     }
 
     /// Queues a request. It reaches the kernel with the next [`Ring::wait`], or at once when the queue is full.
+    ///
+    /// # Panics
+    /// When it is against the rules of [`super`].
     pub fn submit(&mut self, request: Request) -> io::Result<()> {
         let entry = match request {
             Request::Accept(service) => {
-                let listener = self.listeners[service as usize].as_raw_fd();
-                let accept = opcode::AcceptMulti::new(Fd(listener)).flags(libc::SOCK_CLOEXEC);
+                let listener = &mut self.listeners[service as usize];
+                listener.armed = true;
+                let socket = listener.socket.as_ref().expect("nothing is accepted after the close");
+                let accept = opcode::AcceptMulti::new(Fd(socket.as_raw_fd())).flags(libc::SOCK_CLOEXEC);
                 accept.build().user_data(Operation::Accept(service).pack())
             }
-            Request::StopAccept(service) => cancel(Operation::Accept(service), Operation::StopAccept),
-            Request::Receive { token, socket } => {
-                let receive = opcode::RecvMulti::new(Fd(socket.0), BufferRing::GROUP);
-                receive.build().user_data(Operation::Receive(token).pack())
+            Request::StopAccept(service) => cancel(Operation::Accept(service)),
+            Request::CloseListener(service) => {
+                let listener = &mut self.listeners[service as usize];
+                listener.closing = true;
+                if !listener.armed {
+                    return Ok(());
+                }
+                cancel(Operation::Accept(service))
             }
-            Request::StopReceive { token } => cancel(Operation::Receive(token), Operation::Done(token)),
+            Request::Receive { token, socket } => self.receive(token, socket),
+            Request::StopReceive { token } => {
+                self.receives.stop(token);
+                cancel(Operation::Receive(token))
+            }
             Request::Send { token, socket, buffer } => self.send(token, socket, buffer),
-            Request::Finish { token, socket } => shutdown(token, socket, libc::SHUT_WR),
-            Request::Abort { token, socket } => shutdown(token, socket, libc::SHUT_RDWR),
+            Request::ShutdownWrite { socket, .. } => {
+                shut_down(socket, Shutdown::Write);
+                return Ok(());
+            }
+            Request::ShutdownBoth { socket, .. } => {
+                shut_down(socket, Shutdown::Both);
+                return Ok(());
+            }
             Request::Close { token, socket } => {
                 opcode::Close::new(Fd(socket.0)).build().user_data(Operation::Close(token).pack())
             }
@@ -126,9 +185,21 @@ impl Ring {
         self.push(&entry)
     }
 
+    /// Looks for receives whose end the kernel has lost, and begins them again. To be called once a tick.
+    pub fn sweep(&mut self) -> io::Result<()> {
+        for token in self.receives.sweep()? {
+            self.push(&cancel(Operation::Receive(token)))?;
+        }
+        Ok(())
+    }
+
     /// Submits what is queued and waits for the first completion, but not for longer than `timeout`.
     pub fn wait(&mut self, timeout: Duration) -> io::Result<()> {
-        let timeout = if self.completions.is_empty() { timeout } else { Duration::ZERO };
+        for receive in std::mem::take(&mut self.restarted) {
+            self.push(&receive)?;
+        }
+        let emptying = self.listeners.iter().any(Listener::is_emptying);
+        let timeout = if self.completions.is_empty() && !emptying { timeout } else { Duration::ZERO };
         if self.spin(self.busy_poll.min(timeout))? {
             return Ok(());
         }
@@ -179,22 +250,25 @@ impl Ring {
             self.buffers.give_back(id);
         }
         loop {
-            let completion = self.completions.pop_front()?;
+            let Some(completion) = self.completions.pop_front() else { return self.empty_listeners() };
             match Operation::unpack(completion.user_data()) {
-                Operation::Receive(token) => return Some(self.receipt(token, &completion)),
+                Operation::Receive(token) => {
+                    if !self.restarts(token, &completion) {
+                        return Some(self.receipt(token, &completion));
+                    }
+                }
                 Operation::Accept(service) => {
-                    if let Some(event) = Self::accepted(service, &completion) {
+                    if let Some(event) = self.accepted(service, &completion) {
                         return Some(event);
                     }
                 }
-                // A multishot accept tells of its own end.
-                Operation::StopAccept => {}
+                // What was cancelled completes by itself.
+                Operation::Cancel => {}
                 Operation::Send(token) => {
                     let Sending { buffer, .. } =
                         self.sending[token.slot as usize].take().expect("kept while it is sent");
                     return Some(Event::Sent { token, buffer, sent: result(&completion) });
                 }
-                Operation::Done(token) => return Some(Event::Done { token }),
                 Operation::Close(token) => return Some(Event::Closed { token }),
                 Operation::Stop => return Some(Event::Stop),
             }
@@ -226,6 +300,26 @@ impl Ring {
         send.user_data(Operation::Send(token).pack())
     }
 
+    fn receive(&mut self, token: Token, socket: Socket) -> squeue::Entry {
+        self.receives.begin(token, socket);
+        let receive = opcode::RecvMulti::new(Fd(socket.0), BufferRing::GROUP);
+        receive.build().user_data(Operation::Receive(token).pack())
+    }
+
+    /// Notes a receive's completion. True when it was cancelled by [`Ring::sweep`] and has begun again.
+    fn restarts(&mut self, token: Token, completion: &cqueue::Entry) -> bool {
+        let more = cqueue::more(completion.flags());
+        self.receives.completed(token, more);
+        if more {
+            return false;
+        }
+        let socket = self.receives.take_restart(token);
+        let Some(socket) = socket.filter(|_| completion.result() == -libc::ECANCELED) else { return false };
+        let receive = self.receive(token, socket);
+        self.restarted.push(receive);
+        true
+    }
+
     fn receipt(&mut self, token: Token, completion: &cqueue::Entry) -> Event<'_> {
         let buffer = BufferRing::named_by(completion);
         self.shown = buffer;
@@ -244,9 +338,14 @@ impl Ring {
         Event::ReceiveEnded { token, end }
     }
 
+    fn empty_listeners(&mut self) -> Option<Event<'static>> {
+        Service::ALL.into_iter().zip(&mut self.listeners).find_map(|(service, listener)| listener.empty(service))
+    }
+
     /// `None` for a connection that was gone before it could be looked at.
-    fn accepted(service: Service, completion: &cqueue::Entry) -> Option<Event<'static>> {
+    fn accepted(&mut self, service: Service, completion: &cqueue::Entry) -> Option<Event<'static>> {
         let armed = cqueue::more(completion.flags());
+        self.listeners[service as usize].armed = armed;
         let error = match result(completion) {
             Ok(fd) => {
                 // SAFETY: accept has just given this descriptor to us, and nobody else has it.
@@ -301,11 +400,10 @@ impl Message {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Operation {
     Accept(Service),
-    StopAccept,
     Receive(Token),
     Send(Token),
-    Done(Token),
     Close(Token),
+    Cancel,
     Stop,
 }
 
@@ -318,12 +416,11 @@ impl Operation {
         let (code, token) = match self {
             Self::Accept(Service::V1) => (0, None),
             Self::Accept(Service::Http) => (1, None),
-            Self::StopAccept => (2, None),
-            Self::Receive(token) => (3, Some(token)),
-            Self::Send(token) => (4, Some(token)),
-            Self::Done(token) => (5, Some(token)),
-            Self::Close(token) => (6, Some(token)),
-            Self::Stop => (7, None),
+            Self::Receive(token) => (2, Some(token)),
+            Self::Send(token) => (3, Some(token)),
+            Self::Close(token) => (4, Some(token)),
+            Self::Cancel => (5, None),
+            Self::Stop => (6, None),
         };
         let Token { slot, generation } = token.unwrap_or(Token { slot: 0, generation: 0 });
         debug_assert!(generation < Token::GENERATIONS);
@@ -339,12 +436,11 @@ impl Operation {
         match packed >> Self::CODE_SHIFT {
             0 => Self::Accept(Service::V1),
             1 => Self::Accept(Service::Http),
-            2 => Self::StopAccept,
-            3 => Self::Receive(token),
-            4 => Self::Send(token),
-            5 => Self::Done(token),
-            6 => Self::Close(token),
-            7 => Self::Stop,
+            2 => Self::Receive(token),
+            3 => Self::Send(token),
+            4 => Self::Close(token),
+            5 => Self::Cancel,
+            6 => Self::Stop,
             code => unreachable!("no operation has code {code}"),
         }
     }
@@ -352,13 +448,9 @@ impl Operation {
 
 const _: () = assert!(Operation::CODE_SHIFT + 8 == u64::BITS);
 
-fn cancel(operation: Operation, answer: Operation) -> squeue::Entry {
+fn cancel(operation: Operation) -> squeue::Entry {
     let which = CancelBuilder::user_data(operation.pack());
-    opcode::AsyncCancel2::new(which).build().user_data(answer.pack())
-}
-
-fn shutdown(token: Token, socket: Socket, how: i32) -> squeue::Entry {
-    opcode::Shutdown::new(Fd(socket.0), how).build().user_data(Operation::Done(token).pack())
+    opcode::AsyncCancel2::new(which).build().user_data(Operation::Cancel.pack())
 }
 
 fn result(completion: &cqueue::Entry) -> io::Result<usize> {

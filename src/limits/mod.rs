@@ -88,6 +88,10 @@ pub const SPARE_BUFFER_BYTES_MAX: usize = 16 << 10;
 /// overtake the last reply (Go's `rstAvoidanceDelay`).
 pub const LINGER: Duration = Duration::from_millis(500);
 
+/// After SIGTERM a connection without a request in hand may still send one for so long: a client that has just begun to
+/// use a kept connection gets its response instead of a reset.
+pub const DRAIN_GRACE: Duration = Duration::from_millis(50);
+
 /// Log lines that wait for the writer; more are dropped and counted.
 pub const LOG_QUEUE_LINES: usize = 8192;
 /// How long the log's writer gathers lines before it writes again: at 4 million a second the queue is full by then.

@@ -35,7 +35,7 @@ fn a_driver_is_dropped_with_everything_under_way(interface: Interface) {
             rig.ask(Request::Send { token, socket, buffer: body.clone().into() });
             if slot == 4 {
                 rig.ask(Request::StopReceive { token });
-                rig.ask(Request::Finish { token, socket });
+                rig.ask(Request::ShutdownWrite { token, socket });
             }
         }
         if round % 2 == 0 {

@@ -5,7 +5,7 @@ use std::io::Write;
 use ringlookupd::io::{Interface, ReceiveEnd, Request, Service};
 use socket2::SockRef;
 
-use crate::rig::{PATIENCE, RECEIVE_BUFFER_BYTES, Rig, Told, is_end_of, receive, received, take_turn, token};
+use crate::rig::{PATIENCE, RECEIVE_BUFFER_BYTES, Rig, Told, receive, received, take_turn, token};
 
 on_both_drivers!(a_small_buffer_loses_nothing, a_receive_stops_and_goes_on, urgent_data_hides_nothing);
 
@@ -51,13 +51,10 @@ fn a_receive_stops_and_goes_on(interface: Interface) {
     let all = rig.collect(|all| received(all).len() == 3);
     assert_eq!(received(&all), b"one");
     rig.ask(Request::StopReceive { token: token(1) });
-    let mut all = rig.collect(|all| all.len() == 2);
-    all.sort_by_key(|told| is_end_of(told, token(1)));
-    let [Told::Done(done), Told::ReceiveEnded(ended, ReceiveEnd::Stopped)] = &all[..] else { panic!("{all:?}") };
-    assert_eq!([*done, *ended], [token(1); 2]);
-    // Stopping what is not under way is answered as well.
+    let all = rig.collect(|all| !all.is_empty());
+    assert!(matches!(&all[..], [Told::ReceiveEnded(ended, ReceiveEnd::Stopped)] if *ended == token(1)), "{all:?}");
+    // Stopping what is not under way does nothing.
     rig.ask(Request::StopReceive { token: token(1) });
-    rig.collect(|all| matches!(all, [Told::Done(_)]));
     // What came later on another connection is received; what came earlier on this one waits.
     client.write_all(b"two").expect("it is connected");
     other.write_all(b"!").expect("it is connected");

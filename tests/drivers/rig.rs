@@ -35,7 +35,7 @@ pub enum Told {
     Received { token: Token, bytes: Vec<u8>, armed: bool },
     ReceiveEnded(Token, ReceiveEnd),
     Sent(Token, SendBuffer, io::Result<usize>),
-    Done(Token),
+    ListenerClosed(Service),
     Closed(Token),
     Stop,
 }
@@ -48,7 +48,7 @@ impl From<Event<'_>> for Told {
             Event::Received { token, bytes, armed } => Self::Received { token, bytes: bytes.to_vec(), armed },
             Event::ReceiveEnded { token, end } => Self::ReceiveEnded(token, end),
             Event::Sent { token, buffer, sent } => Self::Sent(token, buffer, sent),
-            Event::Done { token } => Self::Done(token),
+            Event::ListenerClosed(service) => Self::ListenerClosed(service),
             Event::Closed { token } => Self::Closed(token),
             Event::Stop => Self::Stop,
         }
@@ -73,8 +73,11 @@ impl Rig {
         let address = listeners[0].local_addr().expect("it is bound");
         let (stopped, stop) = io::pipe().expect("a pipe");
         let driver = match interface {
-            Interface::Uring => Ring::new(listeners, stopped.into(), TINY_RING, busy_poll).map(Driver::Ring),
-            Interface::Epoll => Epoll::new(listeners, stopped.into(), TINY_EPOLL, busy_poll).map(Driver::Epoll),
+            Interface::Uring => {
+                Ring::new(listeners, stopped.into(), TINY_RING, busy_poll).map(|ring| Driver::Ring(Box::new(ring)))
+            }
+            Interface::Epoll => Epoll::new(listeners, stopped.into(), TINY_EPOLL, busy_poll)
+                .map(|epoll| Driver::Epoll(Box::new(epoll))),
         };
         let driver = driver.expect("the kernel has it");
         Self { driver, stop: Some(stop), address }

@@ -11,7 +11,9 @@ mod both_drivers;
 mod hardship;
 mod no_ring;
 mod refusals;
+mod resets;
 mod stopping;
+mod threads;
 mod workers;
 
 /// The program under test.

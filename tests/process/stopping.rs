@@ -1,7 +1,7 @@
 //! SIGTERM and SIGINT end the program in time, whatever clients do, and what it has begun to answer is finished.
 
 use std::any::Any;
-use std::io::Write;
+use std::io::{ErrorKind, Read, Write};
 use std::net::TcpStream;
 use std::thread;
 use std::time::Duration;
@@ -10,21 +10,30 @@ use ringlookupd::io::Interface;
 use rustix::process::Signal;
 
 use crate::both_drivers::flag;
-use crate::support::Server;
 use crate::support::clients::{Nsqd, OK, bulky, connect, get, missing, read_to_end, send_get};
+use crate::support::{PATIENCE, Server};
 
 /// Long enough for the drain (3 s), short enough for a supervisor's patience (10 s and more).
 const IN_TIME: Duration = Duration::from_secs(5);
 
-on_both_drivers!(whatever_clients_do, replies_in_hand_are_finished);
+on_both_drivers!(
+    whatever_clients_do,
+    replies_in_hand_are_finished,
+    new_clients_are_refused_at_once,
+    idle_connections_do_not_hold_it_up,
+);
 
 /// What clients have done when the signal comes; what they return is dropped at the end.
 type Clients = fn(&Server) -> Box<dyn Any>;
 
 /// At once, because a drain takes its time.
 fn whatever_clients_do(interface: Interface) {
-    let clients: [(&str, Clients); 4] =
-        [("nothing", |_| Box::new(())), ("idle", idle), ("unfinished", unfinished), ("deaf", deaf)];
+    let clients: [(&str, Clients); 4] = [
+        ("nothing", |_| Box::new(())),
+        ("idle", idle),
+        ("unfinished", unfinished),
+        ("stalled reader", |server| Box::new(stalled_reader(server))),
+    ];
     thread::scope(|scope| {
         for ((name, clients), signal) in
             clients.into_iter().flat_map(|case| [(case, Signal::TERM), (case, Signal::INT)])
@@ -74,16 +83,16 @@ fn unfinished(server: &Server) -> Box<dyn Any> {
 }
 
 /// Has asked for more than two sockets' buffers hold, and does not read.
-fn deaf(server: &Server) -> Box<dyn Any> {
+fn stalled_reader(server: &Server) -> (Nsqd, TcpStream) {
     let mut producer = bulky(server.tcp);
     for topic in 0..20 {
         producer.register(&format!("t{topic}"));
     }
-    let mut deaf = connect(server.http);
+    let mut reader = connect(server.http);
     // It shows all of the producer for each registration.
-    send_get(&mut deaf, "/debug");
-    deaf.peek(&mut [0]).expect("an answer begins");
-    Box::new((producer, deaf))
+    send_get(&mut reader, "/debug");
+    reader.peek(&mut [0]).expect("an answer begins");
+    (producer, reader)
 }
 
 /// Whoever has asked before the signal, and reads, gets a whole answer or none, and no reset.
@@ -129,4 +138,44 @@ fn is_whole_replies(read: &[u8]) -> bool {
 
 fn is_whole_answer(read: &[u8]) -> bool {
     read.starts_with(b"HTTP/1.1 200 OK\r\n") && (missing(read) == Some(0) || read.ends_with(b"\r\n0\r\n\r\n"))
+}
+
+/// From SIGTERM on a new client is served or refused, and never left without an answer, and another server may have the
+/// ports while this one is held up by a client that does not read.
+fn new_clients_are_refused_at_once(interface: Interface) {
+    let mut server = Server::start(&[&flag(interface), "-drain-timeout=1h"]);
+    let (mut idle, stalled) = (Nsqd::identified(server.tcp, "idle", 1), stalled_reader(&server));
+    server.signal(Signal::TERM);
+    loop {
+        match TcpStream::connect(server.http) {
+            Ok(mut client) => {
+                client.set_read_timeout(Some(PATIENCE)).expect("not zero");
+                assert!(get(&mut client, "/ping").ends_with("OK"));
+            }
+            Err(error) => {
+                assert_eq!(error.kind(), ErrorKind::ConnectionRefused);
+                break;
+            }
+        }
+    }
+    assert_eq!(idle.0.read(&mut [0]).expect("a FIN, not a reset"), 0);
+    let (tcp, http) = (server.tcp, server.http);
+    let next = Server::start(&[flag(interface), format!("-tcp-address={tcp}"), format!("-http-address={http}")]);
+    assert!(get(&mut connect(next.http), "/ping").ends_with("OK"));
+    assert!(server.exited().is_none(), "it waits for the client that does not read");
+    drop(stalled);
+    assert!(server.wait_for_exit(PATIENCE).is_some_and(|status| status.success()));
+}
+
+/// Clients that are owed nothing are told by a FIN, and nobody waits for theirs.
+fn idle_connections_do_not_hold_it_up(interface: Interface) {
+    let mut server = Server::start(&[&flag(interface), "-drain-timeout=1h"]);
+    let mut nsqd = Nsqd::identified(server.tcp, "idle", 1);
+    let mut clients = [connect(server.tcp), connect(server.http), connect(server.http)];
+    get(&mut clients[2], "/ping");
+    server.signal(Signal::TERM);
+    assert!(server.wait_for_exit(IN_TIME).is_some_and(|status| status.success()));
+    for stream in clients.iter_mut().chain([&mut nsqd.0]) {
+        assert_eq!(stream.read(&mut [0]).expect("a FIN, not a reset"), 0);
+    }
 }

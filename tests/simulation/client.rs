@@ -20,6 +20,8 @@ pub struct Client {
     /// It reads no more after so many bytes.
     deaf_after: usize,
     read_len: usize,
+    /// An answer has said that the connection closes.
+    told_to_close: bool,
     /// It is sure that nothing more comes, and has checked what came.
     pub over: bool,
 }
@@ -67,6 +69,7 @@ impl Client {
             plan,
             deaf_after,
             read_len: 0,
+            told_to_close: false,
             over: false,
         }
     }
@@ -109,7 +112,7 @@ impl Client {
     }
 
     /// Reads something. An nsqd compares it, an HTTP client returns it.
-    pub fn read(&mut self, link: &mut Link, rng: &mut Rng) -> Vec<Answer> {
+    pub fn read(&mut self, link: &mut Link, stopping: bool, rng: &mut Rng) -> Vec<Answer> {
         if matches!(link.client, ClientEnd::Reset | ClientEnd::Vanished) {
             link.download.clear();
         }
@@ -126,8 +129,10 @@ impl Client {
                 self.read.extend(news);
                 let mut answers = Vec::new();
                 while let Some(request) = talk.requests.get(*answered)
-                    && let Some(answer) = http::take_answer(&mut self.read, request, link.is_at_end() && !link.cut)
+                    && let Some(answer) =
+                        http::take_answer(&mut self.read, request, link.is_at_end() && !link.cut, stopping)
                 {
+                    self.told_to_close |= answer.is_last();
                     *answered += 1;
                     answers.push(answer);
                 }
@@ -153,6 +158,14 @@ impl Client {
                 }
             }
             assert!(stopping || self.is_satisfied(), "the worker closed before it had answered all");
+            let answered = match &self.talk {
+                Talk::V1(talk) => self.read_len >= talk.replies_to(link.accepted),
+                Talk::Http { talk, answered } => *answered >= talk.complete(link.accepted),
+            };
+            assert!(
+                answered || self.told_to_close,
+                "the worker closed before it had answered what it had received"
+            );
         }
         if link.client == ClientEnd::Open {
             link.client = ClientEnd::Finished;

@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime};
 
 use ringlookupd::clock::Timestamp;
 use ringlookupd::io::{Event, ReceiveEnd, Request, SendBuffer, Service, Socket, Token};
-use ringlookupd::limits::{LINGER, Limit, Limits};
+use ringlookupd::limits::{DRAIN_GRACE, LINGER, Limit, Limits};
 use ringlookupd::v1::parse::MAGIC;
 use ringlookupd::worker::Worker;
 
@@ -38,10 +38,20 @@ pub struct Kernel {
 
 #[derive(Default)]
 struct Listener {
-    armed: bool,
-    /// A `StopAccept` that the end of the accept answers.
-    stopping: bool,
+    state: Listening,
     backlog: VecDeque<(usize, SocketAddr)>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+enum Listening {
+    #[default]
+    Idle,
+    Armed,
+    /// Armed, and a `StopAccept` waits for the end of the accept.
+    Stopping,
+    /// A `CloseListener` waits for the end of the backlog.
+    Closing,
+    Closed,
 }
 
 /// A socket that the worker has, and what it has asked for on it.
@@ -53,8 +63,6 @@ struct Open {
     heard: Timestamp,
     receive: Receive,
     send: Option<Sending>,
-    /// `StopReceive`, `Finish` and `Abort` that are to be answered.
-    undone: Vec<Undone>,
     finished: Option<Timestamp>,
     /// The same, if the client had exceeded a limit by then.
     late: Option<Timestamp>,
@@ -82,20 +90,12 @@ struct Sending {
     since: Timestamp,
 }
 
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Undone {
-    StopReceive,
-    Finish,
-    Abort,
-}
-
 #[derive(Clone, Copy, Debug)]
 enum Completion {
     Stop,
     Accept(Service),
     Receive(i32),
     Send(i32),
-    Done(i32),
     Close(i32),
 }
 
@@ -116,9 +116,14 @@ impl Kernel {
         }
     }
 
-    /// A client's SYN.
-    pub fn connect(&mut self, service: Service, link: usize, peer: SocketAddr) {
-        self.listeners[service as usize].backlog.push_back((link, peer));
+    /// A client's SYN. False when it is refused.
+    pub fn connect(&mut self, service: Service, link: usize, peer: SocketAddr) -> bool {
+        let listener = &mut self.listeners[service as usize];
+        let open = listener.state != Listening::Closed;
+        if open {
+            listener.backlog.push_back((link, peer));
+        }
+        open
     }
 
     pub fn stop(&mut self) {
@@ -226,7 +231,6 @@ impl Kernel {
             if open.send.is_some() {
                 all.push(Completion::Send(socket));
             }
-            all.extend(open.undone.iter().map(|_| Completion::Done(socket)));
             if open.closing {
                 all.push(Completion::Close(socket));
             }
@@ -245,16 +249,6 @@ impl Kernel {
             Completion::Accept(service) => self.accept(service, worker),
             Completion::Receive(socket) => self.receive(socket, worker, links),
             Completion::Send(socket) => self.sent(socket, worker, links),
-            Completion::Done(socket) => {
-                let open = self.open.get_mut(&socket).expect("closed only when all is done");
-                let which = self.rng.below(open.undone.len());
-                let stopped = open.undone.swap_remove(which) == Undone::StopReceive;
-                if stopped && open.receive == Receive::Armed {
-                    open.receive = Receive::Cancelled;
-                }
-                let token = open.token.expect("it was asked for with one");
-                self.tell(worker, Event::Done { token });
-            }
             Completion::Close(socket) => {
                 let token = self.open.remove(&socket).and_then(|open| open.token).expect("it was asked for");
                 self.tokens.remove(&(token.slot, token.generation));
@@ -273,7 +267,7 @@ impl Kernel {
 
     /// As many as the worker takes in a turn, or some of them.
     fn accept(&mut self, service: Service, worker: &mut Worker) {
-        while self.listeners[service as usize].armed {
+        while !matches!(self.listeners[service as usize].state, Listening::Idle | Listening::Closed) {
             self.accept_one(service, worker);
             let more = !self.listeners[service as usize].backlog.is_empty();
             if !more || worker.is_full() || self.rng.chance(50) {
@@ -284,17 +278,23 @@ impl Kernel {
 
     fn accept_one(&mut self, service: Service, worker: &mut Worker) {
         let listener = &mut self.listeners[service as usize];
-        let error = self.rng.chance(self.mood.accept_error);
-        let ended = error || (listener.stopping && self.rng.chance(500));
+        let (closing, stopping) = (listener.state == Listening::Closing, listener.state == Listening::Stopping);
+        let error = !closing && self.rng.chance(self.mood.accept_error);
+        let ended = error || (stopping && self.rng.chance(500));
         if let Some((link, peer)) = listener.backlog.pop_front_if(|_| !ended) {
             let socket = Socket(self.next_socket);
             self.next_socket += 1;
             let armed = !self.rng.chance(self.mood.disarms);
-            (listener.armed, listener.stopping) = (armed, armed && listener.stopping);
+            if !armed && !closing {
+                listener.state = Listening::Idle;
+            }
             self.open.insert(socket.0, Open::new(link, self.now));
             self.tell(worker, Event::Accepted { service, socket, peer, armed });
-        } else if ended || listener.stopping {
-            (listener.armed, listener.stopping) = (false, false);
+        } else if closing {
+            listener.state = Listening::Closed;
+            self.tell(worker, Event::ListenerClosed(service));
+        } else if ended || stopping {
+            listener.state = Listening::Idle;
             // EMFILE
             let error = error.then(|| io::Error::from_raw_os_error(24));
             self.tell(worker, Event::AcceptEnded { service, error });
@@ -336,6 +336,9 @@ impl Kernel {
                 bytes[at + 9..at + 14].copy_from_slice(b"omega");
             }
             link.uploaded += len;
+            if link.server == ServerEnd::Open {
+                link.accepted = link.uploaded;
+            }
             let armed = !self.rng.chance(self.mood.disarms);
             if !armed {
                 open.receive = Receive::Idle;
@@ -377,14 +380,19 @@ impl Kernel {
     fn take(&mut self, request: Request, links: &mut [Link]) {
         match request {
             Request::Accept(service) => {
-                let listener = &mut self.listeners[service as usize];
-                assert!(!listener.armed, "one accept at a time");
-                *listener = Listener { armed: true, ..std::mem::take(listener) };
+                let state = &mut self.listeners[service as usize].state;
+                assert_eq!(*state, Listening::Idle, "one accept at a time, and none after the close");
+                *state = Listening::Armed;
             }
             Request::StopAccept(service) => {
-                let listener = &mut self.listeners[service as usize];
-                assert!(listener.armed && !listener.stopping, "an accept that is under way is stopped once");
-                listener.stopping = true;
+                let state = &mut self.listeners[service as usize].state;
+                assert_eq!(*state, Listening::Armed, "an accept that is under way is stopped once");
+                *state = Listening::Stopping;
+            }
+            Request::CloseListener(service) => {
+                let state = &mut self.listeners[service as usize].state;
+                assert!(!matches!(state, Listening::Closing | Listening::Closed), "a listener is closed once");
+                *state = Listening::Closing;
             }
             Request::Receive { token, socket } => {
                 let open = self.named(token, Some(socket));
@@ -392,12 +400,11 @@ impl Kernel {
                 open.receive = Receive::Armed;
             }
             Request::StopReceive { token } => {
-                let effect = self.rng.chance(500);
                 let open = self.named(token, None);
-                if effect && open.receive == Receive::Armed {
+                // What ends at the same moment ends for its own reason.
+                if open.receive == Receive::Armed {
                     open.receive = Receive::Cancelled;
                 }
-                open.undone.push(Undone::StopReceive);
             }
             Request::Send { token, socket, buffer } => {
                 let since = self.now;
@@ -414,32 +421,32 @@ impl Kernel {
                 }
                 open.send = Some(Sending { buffer, taken: 0, since });
             }
-            Request::Finish { token, socket } => {
+            Request::ShutdownWrite { token, socket } => {
                 let now = self.now;
                 let open = self.named(token, Some(socket));
                 assert!(open.send.is_none(), "the FIN would overtake a send");
                 assert!(open.finished.replace(now).is_none(), "one FIN");
-                open.undone.push(Undone::Finish);
                 let link = &mut links[open.link];
                 // Between requests the end of the patience is not told.
                 link.cut |= open.may_be_aborted(link, now);
                 link.server = ServerEnd::Finished;
             }
-            Request::Abort { token, socket } => {
+            Request::ShutdownBoth { token, socket } => {
                 let now = self.now;
+                let drains = self.stopped.is_some_and(|at| now.since(at) >= DRAIN_GRACE);
                 let open = self.named(token, Some(socket));
                 let link = &mut links[open.link];
-                assert!(link.server < ServerEnd::Aborted, "aborted once");
-                assert!(open.may_be_aborted(link, now), "there is no reason to end the connection");
-                open.undone.push(Undone::Abort);
-                link.cut |= link.server == ServerEnd::Open;
+                assert!(link.server < ServerEnd::Aborted, "shut down once");
+                let drained = drains && open.send.is_none() && link.server == ServerEnd::Open;
+                let fails = open.may_be_aborted(link, now);
+                assert!(fails || drained, "there is no reason to end the connection");
+                link.cut |= fails && link.server == ServerEnd::Open;
                 link.server = ServerEnd::Aborted;
             }
             Request::Close { token, socket } => {
                 let open = self.named(token, Some(socket));
                 let link = &mut links[open.link];
-                let quiet = open.send.is_none() && open.undone.is_empty();
-                assert!(quiet, "closed only when all is answered");
+                assert!(open.send.is_none(), "closed only when all is answered");
                 assert!(matches!(open.receive, Receive::Idle | Receive::Ended), "closed only when all is over");
                 let orderly = open.receive == Receive::Ended || link.server == ServerEnd::Aborted;
                 assert!(orderly, "a reset may overtake the last reply");
@@ -473,7 +480,6 @@ impl Open {
             heard: now,
             receive: Receive::Idle,
             send: None,
-            undone: Vec::new(),
             finished: None,
             late: None,
             over_limit: false,

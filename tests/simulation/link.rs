@@ -12,6 +12,8 @@ pub struct Link {
     pub upload: VecDeque<u8>,
     /// Bytes that the worker has been given.
     pub uploaded: usize,
+    /// The same before it ended its side.
+    pub accepted: usize,
     /// Where in the upload the client owes nothing: between commands, between requests.
     pub boundaries: Vec<usize>,
     /// Sent by the worker, not yet read by the client.
@@ -53,6 +55,7 @@ impl Link {
             client: ClientEnd::Open,
             upload: VecDeque::new(),
             uploaded: 0,
+            accepted: 0,
             boundaries,
             download: VecDeque::new(),
             window,

@@ -15,6 +15,7 @@
 
 mod backpressure;
 mod client;
+mod drain;
 mod http;
 mod kernel;
 mod link;
@@ -156,7 +157,7 @@ fn canary_other_topic() {
 }
 
 #[test]
-#[should_panic(expected = "was gone before the request")]
+#[should_panic(expected = "listed")]
 fn canary_stale() {
     notices(Fault::Stale);
 }

@@ -16,7 +16,7 @@ use crate::Fault;
 use crate::client::{Client, Talk};
 use crate::http::{self, Answer, Wanted};
 use crate::kernel::Kernel;
-use crate::link::Link;
+use crate::link::{Link, ServerEnd};
 use crate::mood::Mood;
 use crate::rng::Rng;
 use crate::v1::{self, IDENTIFY_REPLY, TOPICS};
@@ -211,7 +211,9 @@ impl World {
         let link = self.links.len();
         self.links.push(Link::new(service, boundaries, window));
         self.clients[client].link = Some(link);
-        self.workers[worker].1.connect(service, link, self.clients[client].peer);
+        if !self.workers[worker].1.connect(service, link, self.clients[client].peer) {
+            (self.links[link].server, self.links[link].cut) = (ServerEnd::Closed, true);
+        }
     }
 
     fn client_step(&mut self, number: usize) {
@@ -221,7 +223,7 @@ impl World {
         if self.rng.chance(500) {
             client.send(link, &mut self.rng);
         }
-        let answers = client.read(link, &mut self.rng);
+        let answers = client.read(link, self.stopping, &mut self.rng);
         client.end(link, self.stopping);
         self.note_requests(number);
         self.judge(number, answers);
