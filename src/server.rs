@@ -116,7 +116,7 @@ impl Server {
                 interface,
                 core: cores.get(number as usize % cores.len().max(1)).copied(),
                 busy_poll: options.busy_poll,
-                clock,
+                clock: clock.clone(),
             };
             let ready = ready.clone();
             let builder = thread::Builder::new().name(format!("worker-{number}"));
@@ -178,7 +178,7 @@ impl WorkerThread {
         };
         let _ = ready.send(Ok(()));
         let _stop = StopAll;
-        turns(self.worker, driver, self.clock).map_err(ServerError::Io)
+        turns(self.worker, driver, &self.clock).map_err(ServerError::Io)
     }
 }
 
@@ -193,7 +193,7 @@ impl Drop for StopAll {
 }
 
 /// The loop.
-fn turns(mut worker: Worker, mut driver: Driver, clock: Clock) -> io::Result<()> {
+fn turns(mut worker: Worker, mut driver: Driver, clock: &Clock) -> io::Result<()> {
     loop {
         worker.begin_turn(clock.now());
         worker.look_ahead(driver.received());

@@ -101,6 +101,13 @@ pub const LOG_MESSAGE_BYTES: usize = 4096;
 
 /// How often a worker looks at deadlines, and the longest that it sleeps.
 pub const TICK: Duration = Duration::from_millis(250);
+/// A gap between two readings of the clock that is longer is time in which the process did not run.
+pub const CLOCK_GAP: Duration = Duration::from_secs(1);
+/// How often the workers note that they run.
+pub const CLOCK_RENEWAL: Duration = Duration::from_millis(50);
+const _: () = assert!(CLOCK_GAP.as_millis() > 2 * TICK.as_millis());
+/// For how long full turns put off looking at deadlines: what was received is looked at first.
+pub const EXPIRY_DELAY_MAX: Duration = Duration::from_secs(2);
 /// A listener that could not accept (out of file descriptors, say) rests for so long.
 pub const ACCEPT_BACKOFF: Duration = Duration::from_millis(100);
 

@@ -10,6 +10,7 @@ mod both_drivers;
 
 mod hardship;
 mod no_ring;
+mod paused;
 mod refusals;
 mod resets;
 mod stopping;
