@@ -38,5 +38,15 @@ pub mod turn;
 pub mod v1;
 pub mod worker;
 
-/// The version that clients are told: as a semantic version it equals that of the nsqlookupd it stands in for.
-pub const VERSION: &str = concat!("1.3.0+ringlookupd.", env!("CARGO_PKG_VERSION"));
+/// The version that clients are told: that of the nsqlookupd it stands in for.
+pub const VERSION: &str = "1.3.0";
+
+/// What `-version` prints and the log begins with: a line in stock's form, then this program's own version.
+pub fn version_lines() -> [String; 2] {
+    let (compiler, commit, target) =
+        (env!("RINGLOOKUPD_RUSTC"), env!("RINGLOOKUPD_COMMIT"), env!("RINGLOOKUPD_TARGET"));
+    [
+        format!("nsqlookupd v{VERSION} (built w/rustc{compiler})"),
+        format!("ringlookupd {} ({commit}, {target})", env!("CARGO_PKG_VERSION")),
+    ]
+}

@@ -1,10 +1,10 @@
 use std::io::{self, Write};
 use std::process::ExitCode;
 
-use ringlookupd::VERSION;
 use ringlookupd::log::Log;
 use ringlookupd::options::{Invocation, Options};
 use ringlookupd::server::Server;
+use ringlookupd::version_lines;
 
 // Not under a sanitizer, which knows nothing of memory that the system's allocator has not given.
 #[cfg(not(sanitized))]
@@ -28,7 +28,9 @@ fn main() -> ExitCode {
         let _ = writeln!(io::stderr(), "nsqlookupd: cannot start a thread");
         return ExitCode::FAILURE;
     };
-    log.info(format_args!("nsqlookupd v{VERSION}"));
+    for line in version_lines() {
+        log.info(format_args!("{line}"));
+    }
     let end = Server::start(&options, &log).and_then(Server::run);
     if let Err(error) = &end {
         log.fatal(format_args!("failed to instantiate nsqlookupd - {error}"));

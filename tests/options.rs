@@ -121,12 +121,21 @@ fn a_file_that_cannot_be_read_is_named() {
     assert!(refusal(&run(&["-config", torn.path()]), FILE).contains(": line 2: "));
 }
 
+/// Programs read the first line by the form that Go gives it: `nsqlookupd v1.2.3 (built w/go1.2.3)`.
 #[test]
-fn the_version_line_starts_like_stocks() {
+fn the_version_is_stocks_line_and_then_our_own() {
     for args in [&["-version"][..], &["--version=true"], &["-version", "-config=/nonexistent"]] {
         let text = printed(args);
-        assert!(text.starts_with("nsqlookupd v1.3.0+ringlookupd."), "{text}");
-        assert_eq!(text.matches('\n').count(), 1);
+        let lines: Vec<_> = text.lines().collect();
+        let [stocks, own] = lines[..] else { panic!("{text}") };
+        let compiler = stocks.strip_prefix("nsqlookupd v1.3.0 (built w/rustc").expect("stock's form");
+        let compiler: Vec<_> = compiler.strip_suffix(")").expect("the end").split('.').collect();
+        assert_eq!(compiler.len(), 3, "{stocks}");
+        assert!(compiler[..2].iter().all(|number| number.parse::<u32>().is_ok()), "{stocks}");
+        let build = own.strip_prefix(concat!("ringlookupd ", env!("CARGO_PKG_VERSION"), " (")).expect("our name");
+        let (commit, target) = build.strip_suffix(")").and_then(|build| build.split_once(", ")).expect("a build");
+        assert!(commit == "unknown" || commit.bytes().all(|byte| byte.is_ascii_hexdigit()), "{own}");
+        assert!(target.contains("-linux-"), "{own}");
     }
 }
 

@@ -19,10 +19,10 @@ use std::time::Duration;
 pub use address::{AddressError, ListenAddress};
 pub use duration::{DurationError, GoDuration, parse_duration};
 
-use crate::VERSION;
 use crate::io;
 use crate::limits::{Limit, Limits, WORKERS_MAX};
 use crate::log::Level;
+use crate::version_lines;
 
 /// The settings of a server.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -118,7 +118,7 @@ impl Options {
             return Ok(Invocation::Print(flags::usage(&Self::default())));
         };
         if given.version == Some(true) {
-            return Ok(Invocation::Print(format!("nsqlookupd v{VERSION} (built w/rustc)\n")));
+            return Ok(Invocation::Print(version_lines().join("\n") + "\n"));
         }
         let file = match given.config.as_deref() {
             // Stock: an empty path is no file.

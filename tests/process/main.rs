@@ -15,6 +15,7 @@ mod refusals;
 mod resets;
 mod stopping;
 mod threads;
+mod told;
 mod workers;
 
 /// The program under test.

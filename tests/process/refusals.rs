@@ -11,13 +11,13 @@ pub fn run(flags: &[&str]) -> Output {
     Command::new(PROGRAM).args(DEFAULTS).args(flags).stdin(Stdio::null()).output().expect("it starts")
 }
 
-/// The one line about the refusal, after that with the version.
+/// The one line about the refusal, after those with the versions.
 pub fn refusal(output: &Output) -> String {
     let log = String::from_utf8(output.stderr.clone()).expect("UTF-8");
     assert_eq!(output.status.code(), Some(1), "{log}");
     let lines: Vec<_> = log.lines().collect();
-    let [version, refusal] = lines[..] else { panic!("two lines, not {log}") };
-    assert!(version.contains("INFO: nsqlookupd v"), "{version}");
+    let [stocks, own, refusal] = lines[..] else { panic!("three lines, not {log}") };
+    assert!(stocks.contains("INFO: nsqlookupd v") && own.contains("INFO: ringlookupd "), "{log}");
     let (_, text) = refusal.split_once(" FATAL: failed to instantiate nsqlookupd - ").expect("stock's words");
     text.to_owned()
 }
