@@ -8,9 +8,9 @@ pub struct Letterhead {
     date_at: usize,
 }
 
-/// The headers of a JSON body, as stock has them.
+/// The headers of a JSON body, byte for byte as stock writes them: Go makes `Nsq` of the `NSQ` in its source.
 pub const JSON_HEADERS: &str =
-    "Content-Type: application/json; charset=utf-8\r\nX-NSQ-Content-Type: nsq; version=1.0\r\n";
+    "Content-Type: application/json; charset=utf-8\r\nX-Nsq-Content-Type: nsq; version=1.0\r\n";
 
 impl Letterhead {
     pub fn new(wall: SystemTime) -> Self {

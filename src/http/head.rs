@@ -22,6 +22,13 @@ pub struct Head<'a> {
     pub expect: Expect,
 }
 
+impl Head<'_> {
+    /// Whether a body follows the response's headers. The response to HEAD has those of GET, and ends there.
+    pub fn wants_body(&self) -> bool {
+        self.method != "HEAD"
+    }
+}
+
 /// HTTP version; 1.2 to 1.9 count as 1.1.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Version {

@@ -16,6 +16,7 @@ pub enum Kind {
     Json,
     /// An answer of the V1 API without a body.
     Empty,
+    /// A body whose type stock leaves to Go to find out, which says it behind the length.
     Text,
     /// Prometheus's text format.
     Metrics,
@@ -28,11 +29,10 @@ impl Kind {
     fn headers(self) -> &'static str {
         match self {
             Self::Json => JSON_HEADERS,
-            Self::Empty => "X-NSQ-Content-Type: nsq; version=1.0\r\n",
-            Self::Text => "Content-Type: text/plain; charset=utf-8\r\n",
+            Self::Empty => "X-Nsq-Content-Type: nsq; version=1.0\r\n",
             Self::Metrics => "Content-Type: text/plain; version=0.0.4; charset=utf-8\r\n",
             Self::Html => "Content-Type: text/html; charset=utf-8\r\n",
-            Self::None => "",
+            Self::Text | Self::None => "",
         }
     }
 }
@@ -94,7 +94,7 @@ impl Responder<'_> {
     /// The same with one header more.
     pub fn with_header(mut self, status: Status, kind: Kind, extra: Option<(&str, &[u8])>, body: &[u8]) -> bool {
         let keep = self.head(status, kind, extra, Length::Known(body.len()));
-        if self.request.method != "HEAD" {
+        if self.request.wants_body() {
             self.output.staged().extend_from_slice(body);
         }
         keep
@@ -137,20 +137,26 @@ impl Responder<'_> {
         } else {
             out.extend_from_slice(if http11 { b"HTTP/1.1 " } else { b"HTTP/1.0 " });
             out.extend_from_slice(status.line().as_bytes());
+            // Go sorts what a handler has set by name. No kind has a header before Content-Type.
+            let (before, after) = match extra {
+                Some((name, _)) if name < "Content-Type" => (extra, None),
+                _ => (None, extra),
+            };
+            header(out, before);
             out.extend_from_slice(kind.headers().as_bytes());
-            if let Some((name, value)) = extra {
-                header(out, name, value);
-            }
+            header(out, after);
             out.extend_from_slice(self.letterhead.date().as_bytes());
         }
-        match length {
-            Length::Known(length) => {
-                out.extend_from_slice(b"Content-Length: ");
-                out.extend_from_slice(itoa::Buffer::new().format(length).as_bytes());
-                out.extend_from_slice(b"\r\n");
-            }
-            Length::Unknown if http11 => out.extend_from_slice(b"Transfer-Encoding: chunked\r\n"),
-            Length::Unknown => {}
+        // Go says nothing of a body that is empty for HEAD.
+        if let Length::Known(length) = length
+            && (length > 0 || self.request.wants_body())
+        {
+            out.extend_from_slice(b"Content-Length: ");
+            out.extend_from_slice(itoa::Buffer::new().format(length).as_bytes());
+            out.extend_from_slice(b"\r\n");
+        }
+        if kind == Kind::Text {
+            out.extend_from_slice(b"Content-Type: text/plain; charset=utf-8\r\n");
         }
         match self.request.persistence {
             Persistence::KeepAlive10 if keep => out.extend_from_slice(b"Connection: keep-alive\r\n"),
@@ -165,6 +171,9 @@ impl Responder<'_> {
                 out.extend_from_slice(b"Connection: close\r\n");
             }
             _ => {}
+        }
+        if length == Length::Unknown && http11 {
+            out.extend_from_slice(b"Transfer-Encoding: chunked\r\n");
         }
         out.extend_from_slice(b"\r\n");
         keep
@@ -185,7 +194,8 @@ pub fn unasked(ApiError(status, message): ApiError, turn: &Turn, output: &mut Ou
 }
 
 #[inline]
-fn header(out: &mut Vec<u8>, name: &str, value: &[u8]) {
+fn header(out: &mut Vec<u8>, header: Option<(&str, &[u8])>) {
+    let Some((name, value)) = header else { return };
     out.extend_from_slice(name.as_bytes());
     out.extend_from_slice(b": ");
     out.extend_from_slice(value);

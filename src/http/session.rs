@@ -313,6 +313,55 @@ mod tests {
         assert_eq!((said, open), (connection, connection == Some("keep-alive")), "{request}");
     }
 
+    /// Names, order and values, as a network trace of stock shows them.
+    #[test]
+    fn heads_are_stocks_byte_for_byte() {
+        const DATE: &str = "Date: Thu, 01 Jan 1970 00:00:00 GMT\r\n";
+        const JSON: &str =
+            "Content-Type: application/json; charset=utf-8\r\nX-Nsq-Content-Type: nsq; version=1.0\r\n";
+        for (request, expected) in [
+            (
+                "GET /ping HTTP/1.1",
+                format!("200 OK\r\n{DATE}Content-Length: 2\r\nContent-Type: text/plain; charset=utf-8\r\n\r\nOK"),
+            ),
+            (
+                "PUT /ping HTTP/1.1",
+                format!(
+                    "405 Method Not Allowed\r\nAllow: GET, OPTIONS\r\n{JSON}{DATE}Content-Length: 32\r\n\r\n\
+                     {{\"message\":\"METHOD_NOT_ALLOWED\"}}"
+                ),
+            ),
+            (
+                "HEAD /topic/create?topic=t HTTP/1.1",
+                format!(
+                    "405 Method Not Allowed\r\nAllow: OPTIONS, POST\r\n{JSON}{DATE}Content-Length: 32\r\n\r\n"
+                ),
+            ),
+            (
+                "GET /ping/ HTTP/1.1",
+                format!(
+                    "301 Moved Permanently\r\nContent-Type: text/html; charset=utf-8\r\nLocation: /ping\r\n{DATE}\
+                     Content-Length: 40\r\n\r\n<a href=\"/ping\">Moved Permanently</a>.\n\n"
+                ),
+            ),
+            (
+                "POST /topic/create?topic=t HTTP/1.1",
+                format!("200 OK\r\nX-Nsq-Content-Type: nsq; version=1.0\r\n{DATE}Content-Length: 0\r\n\r\n"),
+            ),
+            (
+                "OPTIONS /ping HTTP/1.1\r\nConnection: close",
+                format!("200 OK\r\nAllow: GET, OPTIONS\r\n{DATE}Content-Length: 0\r\nConnection: close\r\n\r\n"),
+            ),
+            (
+                "HEAD /ping HTTP/1.1\r\nExpect: x",
+                format!("417 Expectation Failed\r\n{DATE}Connection: close\r\n\r\n"),
+            ),
+        ] {
+            let (text, _) = answers(&format!("{request}\r\nHost: h\r\n\r\n"));
+            assert_eq!(text, format!("HTTP/1.1 {expected}"), "{request}");
+        }
+    }
+
     #[test]
     fn a_long_answer_ends_an_http_1_0_connection() {
         let asking = |path| format!("GET {path} HTTP/1.0\r\nConnection: keep-alive\r\n\r\n");

@@ -255,7 +255,8 @@ fn unhex(digits: &str) -> Option<Vec<u8>> {
     Some(pairs.iter().map(|[high, low]| high << 4 | low).collect())
 }
 
-/// An expected answer; its JSON is brought into the normal form that answers are compared in.
+/// An expected answer, brought into the normal form that answers are compared in: its JSON, and the one header that
+/// the cases write as nsqlookupd's source does, where Go's canonical form is on the wire.
 #[derive(Deserialize)]
 #[serde(from = "Map<String, Value>")]
 struct Answer(Value);
@@ -264,6 +265,11 @@ impl From<Map<String, Value>> for Answer {
     fn from(mut answer: Map<String, Value>) -> Self {
         if let Some(json) = answer.get_mut("json") {
             *json = canonical(json.take());
+        }
+        if let Some(Value::Object(headers)) = answer.get_mut("headers")
+            && let Some(value) = headers.remove("X-NSQ-Content-Type")
+        {
+            headers.insert("X-Nsq-Content-Type".into(), value);
         }
         Self(answer.into())
     }

@@ -9,8 +9,8 @@ use serde_json::{Map, Value, json};
 
 use crate::wire::Response;
 
-/// The headers that count.
-const HEADERS: [&str; 5] = ["Content-Type", "X-NSQ-Content-Type", "Allow", "Location", "Connection"];
+/// The headers that count, byte for byte as Go writes them.
+const HEADERS: [&str; 5] = ["Content-Type", "X-Nsq-Content-Type", "Allow", "Location", "Connection"];
 
 /// A time this near is "now".
 const RECENT: Duration = Duration::from_mins(10);
@@ -52,17 +52,16 @@ impl View {
     /// A response in normal form, its body as JSON only where it says so and `exact` does not
     /// forbid.
     pub fn response(&self, response: &Response, exact: bool) -> Value {
-        let header = |name: &str| response.headers.get(&name.to_lowercase());
         let mut answer = Map::from_iter([("status".to_owned(), response.status.into())]);
         if response.proto != "HTTP/1.1" {
             answer.insert("proto".into(), response.proto.as_str().into());
         }
-        let headers: Map<_, _> = HEADERS
-            .into_iter()
-            .filter_map(|name| Some((name.to_owned(), header(name)?.as_str().into())))
-            .collect();
+        let counts = |name: &str| HEADERS.iter().any(|header| header.eq_ignore_ascii_case(name));
+        let headers = response.headers.iter().filter(|(name, _)| counts(name));
+        // Under the name as it came, so that one in another case is another header.
+        let headers: Map<_, _> = headers.map(|(name, value)| (name.clone(), value.as_str().into())).collect();
         answer.insert("headers".into(), headers.into());
-        let is_json = header("Content-Type").is_some_and(|kind| kind.contains("json"));
+        let is_json = response.headers.get("Content-Type").is_some_and(|kind| kind.contains("json"));
         answer.extend(self.payload(&response.body, is_json && !exact));
         if let Some(Value::Object(info)) = answer.get_mut("json")
             && info.keys().eq(["version"])

@@ -91,7 +91,7 @@ impl Player {
         if exchange.write.shutdown {
             // Whether Go's net/http has seen the FIN when it answers is chance, and so is its
             // Connection header.
-            response.headers.remove("connection");
+            response.headers.remove("Connection");
         }
         Ok(self.view.response(&response, reading.exact))
     }

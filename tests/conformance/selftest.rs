@@ -8,17 +8,18 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use libtest_mimic::{Failed, Trial};
 use serde_json::{Value, json};
 
-use crate::case::Case;
+use crate::case::{Case, Step};
 use crate::normal::{View, canonical, difference};
 use crate::player::play;
 use crate::wire::{Peer, ReadError, Response};
 
 pub fn trials() -> Vec<Trial> {
-    let tests: [(&str, fn()); 10] = [
+    let tests: [(&str, fn()); 11] = [
         ("canary_bytes_at_the_end", bytes_at_the_end),
         ("compare_absent_members", absent_members),
         ("compare_addresses_and_times_are_masked", addresses_and_times_are_masked),
         ("compare_duplicate_keys_make_text", duplicate_keys_make_text),
+        ("compare_header_names_by_byte", header_names_by_byte),
         ("compare_headers_that_count", headers_that_count),
         ("compare_number_text", number_text),
         ("compare_order_of_arrays", order_of_arrays),
@@ -144,7 +145,7 @@ fn response(content_type: &str, body: &str) -> Response {
     Response {
         proto: "HTTP/1.1".into(),
         status: 200,
-        headers: [("content-type", content_type), ("date", "today")].map(|(k, v)| (k.into(), v.into())).into(),
+        headers: [("Content-Type", content_type), ("Date", "today")].map(|(k, v)| (k.into(), v.into())).into(),
         body: body.into(),
     }
 }
@@ -240,6 +241,25 @@ fn headers_that_count() {
         "text": "{}",
     });
     assert_eq!(view().response(&old, false), plain);
+}
+
+/// A case says X-NSQ-Content-Type and means what Go makes of it.
+fn header_names_by_byte() {
+    let step = json!({"http": {"target": "/"}, "expect": [{"headers": {"X-NSQ-Content-Type": "v"}}]});
+    let case = case_of(&json!([step]));
+    let Step::Exchange(exchange) = &case.steps[0] else { panic!("an exchange") };
+    for (name, same) in
+        [("X-Nsq-Content-Type", true), ("X-NSQ-Content-Type", false), ("x-nsq-content-type", false)]
+    {
+        let answer = Response {
+            proto: "HTTP/1.1".into(),
+            status: 200,
+            headers: [(name.to_owned(), "v".to_owned())].into(),
+            body: Vec::new(),
+        };
+        let answer = view().response(&answer, false);
+        assert_eq!(answer["headers"] == exchange.expect[0]["headers"], same, "{answer}");
+    }
 }
 
 fn response_framing() {

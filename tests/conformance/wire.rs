@@ -43,7 +43,7 @@ pub struct Peer {
 pub struct Response {
     pub proto: String,
     pub status: u16,
-    /// By lower-case name; a repeated header's values are joined by ", ".
+    /// By name, as it came; a repeated header's values are joined by ", ".
     pub headers: HashMap<String, String>,
     pub body: Vec<u8>,
 }
@@ -125,9 +125,9 @@ impl Peer {
         let is = |name: &str, value: &str| headers.get(name).is_some_and(|it| it.to_lowercase().contains(value));
         let body = if head || matches!(status, 100..200 | 204 | 304) {
             Vec::new()
-        } else if is("transfer-encoding", "chunked") {
+        } else if is("Transfer-Encoding", "chunked") {
             self.chunked()?
-        } else if let Some(length) = headers.get("content-length") {
+        } else if let Some(length) = headers.get("Content-Length") {
             let Ok(length) = length.parse() else {
                 return unreadable(format!("Content-Length {length:?}"));
             };
@@ -147,7 +147,7 @@ impl Peer {
             }
             let (name, value) = line.split_once(':').unwrap_or((&line, ""));
             headers
-                .entry(name.trim().to_lowercase())
+                .entry(name.trim().to_owned())
                 .and_modify(|values| *values = format!("{values}, {}", value.trim()))
                 .or_insert_with(|| value.trim().to_owned());
         }

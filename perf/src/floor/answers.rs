@@ -23,7 +23,7 @@ impl Answers {
         let body = document(body_bytes);
         let head = format!(
             "HTTP/1.1 200 OK\r\nContent-Type: application/json; charset=utf-8\r\n\
-             X-NSQ-Content-Type: nsq; version=1.0\r\nDate: Thu, 01 Jan 1970 00:00:00 GMT\r\n\
+             X-Nsq-Content-Type: nsq; version=1.0\r\nDate: Thu, 01 Jan 1970 00:00:00 GMT\r\n\
              Content-Length: {}\r\n\r\n",
             body.len()
         );
