@@ -82,7 +82,9 @@ impl Responder<'_> {
             return self.whole(Status::Ok, Kind::Json, body);
         }
         let keep = self.head(Status::Ok, Kind::Json, None, Length::Known(body.body_len()));
-        self.output.share(body.pieces());
+        if self.request.wants_body() {
+            self.output.share(body.pieces());
+        }
         keep
     }
 
@@ -110,7 +112,9 @@ impl Responder<'_> {
     fn stream(mut self, mut stream: Stream) -> bool {
         if let Some(length) = stream.known_len() {
             let keep = self.head(Status::Ok, Kind::Json, None, Length::Known(length));
-            self.output.stream(stream, Framing::Plain);
+            if self.request.wants_body() {
+                self.output.stream(stream, Framing::Plain);
+            }
             return keep;
         }
         let page = stream.next_page().expect("a document has a page");
@@ -118,9 +122,11 @@ impl Responder<'_> {
             return self.whole(Status::Ok, Kind::Json, &page);
         }
         let keep = self.head(Status::Ok, Kind::Json, None, Length::Unknown);
-        let framing = if self.request.version == Version::Http11 { Framing::Chunked } else { Framing::Plain };
-        framing.append(&page, false, self.output.staged());
-        self.output.stream(stream, framing);
+        if self.request.wants_body() {
+            let framing = if self.request.version == Version::Http11 { Framing::Chunked } else { Framing::Plain };
+            framing.append(&page, false, self.output.staged());
+            self.output.stream(stream, framing);
+        }
         keep
     }
 

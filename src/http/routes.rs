@@ -52,7 +52,7 @@ fn find(path: &[u8]) -> Option<(Method, Endpoint)> {
 /// Where a request goes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Route {
-    /// To an endpoint, with its own method.
+    /// To an endpoint, with its own method, or with HEAD instead of GET.
     Endpoint(Endpoint),
     /// To the path that was meant.
     Redirect {
@@ -89,6 +89,8 @@ pub fn route(method: &str, url: &Url<'_>) -> Route {
     if let Some((takes, endpoint)) = find(&url.path) {
         let allow = match takes {
             _ if asked == Some(takes) => return Route::Endpoint(endpoint),
+            // Stock: 405.
+            Method::Get if method == "HEAD" => return Route::Endpoint(endpoint),
             Method::Get => "GET, OPTIONS",
             Method::Post => "OPTIONS, POST",
         };
@@ -217,6 +219,16 @@ mod tests {
         assert_eq!(routed("CONNECT", "/ping"), not_allowed("GET, OPTIONS"));
         assert_eq!(routed("HEAD", "/topic/create"), not_allowed("OPTIONS, POST"));
         assert_eq!(routed("GET", "*"), not_allowed("GET, OPTIONS, POST"));
+    }
+
+    #[test]
+    fn head_goes_where_get_goes() {
+        for path in ["/ping", "/info", "/lookup", "/topics", "/channels", "/nodes", "/debug", "/metrics"] {
+            assert!(matches!(routed("GET", path), Route::Endpoint(_)), "{path}");
+            assert_eq!(routed("HEAD", path), routed("GET", path), "{path}");
+        }
+        assert_eq!(routed("head", "/ping"), Route::MethodNotAllowed { allow: "GET, OPTIONS" });
+        assert_eq!(routed("HEAD", "/nothing"), Route::NotFound);
     }
 
     #[test]

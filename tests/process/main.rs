@@ -9,6 +9,7 @@ mod support;
 mod both_drivers;
 
 mod hardship;
+mod head;
 mod no_ring;
 mod paused;
 mod refusals;
