@@ -9,8 +9,8 @@
 //! writer says how many as soon as it has caught up. Having written what was there, the writer rests for a moment: when
 //! each line woke it, a change of a large topic and the lookup after it took a tenth more of the server's time.
 //!
-//! Control characters are escaped: what a client sends is logged, and must neither start a line of its own nor drive a
-//! terminal. Unlike stock, whose runtime ends the process when standard error is a closed pipe, a failed write is
+//! Characters that are not seen are escaped (control, direction of writing, line separators): what a client sends is
+//! logged, and must neither start a line of its own, nor drive a terminal, nor reorder what is shown. Unlike stock, whose runtime ends the process when standard error is a closed pipe, a failed write is
 //! counted and the server goes on.
 
 mod level;
@@ -280,8 +280,57 @@ mod tests {
         writer.close();
         assert_eq!(
             sink.messages(),
-            [r"INFO: a\r\n> 2026/01/01\tFATAL: \x1b[31m\x00\x7f\x85\x9b2J ".to_owned() + "\u{e9}\u{4e16} \\n"]
+            [r"INFO: a\r\n> 2026/01/01\tFATAL: \u{1b}[31m\0\u{7f}\u{85}\u{9b}2J ".to_owned()
+                + "\u{e9}\u{4e16} \\n"]
         );
+    }
+
+    /// Characters that reorder, hide, join or break what surrounds them, and what is written as it is.
+    #[test]
+    fn invisible_characters_are_escaped() {
+        let invisible = [
+            '\u{ad}',
+            '\u{61c}',
+            '\u{180e}',
+            '\u{200b}',
+            '\u{200d}',
+            '\u{200e}',
+            '\u{200f}',
+            '\u{202a}',
+            '\u{202b}',
+            '\u{202c}',
+            '\u{202d}',
+            '\u{202e}',
+            '\u{2060}',
+            '\u{2066}',
+            '\u{2067}',
+            '\u{2068}',
+            '\u{2069}',
+            '\u{feff}',
+            '\u{fff9}',
+            '\u{e0001}',
+            '\u{e007f}',
+            '\u{2028}',
+            '\u{2029}',
+            '\u{a0}',
+            '\u{3000}',
+            '\u{301}',
+            '\u{fe0f}',
+            '\u{e000}',
+            '\u{10ffff}',
+            '\u{378}',
+        ];
+        let sink = Sink::default();
+        let (log, writer) = start(&sink, Level::Info);
+        for character in invisible {
+            log.info(format_args!("{character}"));
+        }
+        log.info(format_args!("'\"\\ ~\u{e9}\u{4e16}\u{1f600}\u{fffd}"));
+        writer.close();
+        let mut expected: Vec<_> =
+            invisible.map(|character| format!("INFO: {}", character.escape_unicode())).into();
+        expected.push("INFO: '\"\\ ~\u{e9}\u{4e16}\u{1f600}\u{fffd}".to_owned());
+        assert_eq!(sink.messages(), expected);
     }
 
     #[test]

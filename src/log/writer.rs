@@ -148,17 +148,15 @@ impl<W: Write> Output<W> {
     }
 }
 
-/// Appends `message` with its control characters (C0, DEL, C1) escaped.
+/// Appends `message` with every character escaped that a reader would not see, or not see in its place: control,
+/// format (among them those that turn the direction of writing), private, unassigned, line and paragraph separators,
+/// spaces beyond ASCII, and combining characters. ASCII quotes and backslashes stay, as messages are full of them.
 fn push_escaped(line: &mut String, message: &str) {
     for character in message.chars() {
-        match character {
-            '\n' => line.push_str("\\n"),
-            '\r' => line.push_str("\\r"),
-            '\t' => line.push_str("\\t"),
-            _ if character.is_control() => {
-                write!(line, "\\x{:02x}", u32::from(character)).expect("a String takes all");
-            }
-            _ => line.push(character),
+        if character == ' ' || character.is_ascii_graphic() {
+            line.push(character);
+        } else {
+            line.extend(character.escape_debug());
         }
     }
 }

@@ -9,11 +9,11 @@ use crate::peers::{identify, said, until_fin};
 use crate::support::Server;
 use crate::support::clients::{Nsqd, OK, get};
 
-/// Line ends and terminal sequences in all that is logged as it was sent.
+/// Line ends, terminal sequences and turns of the direction of writing in all that is logged as it was sent.
 pub fn forging(driver: Driver) {
     let flags: Vec<_> = driver.flags().chain(["-log-level=debug"]).collect();
     driver.beside_on(Server::start(&flags), |scene| {
-        let evil = "\n[nsqlookupd] forged\r\x1b[31m\u{9b}31m\u{202e}";
+        let evil = "\n[nsqlookupd] forged\r\x1b[31m\u{9b}31m\u{202e}\u{2028}";
         let description = serde_json::json!({
             "broadcast_address": evil, "hostname": evil, "version": evil, "tcp_port": 1, "http_port": 2,
         });
@@ -24,7 +24,7 @@ pub fn forging(driver: Driver) {
             assert!(nsqd.ask(&identify(description.to_string().as_bytes())).starts_with(b"{"));
             nsqd.ask(format!("{line}\n").as_bytes());
         }
-        for target in ["/lookup?topic=\u{9b}31m", "/\u{1b}[31m", "/%0a%1b"] {
+        for target in ["/lookup?topic=\u{9b}31m", "/\u{202e}\u{2028}", "/\u{1b}[31m", "/%0a%1b"] {
             let request = format!("GET {target} HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n");
             until_fin(said(scene.server.http, request.as_bytes()));
         }
@@ -35,7 +35,10 @@ pub fn forging(driver: Driver) {
         assert!(log.contains("forged"), "{log}");
         for line in log.lines() {
             assert!(line.starts_with("[nsqlookupd] "), "{line:?} in {log}");
-            assert!(!line.contains(char::is_control), "{line:?}");
+            assert!(
+                !line.contains(|seen: char| seen.is_control() || "\u{202e}\u{2028}".contains(seen)),
+                "{line:?}"
+            );
             assert!(!line.starts_with("[nsqlookupd] forged"), "{line:?}");
         }
     });
