@@ -113,12 +113,29 @@ fn an_unknown_key_is_refused() {
 fn a_file_that_cannot_be_read_is_named() {
     let line = refusal(&run(&["-config=/nonexistent/nsqlookupd.cfg"]), FILE);
     assert!(line.starts_with(r#"cannot read -config "/nonexistent/nsqlookupd.cfg": "#), "{line}");
+}
 
-    let binary = ConfigFile::new("binary", b"\xff\xfe");
-    assert!(refusal(&run(&["-config", binary.path()]), FILE).starts_with("cannot read -config "));
-
-    let torn = ConfigFile::new("torn", b"workers = 1\nlog_level = \"info\n");
-    assert!(refusal(&run(&["-config", torn.path()]), FILE).contains(": line 2: "));
+#[test]
+fn a_broken_line_is_shown_with_its_number_and_its_key() {
+    for (name, text, line) in [
+        (
+            "unquoted",
+            &b"workers = 1\ntcp_address = 0.0.0.0:4160\n"[..],
+            r#"line 2, key "tcp_address": invalid float, in "tcp_address = 0.0.0.0:4160""#,
+        ),
+        (
+            "torn",
+            b"workers = 1\nlog_level = \"info\n",
+            r#"line 2, key "log_level": invalid basic string, expected `"`, in "log_level = \"info""#,
+        ),
+        ("binary", b"\xff\xfe", "line 1: not UTF-8, in \"\u{fffd}\u{fffd}\""),
+    ] {
+        let file = ConfigFile::new(name, text);
+        assert_eq!(
+            refusal(&run(&["-config", file.path()]), FILE),
+            format!("in -config {:?}: {line}", file.path())
+        );
+    }
 }
 
 /// Programs read the first line by the form that Go gives it: `nsqlookupd v1.2.3 (built w/go1.2.3)`.

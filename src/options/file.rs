@@ -1,23 +1,30 @@
 //! The TOML file: the flags' names with underscores, each with a string, a boolean or a number.
 
 use std::fs;
+use std::ops::Range;
 
+use toml::de::{DeTable, Error};
 use toml::{Table, Value};
 
 use super::flags::settings;
 use super::nearest::nearest;
 use super::{Given, OptionsError};
 
+/// How much of a text from the file an error shows.
+const EXCERPT_CHARACTERS: usize = 100;
+
 /// Reads the file at `path`. Unlike stock, which ignores unknown keys, this refuses them: a misspelled key would
 /// leave a default in force that nobody chose.
 pub(super) fn load(path: &str) -> Result<Given, OptionsError> {
-    let text = fs::read_to_string(path)
-        .map_err(|error| OptionsError::File(format!("cannot read -config {path:?}: {error}")))?;
-    parse(&text).map_err(|reason| OptionsError::File(format!("in -config {path:?}: {reason}")))
+    let bytes =
+        fs::read(path).map_err(|error| OptionsError::File(format!("cannot read -config {path:?}: {error}")))?;
+    parse(&bytes).map_err(|reason| OptionsError::File(format!("in -config {path:?}: {reason}")))
 }
 
-fn parse(text: &str) -> Result<Given, String> {
-    let table: Table = toml::from_str(text).map_err(|error| syntax_error(text, &error))?;
+fn parse(bytes: &[u8]) -> Result<Given, String> {
+    let text = str::from_utf8(bytes)
+        .map_err(|error| mistake(&String::from_utf8_lossy(bytes), error.valid_up_to(), None, "not UTF-8"))?;
+    let table: Table = toml::from_str(text).map_err(|error| syntax_error(text, error))?;
     let mut given = Given::default();
     for (key, value) in &table {
         let setting = settings().find(|setting| setting.key == key).ok_or_else(|| unknown(key))?;
@@ -31,13 +38,13 @@ fn unknown(key: &str) -> String {
     let keys: Vec<_> = settings().map(|setting| setting.key).collect();
     let guess =
         nearest(key, keys.iter().copied()).map_or_else(String::new, |known| format!("did you mean {known}? "));
-    format!("unknown key {key:?}: {guess}use {}", keys.join(", "))
+    format!("unknown key {}: {guess}use {}", excerpt(key), keys.join(", "))
 }
 
 /// A value for an error of one line: a table or an array could be long.
 fn show(value: &Value) -> String {
     match value {
-        Value::String(text) => format!("{text:?}"),
+        Value::String(text) => excerpt(text),
         Value::Integer(number) => number.to_string(),
         Value::Float(number) => number.to_string(),
         Value::Boolean(truth) => truth.to_string(),
@@ -46,15 +53,37 @@ fn show(value: &Value) -> String {
     }
 }
 
-/// The parser's own display draws the line and points at the place, over several lines.
-fn syntax_error(text: &str, error: &toml::de::Error) -> String {
-    let message = error.message().replace('\n', ", ");
-    match error.span() {
-        Some(span) => {
-            let line = text[..span.start].matches('\n').count() + 1;
-            format!("line {line}: {message}")
-        }
-        None => message,
+/// The parser's own display draws the line and points at the place, over several lines. Of several errors it finds,
+/// the first in the file counts: the others follow from it.
+fn syntax_error(text: &str, error: Error) -> String {
+    let (table, mut errors) = DeTable::parse_recoverable(text);
+    errors.push(error);
+    let start = |error: &Error| error.span().map_or(text.len(), |span| span.start);
+    let first = errors.iter().min_by_key(|error| start(error)).expect("one was pushed");
+    let at = start(first);
+    // A value may begin some lines above its error.
+    let around = |key: Range<usize>, value: Range<usize>| key.start <= at && at <= value.end;
+    let key = table.get_ref().iter().find(|(key, value)| around(key.span(), value.span()));
+    let message = first.message().replace('\n', ", ");
+    mistake(text, at, key.map(|(key, _)| key.get_ref().as_ref()), message.trim_end_matches(", expected nothing"))
+}
+
+/// A mistake at a byte of the file: its line, the key if there is one, what is wrong, and the line's text.
+fn mistake(text: &str, at: usize, key: Option<&str>, message: &str) -> String {
+    // At the end of the file the last line is meant that is not empty.
+    let at = at.min(text.trim_end().len());
+    let number = text[..at].matches('\n').count() + 1;
+    let line = text.lines().nth(number - 1).unwrap_or_default().trim();
+    let key = key.or_else(|| Some(line.split_once('=')?.0.trim())).filter(|key| !key.is_empty());
+    let key = key.map_or_else(String::new, |key| format!(", key {}", excerpt(key)));
+    format!("line {number}{key}: {message}, in {}", excerpt(line))
+}
+
+/// A text in quotes, its invisible characters escaped, and cut when it is long.
+fn excerpt(text: &str) -> String {
+    match text.char_indices().nth(EXCERPT_CHARACTERS) {
+        Some((end, _)) => format!("{:?}...", &text[..end]),
+        None => format!("{text:?}"),
     }
 }
 
@@ -70,7 +99,7 @@ mod tests {
     #[test]
     fn every_key_is_read() {
         let given = parse(
-            r#"
+            br#"
             # A comment.
             log_level = "WARN"
             log_prefix = "p "
@@ -106,7 +135,7 @@ mod tests {
 
     #[test]
     fn texts_stand_for_numbers_and_booleans_as_in_stock() {
-        let given = parse("workers = '3'\npin_workers = 'F'").unwrap();
+        let given = parse(b"workers = '3'\npin_workers = 'F'").unwrap();
         assert_eq!(given.workers.unwrap().get(), 3);
         assert_eq!(given.pin_workers, Some(false));
     }
@@ -121,7 +150,7 @@ mod tests {
             ("config = 'x'", format!(r#""config": use {keys}"#)),
             ("[nsqlookupd]\nworkers = 1", format!(r#""nsqlookupd": use {keys}"#)),
         ] {
-            let error = parse(text).unwrap_err();
+            let error = parse(text.as_bytes()).unwrap_err();
             assert!(error.starts_with(&format!("unknown key {advice}")), "{error}");
         }
     }
@@ -148,23 +177,122 @@ mod tests {
             ("workers.x = 1", "invalid value of type table for workers: use"),
             ("workers = 2026-11-22", "invalid value 2026-11-22 for workers: use"),
         ] {
-            let error = parse(text).unwrap_err();
+            let error = parse(text.as_bytes()).unwrap_err();
             assert!(error.starts_with(start), "{error}");
             assert!(!error.contains('\n'), "{error}");
         }
     }
 
     #[test]
-    fn what_is_not_toml_is_named_by_its_line() {
-        for (text, line) in [
-            ("workers = 1\n\ntcp_address", "line 3: "),
-            ("workers = 1\nworkers = 2", "line 2: "),
-            ("log_level = 'info", "line 1: "),
-            ("log_level = debug", "line 1: "),
+    fn what_is_not_toml_is_named_by_line_key_and_text() {
+        for (text, expected) in [
+            (
+                "workers = 1\ntcp_address = 0.0.0.0:4160",
+                r#"line 2, key "tcp_address": invalid float, in "tcp_address = 0.0.0.0:4160""#,
+            ),
+            (
+                "log_level = debug # no quotes\r\n",
+                r#"line 1, key "log_level": string values must be quoted, expected literal string, in "log_level = debug # no quotes""#,
+            ),
+            (
+                "\u{feff}workers = 3x",
+                r#"line 1, key "workers": string values must be quoted, expected literal string, in "#,
+            ),
+            ("workers = 1\n\ntcp_address\n\n", r#"line 3: key with no value, expected `=`, in "tcp_address""#),
+            (
+                "log_level: 'info'",
+                r#"line 1: invalid unquoted key, expected letters, numbers, `-`, `_`, in "log_level: 'info'""#,
+            ),
+            (
+                "io = 'epoll'\nlog_level = \n",
+                r#"line 2, key "log_level": string values must be quoted, expected literal string, in "log_level =""#,
+            ),
+            ("workers == 5", r#"line 1, key "workers": extra `=`, in "workers == 5""#),
+            ("= 5", r#"line 1: unquoted keys cannot be empty, expected letters, numbers, `-`, `_`, in "= 5""#),
+            ("workers = 1\nworkers = 2", r#"line 2, key "workers": duplicate key, in "workers = 2""#),
+            ("workers.x = 1\nworkers = 2", r#"line 2, key "workers": duplicate key, in "workers = 2""#),
+            ("workers = 01", r#"line 1, key "workers": unexpected leading zero, in "workers = 01""#),
+            ("workers = 1__0", r#"line 1, key "workers": `_` may only go between digits, in "workers = 1__0""#),
+            (
+                "workers = 99999999999999999999",
+                r#"line 1, key "workers": invalid type: integer `99999999999999999999` as i128, expected any valid TOML value, in "workers = 9"#,
+            ),
+            (
+                "workers = 2026-13-45",
+                r#"line 1, key "workers": invalid date, expected month between 01 and 12, in "workers = 2026-13-45""#,
+            ),
+            (
+                "log_level = 'info",
+                r#"line 1, key "log_level": invalid literal string, expected `'`, in "log_level = 'info""#,
+            ),
+            (
+                "log_prefix = \"a\nb\"\n",
+                r#"line 1, key "log_prefix": invalid basic string, expected `"`, in "log_prefix = \"a""#,
+            ),
+            (
+                "log_prefix = \"\"\"a\n\nb\n\n",
+                r#"line 3, key "log_prefix": invalid multi-line basic string, expected `"`, in "b""#,
+            ),
+            ("log_prefix = \"\\q\"", r#"line 1, key "log_prefix": missing escaped value, expected "#),
+            (
+                "workers = [\n 1,\n bad,\n 3]\n",
+                r#"line 3, key "workers": string values must be quoted, expected literal string, in "bad,""#,
+            ),
+            ("workers = [1,\n2\n", r#"line 2, key "workers": unclosed array, expected `]`, in "2""#),
+            (
+                "workers = {a=1\n",
+                r#"line 1, key "workers": unclosed inline table, expected `}`, in "workers = {a=1""#,
+            ),
+            ("io = 'epoll'\n[workers\n", r#"line 2: unclosed table, expected `]`, in "[workers""#),
+            (
+                "[a]\nworkers = x",
+                r#"line 2, key "workers": string values must be quoted, expected literal string, in "workers = x""#,
+            ),
+            (
+                "io = 'a\u{1b}[31mb'",
+                r#"line 1, key "io": invalid literal string, expected non-single-quote visible characters, in "io = 'a\u{1b}[31mb'""#,
+            ),
+            (
+                "\u{202e}io = 1",
+                r#"line 1, key "\u{202e}io": invalid unquoted key, expected letters, numbers, `-`, `_`, in "\u{202e}io = 1""#,
+            ),
+            (
+                "io = 1\rworkers = 1",
+                r#"line 1, key "workers": carriage return must be followed by newline, expected newline, in "io = 1\rworkers = 1""#,
+            ),
         ] {
-            let error = parse(text).unwrap_err();
-            assert!(error.starts_with(line), "{error}");
-            assert!(!error.contains('\n'), "{error}");
+            let error = parse(text.as_bytes()).unwrap_err();
+            assert!(error.starts_with(expected), "{error}");
+            assert!(!error.contains(char::is_control), "{error:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_not_utf_8_is_named_by_line_and_key() {
+        for (text, expected) in [
+            (
+                &b"io = 'epoll'\nlog_prefix = 'caf\xe9'\n"[..],
+                "line 2, key \"log_prefix\": not UTF-8, in \"log_prefix = 'caf\u{fffd}'\"",
+            ),
+            (b"\xff\xfei\0o\0", "line 1: not UTF-8, in \"\u{fffd}\u{fffd}i\\0o\\0\""),
+        ] {
+            assert_eq!(parse(text).unwrap_err(), expected);
+        }
+    }
+
+    /// However long a line, a key or a value is.
+    #[test]
+    fn an_error_is_short() {
+        let long = "x".repeat(1 << 14);
+        for text in [
+            format!("log_level = {long}"),
+            format!("{long} = y"),
+            format!("{long} = 1"),
+            format!("log_level = '{long}'"),
+            format!("workers = {}", "9".repeat(1 << 14)),
+        ] {
+            let error = parse(text.as_bytes()).unwrap_err();
+            assert!(error.len() < 2048, "{} bytes", error.len());
         }
     }
 }
