@@ -34,7 +34,7 @@ struct Simulation {
 impl Simulation {
     /// Workers beside each other need a number each, so that their producers differ.
     fn new(number: u32, service: Service, clients: u16) -> Self {
-        let server = ServerInfo { identify_reply: b"{}".to_vec(), info: b"{}".to_vec() };
+        let server = ServerInfo { identify_reply: b"{}".to_vec(), info: b"{}".to_vec(), ..ServerInfo::default() };
         let registry = Arc::clone(&Population::of(100_000).registry);
         let (server, limits) = (Arc::new(server), Limits::default());
         let turn = Turn::new(registry, server, limits, Arc::default(), Log::disabled(), NOW);

@@ -36,6 +36,8 @@ pub struct Counters {
     pub accepted: [Counter; Service::ALL.len()],
     pub closed: [Counter; Service::ALL.len()],
     pub accept_failures: [Counter; Service::ALL.len()],
+    /// Connections that began with the protocol of the other service, by the service they came to.
+    pub wrong_ports: [Counter; Service::ALL.len()],
     pub pings: Counter,
     pub identifies: Counter,
     pub registers: Counter,
@@ -68,6 +70,7 @@ pub struct Metrics {
     workers: Mutex<Vec<Arc<Counters>>>,
     strike_lines: [Recurrent; Limit::ALL.len()],
     accept_lines: Recurrent,
+    wrong_port_lines: [Recurrent; Service::ALL.len()],
 }
 
 /// A line that is logged once in [`LOG_PAUSE`], however often there is reason to.
@@ -124,6 +127,12 @@ impl Metrics {
         self.accept_lines.due(now, || self.total(|counters| &counters.accept_failures))
     }
 
+    /// The same for connections to the wrong port.
+    pub fn wrong_ports_to_tell(&self, service: Service, now: Timestamp) -> Option<u64> {
+        let place = service as usize;
+        self.wrong_port_lines[place].due(now, || self.total(|counters| &counters.wrong_ports[place..=place]))
+    }
+
     /// Everything, in the text format of Prometheus, version 0.0.4.
     ///
     /// # Panics
@@ -147,6 +156,9 @@ impl Metrics {
         self.by_service(out, "connections_accepted_total", "Connections accepted.", |all| &all.accepted)?;
         self.by_service(out, "connections_closed_total", "Connections closed.", |all| &all.closed)?;
         self.by_service(out, "accept_failures_total", "Failures to accept.", |all| &all.accept_failures)?;
+        self.by_service(out, "wrong_port_total", "Connections that spoke the other port's protocol.", |all| {
+            &all.wrong_ports
+        })?;
         header(out, "commands_total", "counter", "Commands of nsqd.")?;
         for (command, total) in [
             ("PING", self.total(|all| one(&all.pings))),

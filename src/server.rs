@@ -327,7 +327,8 @@ fn server_info(options: &Options, [v1, http]: [SocketAddr; 2]) -> ServerInfo {
         "{{\"broadcast_address\":{address},\"hostname\":{hostname},\"http_port\":{http_port},\"tcp_port\":{tcp_port},\"version\":{version}}}"
     );
     let info = format!("{{\"version\":{version}}}");
-    ServerInfo { identify_reply: identify_reply.into_bytes(), info: info.into_bytes() }
+    let addresses = [v1, http].map(|address| address.to_string());
+    ServerInfo { identify_reply: identify_reply.into_bytes(), info: info.into_bytes(), addresses }
 }
 
 fn starting(what: &'static str) -> impl Fn(io::Error) -> ServerError {

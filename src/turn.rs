@@ -6,6 +6,7 @@ use std::time::SystemTime;
 
 use crate::admission::Admission;
 use crate::clock::Timestamp;
+use crate::io::Service;
 use crate::letterhead::Letterhead;
 use crate::limits::{COMMIT_WEIGHT, DISCONNECT_WEIGHT, INPUT_BYTES_FOR_WEIGHT, Limit, Limits, TURN_WEIGHT_MAX};
 use crate::log::Log;
@@ -42,11 +43,14 @@ pub struct Advance {
 }
 
 /// How the server describes itself.
+#[derive(Default)]
 pub struct ServerInfo {
     /// The answer to IDENTIFY.
     pub identify_reply: Vec<u8>,
     /// The answer to `/info`.
     pub info: Vec<u8>,
+    /// Where each [`Service`] listens, as the log shows it.
+    pub addresses: [String; Service::ALL.len()],
 }
 
 /// What keeps all workers within the limits, and counts.
@@ -105,6 +109,21 @@ impl Turn {
                 "client({client}) met the limit -{name} (times since the last such line: {times}); see /metrics"
             ));
         }
+    }
+
+    /// Notes that a client of `service` speaks the protocol of the other port. The operator is told now and then
+    /// which port is the right one.
+    pub fn wrong_port(&self, service: Service, client: impl fmt::Display) {
+        self.counters.wrong_ports[service as usize].increment();
+        let Some(times) = self.watch.metrics.wrong_ports_to_tell(service, self.now) else { return };
+        let (spoken, right) = match service {
+            Service::V1 => ("HTTP", Service::Http),
+            Service::Http => ("nsqd's protocol", Service::V1),
+        };
+        let (wrong, right) = (&self.server.addresses[service as usize], &self.server.addresses[right as usize]);
+        self.log.warn(format_args!(
+            "client({client}) speaks {spoken} to {wrong}: the right port is {right} (times since the last such line: {times})"
+        ));
     }
 
     /// The text of `/metrics`.

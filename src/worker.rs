@@ -452,7 +452,7 @@ mod tests {
 
     fn worker(now: Timestamp) -> Worker {
         let lifetimes = Lifetimes { inactive_producer_timeout: TICK, tombstone_lifetime: TICK };
-        let server = Arc::new(ServerInfo { identify_reply: Vec::new(), info: Vec::new() });
+        let server = Arc::<ServerInfo>::default();
         let registry = Arc::new(Registry::new(lifetimes));
         Worker::new(0, Turn::new(registry, server, Limits::default(), Arc::default(), Log::disabled(), now))
     }

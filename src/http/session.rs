@@ -13,10 +13,12 @@ use super::head::{Body, Expect, Head, Persistence, Refusal};
 use super::parse::{HeadLimits, HeadReader, Parsed};
 use super::response::{Kind, Responder, unasked};
 use super::routes::{Route, route};
+use crate::io::Service;
 use crate::limits::{HTTP_OPTIONS_BODY_BYTES_MAX, HTTP_UNREAD_BODY_BYTES_MAX, Limit, Limits};
 use crate::log::Level;
 use crate::output::Output;
 use crate::turn::{Advance, Turn};
+use crate::v1::parse::MAGIC;
 
 /// The protocol's state on one connection.
 pub struct Session {
@@ -112,7 +114,7 @@ impl Session {
                 State::Head => match self.heads.read(rest, limits) {
                     Parsed::NeedMore => break,
                     Parsed::Refused(refusal) => {
-                        self.refuse(refusal, turn, output);
+                        self.refuse(refusal, rest, turn, output);
                         return Advance { used: input.len(), close: true };
                     }
                     Parsed::Request { head, used } => {
@@ -137,7 +139,7 @@ impl Session {
         match &self.state {
             State::Head => {
                 if let Some(refusal) = self.heads.refusal_at_eof(rest) {
-                    self.refuse(refusal, turn, output);
+                    self.refuse(refusal, rest, turn, output);
                 }
             }
             State::Body(_) => {
@@ -146,8 +148,11 @@ impl Session {
         }
     }
 
-    /// Answers what is no request.
-    fn refuse(&self, refusal: Refusal, turn: &Turn, output: &mut Output) {
+    /// Responds to `input`, which is no request.
+    fn refuse(&self, refusal: Refusal, input: &[u8], turn: &Turn, output: &mut Output) {
+        if input.starts_with(MAGIC) {
+            turn.wrong_port(Service::Http, self.peer);
+        }
         if let Some(limit) = refusal.limit() {
             turn.strike(limit, self.peer);
         }
@@ -280,7 +285,7 @@ mod tests {
         let limits = Limits::default();
         let lifetimes = Lifetimes { inactive_producer_timeout: minute, tombstone_lifetime: minute };
         let registry = Arc::new(Registry::new(lifetimes));
-        let server = Arc::new(ServerInfo { identify_reply: Vec::new(), info: Vec::new() });
+        let server = Arc::<ServerInfo>::default();
         let (log, writer) = Log::start(Level::Fatal, String::new()).expect("a thread");
         let mut turn = Turn::new(registry, server, limits, Arc::default(), log, Timestamp::from_nanos(1));
         for topic in 0..300 {

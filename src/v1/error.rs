@@ -3,6 +3,9 @@
 
 use crate::limits::Limit;
 
+/// The fields that IDENTIFY must have.
+pub const REQUIRED_FIELDS: [&str; 4] = ["broadcast_address", "tcp_port", "http_port", "version"];
+
 /// An error and what it says of the input.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Error<'a> {
@@ -22,7 +25,10 @@ pub enum Error<'a> {
     BadBodySize(i32),
     BodyTooLong(i32),
     BadJson,
-    MissingFields,
+    /// A known field of another type than its own.
+    WrongType(&'static str),
+    /// Which of [`REQUIRED_FIELDS`] are not there.
+    MissingFields([bool; REQUIRED_FIELDS.len()]),
     /// A line over the limit. Stock reads on.
     LineTooLong,
     /// Over a limit that has no error of its own. Stock has none of them.
@@ -37,6 +43,18 @@ impl Error<'_> {
             Self::BodyTooLong(_) => Some(Limit::IdentifySize),
             Self::Over(limit) => Some(limit),
             _ => None,
+        }
+    }
+
+    /// What only the log says, behind the error's text; empty for most.
+    pub fn detail(self) -> String {
+        match self {
+            Self::WrongType(field) => format!(" - wrong type: {field}"),
+            Self::MissingFields(missing) => {
+                let fields = REQUIRED_FIELDS.into_iter().zip(missing).filter(|(_, missing)| *missing);
+                format!(" - {}", fields.map(|(field, _)| field).collect::<Vec<_>>().join(", "))
+            }
+            _ => String::new(),
         }
     }
 
@@ -61,13 +79,36 @@ impl Error<'_> {
                 number = size.to_string();
                 &[b"E_BAD_BODY IDENTIFY invalid body size ", number.as_bytes()]
             }
-            Self::BadJson => &[b"E_BAD_BODY IDENTIFY failed to decode JSON body"],
-            Self::MissingFields => &[b"E_BAD_BODY IDENTIFY missing fields"],
+            Self::BadJson | Self::WrongType(_) => &[b"E_BAD_BODY IDENTIFY failed to decode JSON body"],
+            Self::MissingFields(_) => &[b"E_BAD_BODY IDENTIFY missing fields"],
             Self::LineTooLong => &[b"E_INVALID command line too long"],
             Self::Over(limit) => &[b"E_INVALID exceeds ", limit.name().as_bytes()],
         };
         for part in parts {
             out.extend_from_slice(part);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_log_names_the_fields_and_the_client_is_told_as_stock_tells_it() {
+        let lines = |error: Error<'_>| {
+            let mut text = Vec::new();
+            error.write(&mut text);
+            (String::from_utf8(text).expect("ASCII"), error.detail())
+        };
+        let missing = "E_BAD_BODY IDENTIFY missing fields".to_owned();
+        assert_eq!(
+            lines(Error::MissingFields([true; 4])),
+            (missing.clone(), " - broadcast_address, tcp_port, http_port, version".to_owned())
+        );
+        assert_eq!(lines(Error::MissingFields([false, false, true, false])), (missing, " - http_port".to_owned()));
+        let undecoded = "E_BAD_BODY IDENTIFY failed to decode JSON body".to_owned();
+        assert_eq!(lines(Error::WrongType("tcp_port")), (undecoded.clone(), " - wrong type: tcp_port".to_owned()));
+        assert_eq!(lines(Error::BadJson), (undecoded, String::new()));
     }
 }

@@ -11,7 +11,7 @@ use crate::registry::PeerInfo;
 /// Reads a body.
 ///
 /// # Errors
-/// [`Error::BadJson`] and [`Error::MissingFields`].
+/// [`Error::BadJson`], [`Error::WrongType`] and [`Error::MissingFields`].
 pub fn peer_info(body: &[u8]) -> Result<PeerInfo, Error<'static>> {
     let mut text = normalise(body);
     let mut buffers = Buffers::with_max_depth(text.len(), IDENTIFY_DEPTH_MAX);
@@ -32,12 +32,10 @@ pub fn peer_info(body: &[u8]) -> Result<PeerInfo, Error<'static>> {
         Some(Node::Static(StaticNode::Null)) => {}
         _ => return Err(Error::BadJson),
     }
-    // Stock: the zero value of a required field is a missing one.
-    let complete = !info.broadcast_address.is_empty()
-        && info.tcp_port != 0
-        && info.http_port != 0
-        && !info.version.is_empty();
-    if complete { Ok(info) } else { Err(Error::MissingFields) }
+    // Stock: the zero value of a required field is a missing one. In the order of `REQUIRED_FIELDS`.
+    let missing =
+        [info.broadcast_address.is_empty(), info.tcp_port == 0, info.http_port == 0, info.version.is_empty()];
+    if missing.contains(&true) { Err(Error::MissingFields(missing)) } else { Ok(info) }
 }
 
 fn skip<'a>(nodes: &mut impl Iterator<Item = &'a Node<'a>>, count: usize) {
@@ -59,18 +57,20 @@ fn set(info: &mut PeerInfo, key: &str, value: &Node<'_>) -> Result<(), Error<'st
     ];
     let numbers = [("tcp_port", &mut info.tcp_port), ("http_port", &mut info.http_port)];
     let is_null = matches!(value, Node::Static(StaticNode::Null));
-    if let Some((_, field)) = texts.into_iter().find(|(name, _)| is_key(key, name)) {
+    if let Some((name, field)) = texts.into_iter().find(|(name, _)| is_key(key, name)) {
         match value {
             Node::String(text) => *field = (*text).into(),
             _ if is_null => {}
-            _ => return Err(Error::BadJson),
+            _ => return Err(Error::WrongType(name)),
         }
-    } else if let Some((_, field)) = numbers.into_iter().find(|(name, _)| is_key(key, name)) {
+    } else if let Some((name, field)) = numbers.into_iter().find(|(name, _)| is_key(key, name)) {
         match *value {
             Node::Static(StaticNode::I64(number)) => *field = number,
-            Node::Static(StaticNode::U64(number)) => *field = i64::try_from(number).map_err(|_| Error::BadJson)?,
+            Node::Static(StaticNode::U64(number)) => {
+                *field = i64::try_from(number).map_err(|_| Error::WrongType(name))?;
+            }
             _ if is_null => {}
-            _ => return Err(Error::BadJson),
+            _ => return Err(Error::WrongType(name)),
         }
     }
     Ok(())
@@ -181,6 +181,7 @@ fn is_number(text: &[u8]) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use super::super::error::REQUIRED_FIELDS;
     use super::*;
 
     const REST: &str = r#""broadcast_address":"b","tcp_port":1,"http_port":2,"version":"v""#;
@@ -233,15 +234,20 @@ mod tests {
 
     #[test]
     fn what_go_refuses_is_refused() {
+        for (field, value) in [
+            ("tcp_port", "4150.0"),
+            ("tcp_port", "1e3"),
+            ("tcp_port", r#""1""#),
+            ("http_port", "9223372036854775808"),
+            ("tcp_port", "true"),
+            ("version", "1"),
+            ("version", "{}"),
+            ("hostname", "[]"),
+            ("remote_address", "5"),
+        ] {
+            assert_eq!(read(&format!("{REST},\"{field}\":{value}")), Err(Error::WrongType(field)), "{value}");
+        }
         for extra in [
-            r#""tcp_port":4150.0"#,
-            r#""tcp_port":1e3"#,
-            r#""tcp_port":"1""#,
-            r#""tcp_port":9223372036854775808"#,
-            r#""tcp_port":true"#,
-            r#""version":1"#,
-            r#""version":{}"#,
-            r#""remote_address":5"#,
             r#""x":01"#,
             r#""x":1."#,
             r#""x":.5"#,
@@ -268,9 +274,15 @@ mod tests {
     #[test]
     fn zero_values_are_missing_fields() {
         for body in ["null", "{}", r#"{"tcp_port":-0}"#] {
-            assert_eq!(peer_info(body.as_bytes()), Err(Error::MissingFields), "{body}");
+            assert_eq!(peer_info(body.as_bytes()), Err(Error::MissingFields([true; 4])), "{body}");
         }
-        assert_eq!(read(&format!(r#"{REST},"http_port":0"#)), Err(Error::MissingFields));
+        for (place, field) in REQUIRED_FIELDS.into_iter().enumerate() {
+            let zero = if field.ends_with("port") { "0" } else { "\"\"" };
+            let mut missing = [false; 4];
+            missing[place] = true;
+            let read = read(&format!(r#"{REST},"{field}":{zero}"#));
+            assert_eq!(read, Err(Error::MissingFields(missing)), "{field}");
+        }
     }
 
     #[test]

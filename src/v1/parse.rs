@@ -5,6 +5,12 @@ use memchr::memchr;
 /// The first bytes of a connection.
 pub const MAGIC: &[u8; 4] = b"  V1";
 
+/// Whether a connection begins as one of HTTP does: with a method of RFC 9110, PATCH, or the preface of HTTP/2.
+pub fn begins_http(magic: [u8; 4]) -> bool {
+    let http = [b"GET ", b"HEAD", b"POST", b"PUT ", b"DELE", b"CONN", b"OPTI", b"TRAC", b"PATC", b"PRI "];
+    http.contains(&&magic)
+}
+
 /// A command, its words still as they were sent.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Command<'a> {

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use super::error::Error;
 use super::identify::peer_info;
 use super::parse::{self, Command, MAGIC, Words};
+use crate::io::Service;
 use crate::limits::Limit;
 use crate::output::Output;
 use crate::registry::{Name, Producer, ProducerId, Registered};
@@ -82,10 +83,11 @@ impl Session {
     /// The peer will send no more, and `rest` is what it left unfinished.
     pub fn finish(&mut self, rest: &[u8], turn: &mut Turn, output: &mut Output) {
         match self.state {
-            State::Magic => {
-                let reason = if rest.is_empty() { "EOF" } else { "unexpected EOF" };
-                turn.log.error(format_args!("failed to read protocol version - {reason}"));
+            // A health check, mostly. Stock logs an error.
+            State::Magic if rest.is_empty() => {
+                turn.log.debug(format_args!("failed to read protocol version - EOF"));
             }
+            State::Magic => turn.log.error(format_args!("failed to read protocol version - unexpected EOF")),
             State::Line { .. } => {}
             State::BodySize => self.refuse(Error::NoBodySize, turn, output.staged()),
             State::Body { .. } => self.refuse(Error::NoBody, turn, output.staged()),
@@ -116,6 +118,9 @@ impl Session {
                 turn.log.info(format_args!("CLIENT({peer}): desired protocol magic '{shown}'"));
                 if magic != MAGIC {
                     turn.log.error(format_args!("client({peer}) bad protocol magic '{shown}'"));
+                    if parse::begins_http(*magic) {
+                        turn.wrong_port(Service::V1, peer);
+                    }
                     return Err(Error::BadProtocol);
                 }
                 self.state = State::Line { scanned: 0 };
@@ -247,8 +252,8 @@ impl Session {
             if let Some(limit) = error.limit() {
                 return turn.strike(limit, self.peer);
             }
-            let text = String::from_utf8_lossy(&out[from..]);
-            turn.log.error(format_args!("[{}] - {text}", self.peer));
+            let (text, detail) = (String::from_utf8_lossy(&out[from..]), error.detail());
+            turn.log.error(format_args!("[{}] - {text}{detail}", self.peer));
         });
     }
 }

@@ -19,7 +19,6 @@ use ringlookupd::options::{Invocation, Options};
 use ringlookupd::output::Output;
 use ringlookupd::registry::{Lifetimes, PeerInfo, ProducerId, Registry};
 use ringlookupd::turn::{ServerInfo, Turn, Watch};
-use ringlookupd::v1::error::Error;
 use ringlookupd::v1::identify::peer_info;
 use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
 use serde_json::Value;
@@ -67,7 +66,8 @@ fn talk(service: Service, pieces: &[&[u8]]) -> (Vec<u8>, Vec<u8>) {
     let registry = Registry::new(Lifetimes { inactive_producer_timeout: minute, tombstone_lifetime: minute });
     let registry = Arc::new(registry);
     let now = Timestamp::from_nanos(1_700_000_000_000_000_000);
-    let info = Arc::new(ServerInfo { identify_reply: b"{\"i\":1}".into(), info: b"{\"v\":1}".into() });
+    let (identify_reply, info) = (b"{\"i\":1}".into(), b"{\"v\":1}".into());
+    let info = Arc::new(ServerInfo { identify_reply, info, ..ServerInfo::default() });
     let (limits, watch) = (Limits::default(), Arc::<Watch>::default());
     let mut turn = Turn::new(Arc::clone(&registry), info, limits, Arc::clone(&watch), Log::disabled(), now);
     turn.tick(SystemTime::UNIX_EPOCH);
@@ -151,9 +151,15 @@ fn without_chunks(mut said: &[u8]) -> &[u8] {
 
 /// The body of IDENTIFY. What `serde_json` takes is read as it reads it; it takes less than Go, though.
 pub fn identify(body: &[u8]) {
-    let read = peer_info(body);
+    // The client is told less than the log.
+    let read = peer_info(body).map_err(|error| {
+        let mut text = Vec::new();
+        error.write(&mut text);
+        String::from_utf8(text).expect("ASCII")
+    });
     if let Ok(fields) = serde_json::from_slice::<Option<Fields>>(body) {
-        assert_eq!(read, expected(fields.unwrap_or_default()), "{}", body.escape_ascii());
+        let expected = expected(fields.unwrap_or_default()).map_err(|text| format!("E_BAD_BODY IDENTIFY {text}"));
+        assert_eq!(read, expected, "{}", body.escape_ascii());
     }
 }
 
@@ -184,7 +190,8 @@ impl<'de> Deserialize<'de> for Fields {
 }
 
 /// What Go makes of them.
-fn expected(fields: Fields) -> Result<PeerInfo, Error<'static>> {
+fn expected(fields: Fields) -> Result<PeerInfo, &'static str> {
+    const BAD_JSON: &str = "failed to decode JSON body";
     let mut info = PeerInfo::default();
     let mut ignored = Box::default();
     for (key, value) in fields.0 {
@@ -203,12 +210,12 @@ fn expected(fields: Fields) -> Result<PeerInfo, Error<'static>> {
         match (text, number, value) {
             (None, None, _) | (_, _, Value::Null) => {}
             (Some(text), _, Value::String(value)) => *text = value.into(),
-            (_, Some(number), Value::Number(value)) => *number = value.as_i64().ok_or(Error::BadJson)?,
-            _ => return Err(Error::BadJson),
+            (_, Some(number), Value::Number(value)) => *number = value.as_i64().ok_or(BAD_JSON)?,
+            _ => return Err(BAD_JSON),
         }
     }
     let complete = !info.broadcast_address.is_empty() && !info.version.is_empty();
-    if complete && info.tcp_port != 0 && info.http_port != 0 { Ok(info) } else { Err(Error::MissingFields) }
+    if complete && info.tcp_port != 0 && info.http_port != 0 { Ok(info) } else { Err("missing fields") }
 }
 
 /// The configuration file. Its texts and booleans mean what they mean on the command line.

@@ -93,8 +93,8 @@ pub fn workers(count: usize) -> (Vec<Worker>, Timestamp) {
 }
 
 fn workers_over(registry: &Arc<Registry>, count: usize) -> (Vec<Worker>, Timestamp) {
-    let server =
-        Arc::new(ServerInfo { identify_reply: IDENTIFY_REPLY.into(), info: b"{\"version\":\"1.3.0\"}".into() });
+    let (identify_reply, info) = (IDENTIFY_REPLY.into(), b"{\"version\":\"1.3.0\"}".into());
+    let server = Arc::new(ServerInfo { identify_reply, info, ..ServerInfo::default() });
     let watch = Arc::<Watch>::default();
     let now = Timestamp::from_nanos(1_700_000_000_000_000_000);
     let turn = || {
