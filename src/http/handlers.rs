@@ -125,7 +125,12 @@ fn tombstone_topic(args: &Args<'_>, turn: &mut Turn) -> Outcome {
     let (shown_node, shown_topic) = (String::from_utf8_lossy(node), String::from_utf8_lossy(topic));
     turn.log.info(format_args!("DB: setting tombstone for producer@{shown_node} of topic({shown_topic})"));
     let now = turn.now;
-    turn.write(|writer| writer.tombstone(topic, node, now));
+    if turn.write(|writer| writer.tombstone(topic, node, now)) == 0 {
+        turn.log.warn(format_args!(
+            "no tombstone set: topic({shown_topic}) has no producer@{shown_node}; a node is \
+             broadcast_address:http_port, such as nsqd-1:4151 or [2001:db8::1]:4151"
+        ));
+    }
     Ok(Answer::Done)
 }
 

@@ -97,12 +97,18 @@ impl Producer {
         &self.fragment
     }
 
-    /// How `/topic/tombstone` names a node: `broadcast_address:http_port`, compared byte for byte.
+    /// Whether `/topic/tombstone` means this producer: `broadcast_address:http_port`, compared byte for byte but
+    /// for brackets around the address. nsqadmin puts them around an IPv6 address, where stock takes none.
     pub(super) fn is_node(&self, node: &[u8]) -> bool {
-        let port = self.info.http_port.to_string();
-        node.strip_prefix(self.info.broadcast_address.as_bytes())
-            .and_then(|rest| rest.strip_prefix(b":"))
-            .is_some_and(|rest| rest == port.as_bytes())
+        let Some(colon) = memchr::memrchr(b':', node) else { return false };
+        let (host, port) = (&node[..colon], &node[colon + 1..]);
+        port == self.info.http_port.to_string().as_bytes()
+            && without_brackets(host) == without_brackets(self.info.broadcast_address.as_bytes())
+    }
+
+    /// What `/topic/tombstone` calls it, for the log.
+    pub fn node(&self) -> String {
+        format!("{}:{}", self.info.broadcast_address, self.info.http_port)
     }
 
     /// Its object in the answer to `/debug`, where stock marshals a map: keys in alphabetical order.
@@ -128,6 +134,14 @@ impl Producer {
         json::string(out, &info.version);
         out.push(b'}');
     }
+}
+
+/// An operator may have given an nsqd its address with brackets, to which nsqadmin adds another pair.
+fn without_brackets(mut host: &[u8]) -> &[u8] {
+    while let [b'[', inner @ .., b']'] = host {
+        host = inner;
+    }
+    host
 }
 
 /// `time.Time{}.UnixNano()`, which is how stock shows that there never was a tombstone.
@@ -162,8 +176,12 @@ mod tests {
     use super::*;
 
     fn producer() -> Producer {
+        called("<b>")
+    }
+
+    fn called(broadcast_address: &str) -> Producer {
         let info = PeerInfo {
-            broadcast_address: "<b>".into(),
+            broadcast_address: broadcast_address.into(),
             tcp_port: -1,
             http_port: 4151,
             version: "1.3.0".into(),
@@ -188,6 +206,34 @@ mod tests {
         let producer = producer();
         assert!(producer.is_node(b"<b>:4151"));
         for other in ["<b>", "<b>:", "<b>:4150", "<B>:4151", "<b>:04151", "<b>:4151 ", ""] {
+            assert!(!producer.is_node(other.as_bytes()), "{other}");
+        }
+    }
+
+    /// What nsqadmin sends is Go's `net.JoinHostPort` of what the nsqd said; what stock takes has no brackets of its
+    /// own.
+    #[test]
+    fn an_ipv6_node_is_found_with_and_without_brackets() {
+        for (address, nodes) in [
+            ("2001:db8::1", ["2001:db8::1:4151", "[2001:db8::1]:4151"]),
+            ("[2001:db8::1]", ["[2001:db8::1]:4151", "[[2001:db8::1]]:4151"]),
+            ("[2001:db8::1]", ["2001:db8::1:4151", "[2001:db8::1]:4151"]),
+            ("fe80::1%eth0", ["fe80::1%eth0:4151", "[fe80::1%eth0]:4151"]),
+            ("::", [":::4151", "[::]:4151"]),
+        ] {
+            for node in nodes {
+                assert!(called(address).is_node(node.as_bytes()), "{address} is {node}");
+            }
+        }
+        let producer = called("2001:db8::1");
+        for other in [
+            "[2001:db8::1]",
+            "[2001:db8::1:4151",
+            "2001:db8::1]:4151",
+            "[2001:db8::1]:4150",
+            "[2001:db8::1]4151",
+            "[]:4151",
+        ] {
             assert!(!producer.is_node(other.as_bytes()), "{other}");
         }
     }
