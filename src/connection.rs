@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 
 use crate::admission::Place;
+use crate::cause::Cause;
 use crate::clock::Timestamp;
 use crate::io::{Service, Socket, Token};
 use crate::limits::{INPUT_BACKLOG_MAX, Limit};
@@ -109,14 +110,22 @@ impl Session {
 
     fn finish(&mut self, rest: &[u8], turn: &mut Turn, output: &mut Output) {
         match self {
-            Self::V1(session) => session.finish(rest, turn, output),
+            Self::V1(session) => session.finish(turn, output),
             Self::Http(session) => session.finish(rest, turn, output),
         }
     }
 
-    fn end(&mut self, turn: &mut Turn) {
+    fn end(&mut self, cause: Cause<'_>, rest: &[u8], turn: &mut Turn) {
         match self {
-            Self::V1(session) => session.end(turn),
+            Self::V1(session) => session.end(cause, rest, turn),
+            Self::Http(_) => {}
+        }
+    }
+
+    /// Notices that the producer of this connection has fallen silent, if it has.
+    pub fn notice_silence(&mut self, received_until: Timestamp, turn: &mut Turn) {
+        match self {
+            Self::V1(session) => session.notice_silence(received_until, turn),
             Self::Http(_) => {}
         }
     }
@@ -159,26 +168,26 @@ impl Connection {
         let stopped = turn.is_full() || !self.output.has_room();
         turn.take(advance.used);
         if advance.close {
-            self.flush(turn);
+            self.flush(Cause::Eof, turn);
         } else if self.receive == Receive::Eof && !stopped {
             // All that could be answered is: the rest stays unfinished for ever.
             self.session.finish(&self.input, turn, &mut self.output);
-            self.flush(turn);
+            self.flush(Cause::Eof, turn);
         }
     }
 
     /// Ends the protocol with an error.
     pub fn refuse_over(&mut self, limit: Limit, turn: &mut Turn) {
         self.session.refuse_over(limit, turn, &mut self.output);
-        self.flush(turn);
+        self.flush(Cause::Over(limit), turn);
     }
 
-    /// Stops acting on input; the protocol is over.
-    pub fn flush(&mut self, turn: &mut Turn) {
+    /// Stops acting on input; the protocol is over. A protocol that refused the client has its own cause.
+    pub fn flush(&mut self, cause: Cause<'_>, turn: &mut Turn) {
         if self.phase == Phase::Open {
             self.phase = Phase::Flushing;
+            self.session.end(cause, &self.input, turn);
             self.input = Vec::new();
-            self.session.end(turn);
         }
     }
 
@@ -266,6 +275,11 @@ impl Slots {
         let connections = self.slots.iter().filter_map(|slot| slot.connection.as_ref());
         let deadlines = connections.map(|connection| connection.deadline).filter(|&deadline| deadline >= now);
         deadlines.min().unwrap_or(Timestamp::MAX)
+    }
+
+    /// All connections.
+    pub fn iter_mut(&mut self) -> impl Iterator<Item = &mut Connection> {
+        self.slots.iter_mut().filter_map(|slot| slot.connection.as_deref_mut())
     }
 
     /// The tokens of the connections that match.

@@ -11,6 +11,7 @@
 //! - [`worker`]: the loop's state: events in, one commit a turn, requests out.
 //! - [`drain`]: the end of a worker, step by step.
 //! - [`connection`]: a worker's connections, each with its input, output and phase.
+//! - [`cause`]: why a connection ends, for the log.
 //! - [`v1`]: the protocol of nsqd.
 //! - [`http`]: the protocol of consumers and nsqadmin.
 //! - [`turn`]: what sessions share during a turn, with the batch that waits for its end.
@@ -20,6 +21,7 @@
 //! - [`clock`], [`log`] and [`metrics`]: time, lines and figures for the operator.
 
 pub mod admission;
+pub mod cause;
 pub mod clock;
 pub mod connection;
 pub mod drain;

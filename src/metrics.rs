@@ -42,6 +42,9 @@ pub struct Counters {
     pub identifies: Counter,
     pub registers: Counter,
     pub unregisters: Counter,
+    /// Producers that fell silent, and those of them that are back or gone.
+    pub silences: Counter,
+    pub silences_over: Counter,
     /// Commands that were answered with an error.
     pub command_errors: Counter,
     /// Answers to HTTP requests by the first digit of the status, from 2 on.
@@ -145,8 +148,18 @@ impl Metrics {
 
     fn write(&self, out: &mut String, gauges: Gauges, log: &Log) -> fmt::Result {
         let one = std::slice::from_ref;
+        // In this order, so that nobody is back who has not been silent.
+        let silences_over = self.total(|all| one(&all.silences_over));
+        let silences = self.total(|all| one(&all.silences));
+        let silent = usize::try_from(silences.saturating_sub(silences_over)).unwrap_or(usize::MAX);
         for (name, help, value) in [
             ("producers", "Producers that are connected and have identified.", gauges.producers),
+            (
+                "producers_silent",
+                "Producers that are connected and not listed, because their last PING is older than \
+                 -inactive-producer-timeout.",
+                silent,
+            ),
             ("topics", "Topics, with or without producers.", gauges.topics),
             ("channels", "Channels of all topics.", gauges.channels),
         ] {
@@ -179,6 +192,7 @@ impl Metrics {
             writeln!(out, "nsqlookupd_limit_strikes_total{{limit=\"{}\"}} {total}", limit.name())?;
         }
         for (name, help, total) in [
+            ("producer_silences_total", "How often a connected producer fell silent.", silences),
             ("command_errors_total", "Errors told to nsqd.", self.total(|all| one(&all.command_errors))),
             (
                 "receive_buffers_exhausted_total",

@@ -11,7 +11,7 @@ use crate::letterhead::Letterhead;
 use crate::limits::{COMMIT_WEIGHT, DISCONNECT_WEIGHT, INPUT_BYTES_FOR_WEIGHT, Limit, Limits, TURN_WEIGHT_MAX};
 use crate::log::Log;
 use crate::metrics::{Counters, Gauges, Metrics};
-use crate::registry::{Changed, Name, Producer, Reader, Registered, Registry, Writer};
+use crate::registry::{Changed, Lifetimes, Name, Producer, Reader, Registered, Registry, Writer};
 
 /// A worker's view of everything that is not one connection's.
 pub struct Turn {
@@ -21,6 +21,9 @@ pub struct Turn {
     pub reader: Reader,
     pub server: Arc<ServerInfo>,
     pub limits: Limits,
+    pub lifetimes: Lifetimes,
+    /// No producer of this worker falls silent earlier: until then none is looked at.
+    pub next_silence: Timestamp,
     /// This worker's.
     pub counters: Arc<Counters>,
     pub watch: Arc<Watch>,
@@ -90,6 +93,8 @@ impl Turn {
             reader: registry.reader(),
             server,
             limits,
+            lifetimes: registry.lifetimes(),
+            next_silence: Timestamp::MAX,
             counters: watch.metrics.worker(),
             watch,
             letterhead: Letterhead::new(SystemTime::UNIX_EPOCH),

@@ -8,6 +8,7 @@ use std::net::SocketAddr;
 use std::time::{Duration, SystemTime};
 
 use crate::admission::Admitted;
+use crate::cause::Cause;
 use crate::clock::Timestamp;
 use crate::connection::{Connection, Phase, Receive, Session, Slots};
 use crate::drain::Drain;
@@ -83,7 +84,7 @@ impl Worker {
             Event::AcceptEnded { service, error } => self.accept_ended(service, error),
             Event::Received { token, bytes, armed } => self.received(token, bytes, armed),
             Event::ReceiveEnded { token, end } => self.receive_ended(token, &end),
-            Event::Sent { token, buffer, sent } => self.sent(token, buffer, sent.ok()),
+            Event::Sent { token, buffer, sent } => self.sent(token, buffer, sent),
             Event::ListenerClosed(service) => self.listening.closed(service),
             Event::Closed { token } => {
                 let connection = self.slots.remove(token);
@@ -108,6 +109,9 @@ impl Worker {
             self.turn.tick(wall());
             if self.received_until > self.next_deadline {
                 self.expire();
+            }
+            if self.received_until > self.turn.next_silence {
+                self.notice_silence();
             }
         }
         // The next turn begins with all that has arrived until now, unless this one has left some of it.
@@ -177,7 +181,7 @@ impl Worker {
             Admitted::Refused(limit) => self.refuse_over(token, limit),
             Admitted::TurnedAway(limit) => {
                 self.turn.strike(limit, peer);
-                self.shut_down(token);
+                self.shut_down(token, Cause::Over(limit));
             }
         }
     }
@@ -226,20 +230,20 @@ impl Worker {
                 connection.receive = Receive::Eof;
                 return self.take_input(token, &[]);
             }
-            ReceiveEnd::Failed(_) => {
+            ReceiveEnd::Failed(error) => {
                 connection.receive = Receive::Eof;
-                self.shut_down(token);
+                self.shut_down(token, Cause::Receive(error));
             }
         }
         self.mark(token);
     }
 
-    fn sent(&mut self, token: Token, mut buffer: SendBuffer, sent: Option<usize>) {
+    fn sent(&mut self, token: Token, mut buffer: SendBuffer, sent: io::Result<usize>) {
         let connection = self.slots.get(token);
         connection.sending = false;
         match sent {
-            Some(sent) => buffer.advance(sent),
-            None => self.shut_down(token),
+            Ok(sent) => buffer.advance(sent),
+            Err(error) => self.shut_down(token, Cause::Send(&error)),
         }
         let connection = self.slots.get(token);
         if !buffer.rest().is_empty() && connection.phase != Phase::ShutDown {
@@ -318,7 +322,7 @@ impl Worker {
         let is_finishing = self.drain.as_ref().is_some_and(Drain::is_finishing);
         let connection = self.slots.get(token);
         match connection.phase {
-            Phase::Open if is_finishing && connection.is_waiting() => self.shut_down(token),
+            Phase::Open if is_finishing && connection.is_waiting() => self.shut_down(token, Cause::Shutdown),
             Phase::Open if connection.is_behind() => self.stop_receiving(token),
             Phase::Open | Phase::Lingering => self.receive(token),
             Phase::Flushing => {
@@ -387,12 +391,12 @@ impl Worker {
     }
 
     /// Ends both directions of a connection at once: its peer is gone or out of time, or is owed nothing.
-    fn shut_down(&mut self, token: Token) {
+    fn shut_down(&mut self, token: Token, cause: Cause<'_>) {
         let connection = self.slots.get(token);
         if matches!(connection.phase, Phase::ShutDown | Phase::Closing) {
             return;
         }
-        connection.flush(&mut self.turn);
+        connection.flush(cause, &mut self.turn);
         connection.phase = Phase::ShutDown;
         connection.deadline = Timestamp::MAX;
         self.requests.push(Request::ShutdownBoth { token, socket: connection.socket });
@@ -410,10 +414,19 @@ impl Worker {
                 Some(limit) if connection.is_waiting() => self.refuse_over(token, limit),
                 Some(limit) => {
                     self.turn.strike(limit, connection.session.peer());
-                    self.shut_down(token);
+                    self.shut_down(token, Cause::Over(limit));
                 }
-                None => self.shut_down(token),
+                // Its protocol is over already.
+                None => self.shut_down(token, Cause::Eof),
             }
+        }
+    }
+
+    /// Looks for producers that have fallen silent, and finds out when the next one may.
+    fn notice_silence(&mut self) {
+        self.turn.next_silence = Timestamp::MAX;
+        for connection in self.slots.iter_mut() {
+            connection.session.notice_silence(self.received_until, &mut self.turn);
         }
     }
 
@@ -427,7 +440,7 @@ impl Worker {
         let (now, closed, full) = (self.turn.now, self.listening.are_closed(), self.turn.is_full());
         if self.drain.as_mut().is_some_and(|drain| drain.advance(now, closed, !full)) {
             for token in self.slots.tokens(Connection::is_waiting) {
-                self.shut_down(token);
+                self.shut_down(token, Cause::Shutdown);
             }
         }
     }

@@ -15,6 +15,14 @@ pub struct Lifetimes {
     pub tombstone_lifetime: Duration,
 }
 
+impl Lifetimes {
+    /// The last moment at which a producer is listed that gives no other sign of life (stock: it is inactive when
+    /// `now - last_update > timeout`).
+    pub fn listed_until(&self, last_update: Timestamp) -> Timestamp {
+        last_update.after(self.inactive_producer_timeout)
+    }
+}
+
 /// Something rendered, true until a commit replaces what it was rendered from or time makes it false.
 pub struct Rendered<T> {
     pub(super) content: T,
@@ -57,10 +65,9 @@ impl Judge {
         Self { lifetimes, now, freshness: Freshness { until: Timestamp::MAX, lapsed: Vec::new() } }
     }
 
-    /// Stock: `now - last_update > timeout` is inactive.
     pub(super) fn is_active(&mut self, producer: &Arc<Producer>) -> bool {
         let seen = producer.last_update();
-        let until = seen.after(self.lifetimes.inactive_producer_timeout);
+        let until = self.lifetimes.listed_until(seen);
         let active = self.now <= until;
         if active {
             self.freshness.until = self.freshness.until.min(until);

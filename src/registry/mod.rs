@@ -85,6 +85,10 @@ impl Registry {
 
     /// Waits for the writer lock and begins a batch.
     ///
+    pub fn lifetimes(&self) -> Lifetimes {
+        self.lifetimes
+    }
+
     /// # Panics
     /// When a writer panicked before: what it left cannot be trusted.
     pub fn write(&self) -> Writer<'_> {

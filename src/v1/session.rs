@@ -6,6 +6,8 @@ use std::sync::Arc;
 use super::error::Error;
 use super::identify::peer_info;
 use super::parse::{self, Command, MAGIC, Words};
+use crate::cause::Cause;
+use crate::clock::Timestamp;
 use crate::io::Service;
 use crate::limits::Limit;
 use crate::output::Output;
@@ -20,6 +22,10 @@ pub struct Session {
     /// Who it will be.
     id: ProducerId,
     peer: SocketAddr,
+    /// It is not listed because its last PING is too old, and the log says so.
+    is_silent: bool,
+    /// The error that ended the protocol.
+    refused: Option<Box<str>>,
     /// At least what it has registered: the last exact number, and what each REGISTER since may have added.
     registered: Registered,
 }
@@ -39,7 +45,15 @@ enum State {
 
 impl Session {
     pub fn new(id: ProducerId, peer: SocketAddr) -> Self {
-        Self { state: State::Magic, producer: None, id, peer, registered: Registered::default() }
+        Self {
+            state: State::Magic,
+            producer: None,
+            id,
+            peer,
+            is_silent: false,
+            refused: None,
+            registered: Registered::default(),
+        }
     }
 
     pub fn peer(&self) -> SocketAddr {
@@ -80,28 +94,63 @@ impl Session {
         Advance { used, close: false }
     }
 
-    /// The peer will send no more, and `rest` is what it left unfinished.
-    pub fn finish(&mut self, rest: &[u8], turn: &mut Turn, output: &mut Output) {
+    /// The peer will send no more.
+    pub fn finish(&mut self, turn: &mut Turn, output: &mut Output) {
         match self.state {
-            // A health check, mostly. Stock logs an error.
-            State::Magic if rest.is_empty() => {
-                turn.log.debug(format_args!("failed to read protocol version - EOF"));
-            }
-            State::Magic => turn.log.error(format_args!("failed to read protocol version - unexpected EOF")),
-            State::Line { .. } => {}
+            State::Magic | State::Line { .. } => {}
             State::BodySize => self.refuse(Error::NoBodySize, turn, output.staged()),
             State::Body { .. } => self.refuse(Error::NoBody, turn, output.staged()),
         }
     }
 
-    /// The connection ends, for whatever reason: its producer leaves the registry.
-    pub fn end(&mut self, turn: &mut Turn) {
+    /// The connection ends: its producer leaves the registry. `rest` is what the peer left unfinished. The log gives
+    /// the cause, or the error that came before it.
+    pub fn end(&mut self, cause: Cause<'_>, rest: &[u8], turn: &mut Turn) {
+        let peer = self.peer;
         if self.state != State::Magic {
-            turn.log.info(format_args!("PROTOCOL(V1): [{}] exiting ioloop", self.peer));
+            turn.log.info(format_args!("PROTOCOL(V1): [{peer}] exiting ioloop"));
+        }
+        match (self.state, self.refused.take(), cause) {
+            // Mostly a health check. Stock logs an error.
+            (State::Magic, None, Cause::Eof | Cause::Receive(_)) if rest.is_empty() => {
+                turn.log.debug(format_args!("failed to read protocol version - {cause}"));
+            }
+            (State::Magic, None, Cause::Eof) => {
+                turn.log.error(format_args!("failed to read protocol version - unexpected EOF"));
+            }
+            (State::Magic, None, Cause::Receive(_)) => {
+                turn.log.error(format_args!("failed to read protocol version - {cause}"));
+            }
+            // It was refused, or is one of those that end with the server.
+            (State::Magic, ..) => {}
+            (_, Some(error), _) => turn.log.error(format_args!("client({peer}) - {error}")),
+            (_, None, cause) => turn.log.error(format_args!("client({peer}) - {cause}")),
         }
         if let Some(producer) = self.producer.take() {
+            if std::mem::take(&mut self.is_silent) {
+                turn.counters.silences_over.increment();
+            }
             turn.mutate(Mutation::Disconnect(producer));
         }
+    }
+
+    /// Logs that the producer has fallen silent, once until it is back. All that had arrived at `received_until` has been
+    /// acted on. A PING moves no deadline: the next moment at which the producer may be silent is found here.
+    pub fn notice_silence(&mut self, received_until: Timestamp, turn: &mut Turn) {
+        let Some(producer) = self.producer.as_ref().filter(|_| !self.is_silent) else { return };
+        let last = producer.last_update();
+        let until = turn.lifetimes.listed_until(last);
+        if received_until <= until {
+            turn.next_silence = turn.next_silence.min(until);
+            return;
+        }
+        self.is_silent = true;
+        turn.counters.silences.increment();
+        let (client, ago, node) = (producer.remote_address(), received_until.since(last), producer.node());
+        turn.log.warn(format_args!(
+            "client({client}) is silent: last PING {ago:.1?} ago, over -inactive-producer-timeout; \
+             not listed until its next PING; node {node}"
+        ));
     }
 
     /// Takes one item off the front of `input`; `None` when it is not all there.
@@ -188,11 +237,19 @@ impl Session {
     }
 
     /// A PING before IDENTIFY is answered and means nothing (stock).
-    fn ping(&self, turn: &Turn) {
-        if let Some(producer) = &self.producer {
-            let before = producer.touch(turn.now);
-            let (client, ago) = (producer.remote_address(), turn.now.since(before));
-            turn.log.debug(format_args!("CLIENT({client}): pinged (last ping {ago:?})"));
+    fn ping(&mut self, turn: &mut Turn) {
+        let Some(producer) = &self.producer else { return };
+        let before = producer.touch(turn.now);
+        let (client, ago) = (producer.remote_address(), turn.now.since(before));
+        turn.log.debug(format_args!("CLIENT({client}): pinged (last ping {ago:?})"));
+        if self.is_silent {
+            self.is_silent = false;
+            turn.counters.silences_over.increment();
+            turn.next_silence = turn.next_silence.min(turn.lifetimes.listed_until(turn.now));
+            let node = producer.node();
+            turn.log.info(format_args!(
+                "client({client}) is back: listed again after {ago:.1?} without a PING; node {node}"
+            ));
         }
     }
 
@@ -204,6 +261,7 @@ impl Session {
             self.peer, info.broadcast_address, info.tcp_port, info.http_port, info.version
         ));
         let producer = Arc::new(Producer::new(self.id, self.peer.to_string(), info, turn.now));
+        turn.next_silence = turn.next_silence.min(turn.lifetimes.listed_until(turn.now));
         turn.mutate(Mutation::Identify(Arc::clone(&producer)));
         self.producer = Some(producer);
         Ok(())
@@ -244,11 +302,13 @@ impl Session {
         Ok(())
     }
 
-    fn refuse(&self, error: Error<'_>, turn: &Turn, out: &mut Vec<u8>) {
+    fn refuse(&mut self, error: Error<'_>, turn: &Turn, out: &mut Vec<u8>) {
         turn.counters.command_errors.increment();
         frame(out, |out| {
             let from = out.len();
             error.write(out);
+            let text = String::from_utf8_lossy(&out[from..]);
+            self.refused = Some(text.as_ref().into());
             if let Some(limit) = error.limit() {
                 return turn.strike(limit, self.peer);
             }
@@ -265,4 +325,139 @@ fn frame(out: &mut Vec<u8>, payload: impl FnOnce(&mut Vec<u8>)) {
     payload(out);
     let len = u32::try_from(out.len() - from - 4).expect("a reply is shorter than a line and a half");
     out[from..from + 4].copy_from_slice(&len.to_be_bytes());
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{self, Write};
+    use std::sync::{Arc, Mutex};
+    use std::time::Duration;
+
+    use super::*;
+    use crate::limits::Limits;
+    use crate::log::{Level, Log, LogWriter};
+    use crate::registry::{Lifetimes, Registry};
+    use crate::turn::ServerInfo;
+
+    const START: Timestamp = Timestamp::from_nanos(1);
+    const TIMEOUT: Duration = Duration::from_mins(1);
+
+    #[derive(Clone, Default)]
+    struct Sink(Arc<Mutex<Vec<u8>>>);
+
+    impl Write for Sink {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock().expect("no holder panics").write(bytes)
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    /// A worker's turn and an nsqd that has identified, at `START`.
+    struct Scene {
+        turn: Turn,
+        session: Session,
+        sink: Sink,
+        writer: LogWriter,
+    }
+
+    impl Scene {
+        fn new() -> Self {
+            let lifetimes = Lifetimes { inactive_producer_timeout: TIMEOUT, tombstone_lifetime: TIMEOUT };
+            let server = Arc::<ServerInfo>::default();
+            let registry = Arc::new(Registry::new(lifetimes));
+            let sink = Sink::default();
+            let (log, writer) = Log::start_with(sink.clone(), Level::Info, String::new()).expect("a thread");
+            let turn = Turn::new(registry, server, Limits::default(), Arc::default(), log, START);
+            let session = Session::new(ProducerId::new(0, 0, 0), ([127, 0, 0, 1], 5).into());
+            let mut scene = Self { turn, session, sink, writer };
+            let body = br#"{"broadcast_address":"n","tcp_port":1,"http_port":2,"version":"1"}"#;
+            let len = u32::try_from(body.len()).expect("short").to_be_bytes();
+            scene.send(Duration::ZERO, &[b"  V1IDENTIFY\n", &len[..], body].concat());
+            scene
+        }
+
+        /// So long after `START`.
+        fn send(&mut self, at: Duration, input: &[u8]) {
+            self.turn.now = START.after(at);
+            let advance = self.session.advance(input, &mut self.turn, &mut Output::new(usize::MAX));
+            assert_eq!(advance.used, input.len());
+            self.turn.commit();
+        }
+
+        /// Does what the worker does with each of its sessions when one may be silent. Returns how long after `START`
+        /// the next may be.
+        fn look(&mut self, at: Duration) -> Duration {
+            self.turn.now = START.after(at);
+            self.turn.next_silence = Timestamp::MAX;
+            self.session.notice_silence(self.turn.now, &mut self.turn);
+            self.turn.next_silence.since(START)
+        }
+
+        /// The messages about silence, at the end.
+        fn end(mut self) -> Vec<String> {
+            self.session.end(Cause::Eof, b"", &mut self.turn);
+            self.turn.commit();
+            assert!(self.turn.metrics().contains("\nnsqlookupd_producers_silent 0\n"));
+            self.writer.close();
+            let log = self.sink.0.lock().expect("no holder panics");
+            let lines = str::from_utf8(&log).expect("UTF-8").lines();
+            // Behind the time of day.
+            let messages = lines.filter_map(|line| line.splitn(3, ' ').nth(2));
+            messages
+                .filter(|text| text.contains(" is silent") || text.contains(" is back"))
+                .map(Into::into)
+                .collect()
+        }
+    }
+
+    const NEVER: Duration = Duration::from_nanos(i64::MAX as u64 - 1);
+    const SECOND: Duration = Duration::from_secs(1);
+
+    #[test]
+    fn a_producer_that_pings_in_time_is_never_silent() {
+        let mut scene = Scene::new();
+        assert_eq!(scene.turn.next_silence, START.after(TIMEOUT), "noted at IDENTIFY");
+        for times in 1..10 {
+            scene.send(times * TIMEOUT, b"PING\n");
+            assert_eq!(scene.look(times * TIMEOUT), (times + 1) * TIMEOUT);
+        }
+        assert!(scene.end().is_empty());
+    }
+
+    #[test]
+    fn silence_and_its_end_are_logged_once() {
+        let mut scene = Scene::new();
+        // The last moment at which it is listed.
+        assert_eq!(scene.look(TIMEOUT), TIMEOUT);
+        assert_eq!(scene.look(TIMEOUT + SECOND), NEVER);
+        assert!(scene.turn.metrics().contains("\nnsqlookupd_producers_silent 1\n"));
+        // No sign of life in stock.
+        scene.send(2 * TIMEOUT, b"REGISTER t\n");
+        assert_eq!(scene.look(2 * TIMEOUT), NEVER);
+        scene.send(3 * TIMEOUT, b"PING\nPING\n");
+        assert_eq!(scene.turn.next_silence, START.after(4 * TIMEOUT), "noted with the PING");
+        assert!(scene.turn.metrics().contains("\nnsqlookupd_producers_silent 0\n"));
+        assert_eq!(scene.look(4 * TIMEOUT + 2 * SECOND), NEVER);
+        assert!(scene.turn.metrics().contains("\nnsqlookupd_producer_silences_total 2\n"));
+        let silent = |ago| {
+            format!(
+                "WARNING: client(127.0.0.1:5) is silent: last PING {ago} ago, over -inactive-producer-timeout; \
+                 not listed until its next PING; node n:2"
+            )
+        };
+        let back = "INFO: client(127.0.0.1:5) is back: listed again after 180.0s without a PING; node n:2";
+        assert_eq!(scene.end(), [silent("61.0s"), back.into(), silent("62.0s")]);
+    }
+
+    /// As after a time in which the whole process stood still.
+    #[test]
+    fn a_late_ping_before_anybody_looked_is_no_silence() {
+        let mut scene = Scene::new();
+        scene.send(5 * TIMEOUT, b"PING\n");
+        assert_eq!(scene.look(5 * TIMEOUT), 6 * TIMEOUT);
+        assert!(scene.end().is_empty());
+    }
 }
