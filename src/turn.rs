@@ -9,9 +9,9 @@ use crate::clock::Timestamp;
 use crate::io::Service;
 use crate::letterhead::Letterhead;
 use crate::limits::{COMMIT_WEIGHT, DISCONNECT_WEIGHT, INPUT_BYTES_FOR_WEIGHT, Limit, Limits, TURN_WEIGHT_MAX};
-use crate::log::Log;
+use crate::log::{Level, Log};
 use crate::metrics::{Counters, Gauges, Metrics};
-use crate::registry::{Changed, Lifetimes, Name, Producer, Reader, Registered, Registry, Writer};
+use crate::registry::{Changed, ChannelNames, Lifetimes, Name, Producer, Reader, Registered, Registry, Writer};
 
 /// A worker's view of everything that is not one connection's.
 pub struct Turn {
@@ -74,8 +74,15 @@ pub enum Mutation {
 /// What became of a mutation, for the log.
 enum Outcome {
     Identified,
-    Changed(Changed),
-    Disconnected { topics: usize },
+    Registered(Changed),
+    Unregistered {
+        changed: Changed,
+        /// Those that went with their topic.
+        channels: ChannelNames,
+    },
+    Disconnected {
+        topics: usize,
+    },
 }
 
 impl Turn {
@@ -221,10 +228,14 @@ impl Mutation {
                 Outcome::Identified
             }
             Self::Register { producer, topic, channel } => {
-                Outcome::Changed(writer.register(producer, *topic, *channel))
+                Outcome::Registered(writer.register(producer, *topic, *channel))
             }
             Self::Unregister { producer, topic, channel } => {
-                Outcome::Changed(writer.unregister(producer, *topic, *channel))
+                let channels = match channel {
+                    Some(_) => ChannelNames::default(),
+                    None => writer.channels(topic.as_bytes(), Some(producer)),
+                };
+                Outcome::Unregistered { changed: writer.unregister(producer, *topic, *channel), channels }
             }
             Self::Disconnect(producer) => Outcome::Disconnected { topics: writer.disconnect(producer) },
         }
@@ -232,7 +243,7 @@ impl Mutation {
 
     /// Stock's lines, but for the disconnect: one line with a count instead of one for each registration.
     fn log(&self, outcome: Outcome, log: &Log) {
-        if !log.enabled(crate::log::Level::Info) {
+        if !log.enabled(Level::Warn) {
             return;
         }
         let line = |client: &Producer, verb: &str, category: &str, topic: &Name, channel: &dyn fmt::Display| {
@@ -246,7 +257,7 @@ impl Mutation {
                     producer.remote_address()
                 ));
             }
-            (Self::Register { producer, topic, channel }, Outcome::Changed(changed)) => {
+            (Self::Register { producer, topic, channel }, Outcome::Registered(changed)) => {
                 if let Some(channel) = channel.filter(|_| changed.channels > 0) {
                     line(producer, "REGISTER", "channel", topic, &channel);
                 }
@@ -254,18 +265,23 @@ impl Mutation {
                     line(producer, "REGISTER", "topic", topic, &"");
                 }
             }
-            (Self::Unregister { producer, topic, channel: Some(channel) }, Outcome::Changed(changed)) => {
+            (
+                Self::Unregister { producer, topic, channel: Some(channel) },
+                Outcome::Unregistered { changed, .. },
+            ) => {
                 if changed.channels > 0 {
                     line(producer, "UNREGISTER", "channel", topic, channel);
                 }
             }
-            (Self::Unregister { producer, topic, channel: None }, Outcome::Changed(changed)) => {
-                if changed.channels > 0 {
-                    // nsqd unregisters channels first; stock warns as well.
-                    let (client, count) = (producer.remote_address(), changed.channels);
-                    log.warn(format_args!(
-                        "client({client}) unexpected UNREGISTER of {count} channels key:{topic}"
-                    ));
+            (Self::Unregister { producer, topic, channel: None }, Outcome::Unregistered { changed, channels }) => {
+                // nsqd unregisters channels first.
+                let unexpected = format!("client({}) unexpected UNREGISTER", producer.remote_address());
+                for channel in channels.names {
+                    log.warn(format_args!("{unexpected} category:channel key:{topic} subkey:{channel}"));
+                }
+                if channels.more > 0 {
+                    let more = channels.more;
+                    log.warn(format_args!("{unexpected} category:channel key:{topic}, {more} more channels"));
                 }
                 if changed.topic {
                     line(producer, "UNREGISTER", "topic", topic, &"");

@@ -80,8 +80,20 @@ fn create_topic(args: &Args<'_>, peer: SocketAddr, turn: &mut Turn) -> Outcome {
 
 fn delete_topic(args: &Args<'_>, turn: &mut Turn) -> Outcome {
     let topic = topic_to_change(args)?;
-    if turn.write(|writer| writer.delete_topic(topic)) {
-        turn.log.info(format_args!("DB: removing topic({})", String::from_utf8_lossy(topic)));
+    let (channels, was_listed) = turn.write(|writer| {
+        let before = (writer.channels(topic, None), writer.is_listed(topic));
+        writer.delete_topic(topic);
+        before
+    });
+    let topic = String::from_utf8_lossy(topic);
+    for channel in channels.names {
+        turn.log.info(format_args!("DB: removing channel({channel}) from topic({topic})"));
+    }
+    if channels.more > 0 {
+        turn.log.info(format_args!("DB: removing {} more channels from topic({topic})", channels.more));
+    }
+    if was_listed {
+        turn.log.info(format_args!("DB: removing topic({topic})"));
     }
     Ok(Answer::Done)
 }
@@ -90,6 +102,7 @@ fn create_channel(args: &Args<'_>, peer: SocketAddr, turn: &mut Turn) -> Outcome
     let (topic, channel) = (topic_name(args)?, channel_name(args)?);
     create(topic, Some(channel), peer, turn)?;
     turn.log.info(format_args!("DB: adding channel({channel}) in topic({topic})"));
+    turn.log.info(format_args!("DB: adding topic({topic})"));
     Ok(Answer::Done)
 }
 

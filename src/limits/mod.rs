@@ -96,6 +96,8 @@ pub const DRAIN_GRACE: Duration = Duration::from_millis(50);
 pub const LOG_QUEUE_LINES: usize = 8192;
 /// How long the log's writer gathers lines before it writes again: at 4 million a second the queue is full by then.
 pub const LOG_REST: Duration = Duration::from_millis(2);
+/// Channels that one command logs with a line each; a last line says how many more there were.
+pub const CHANNELS_LOGGED_MAX: usize = 64;
 /// One log message; a longer one is cut.
 pub const LOG_MESSAGE_BYTES: usize = 4096;
 

@@ -5,6 +5,7 @@
 //! one atomic store, and the passing of time (inactivity, tombstones) is judged when an answer is rendered,
 //! which also says until when the answer holds.
 
+mod contents;
 mod freshness;
 mod index;
 mod json;
@@ -34,6 +35,7 @@ use crate::limits::{
     LOOKUP_CACHE_BYTES, LOOKUP_PART_PRODUCERS, LOOKUP_REMEMBERED_BYTES_MAX, LOOKUP_SCRATCH_BYTES_MAX,
     LOOKUPS_AGING, LOOKUPS_REMEMBERED,
 };
+pub use contents::ChannelNames;
 use freshness::Judge;
 pub use freshness::Lifetimes;
 pub use json::string as write_json_string;
@@ -83,12 +85,12 @@ impl Registry {
         Registered { topics: self.totals.topics.load(Relaxed), channels: self.totals.channels.load(Relaxed) }
     }
 
-    /// Waits for the writer lock and begins a batch.
-    ///
     pub fn lifetimes(&self) -> Lifetimes {
         self.lifetimes
     }
 
+    /// Waits for the writer lock and begins a batch.
+    ///
     /// # Panics
     /// When a writer panicked before: what it left cannot be trusted.
     pub fn write(&self) -> Writer<'_> {
