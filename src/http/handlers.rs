@@ -1,6 +1,7 @@
 //! The endpoints: what each asks of the registry.
 
 use std::borrow::Cow;
+use std::fmt;
 use std::net::SocketAddr;
 
 use super::answer::{
@@ -80,8 +81,13 @@ fn create_topic(args: &Args<'_>, peer: SocketAddr, turn: &mut Turn) -> Outcome {
 
 fn delete_topic(args: &Args<'_>, turn: &mut Turn) -> Outcome {
     let topic = topic_to_change(args)?;
-    let (channels, was_listed) = turn.write(|writer| {
-        let before = (writer.channels(topic, None), writer.is_listed(topic));
+    let (lifetimes, now) = (turn.lifetimes, turn.now);
+    let (channels, was_listed, live) = turn.write(|writer| {
+        let before = (
+            writer.channels(topic, None),
+            writer.is_listed(topic),
+            writer.live_producers(topic, None, lifetimes, now),
+        );
         writer.delete_topic(topic);
         before
     });
@@ -95,7 +101,18 @@ fn delete_topic(args: &Args<'_>, turn: &mut Turn) -> Outcome {
     if was_listed {
         turn.log.info(format_args!("DB: removing topic({topic})"));
     }
+    warn_of_deletion(format_args!("topic({topic})"), live, turn);
     Ok(Answer::Done)
+}
+
+/// An nsqd registers a name when it makes it and when it connects, and has no reason to do so again.
+fn warn_of_deletion(what: fmt::Arguments<'_>, live: usize, turn: &Turn) {
+    if live > 0 {
+        turn.log.warn(format_args!(
+            "{what} was deleted while {live} connected nsqd have it: not listed for them until they register it \
+             again, when they reconnect or create it anew; delete it on them too, as nsqadmin does"
+        ));
+    }
 }
 
 fn create_channel(args: &Args<'_>, peer: SocketAddr, turn: &mut Turn) -> Outcome {
@@ -125,10 +142,16 @@ fn create(topic: Name, channel: Option<Name>, peer: SocketAddr, turn: &mut Turn)
 
 fn delete_channel(args: &Args<'_>, turn: &mut Turn) -> Outcome {
     let (topic, channel) = (topic_name(args)?, channel_name(args)?);
-    if !turn.write(|writer| writer.delete_channel(topic, channel)) {
+    let (lifetimes, now) = (turn.lifetimes, turn.now);
+    let (live, was_there) = turn.write(|writer| {
+        let live = writer.live_producers(topic.as_bytes(), Some(channel), lifetimes, now);
+        (live, writer.delete_channel(topic, channel))
+    });
+    if !was_there {
         return Err(CHANNEL_NOT_FOUND);
     }
     turn.log.info(format_args!("DB: removing channel({channel}) from topic({topic})"));
+    warn_of_deletion(format_args!("channel({channel}) of topic({topic})"), live, turn);
     Ok(Answer::Done)
 }
 

@@ -2,8 +2,11 @@
 
 use smol_str::SmolStr;
 
+use super::freshness::Lifetimes;
+use super::names::Name;
 use super::producer::Producer;
 use super::writer::Writer;
+use crate::clock::Timestamp;
 use crate::limits::CHANNELS_LOGGED_MAX;
 
 /// The names of some channels of a topic, in order: as many as one command may log.
@@ -30,5 +33,24 @@ impl Writer<'_> {
     /// Whether the topic is listed, other than one whose channels alone are left.
     pub fn is_listed(&self, topic: &[u8]) -> bool {
         self.head.snapshot.topic(topic).is_some_and(|topic| topic.state().listed)
+    }
+
+    /// How many producers have registered the topic, or the channel, and are not silent.
+    pub fn live_producers(
+        &self,
+        topic: &[u8],
+        channel: Option<Name>,
+        lifetimes: Lifetimes,
+        now: Timestamp,
+    ) -> usize {
+        let Some(topic) = self.head.snapshot.topic(topic) else { return 0 };
+        let state = topic.state();
+        let producers = match channel.map(|channel| state.channel(channel.as_bytes())) {
+            None => &state.producers,
+            Some(Ok(at)) => &state.channels[at].producers,
+            Some(Err(_)) => return 0,
+        };
+        let present = self.head.snapshot.present(producers.as_slice());
+        present.filter(|producer| now <= lifetimes.listed_until(producer.last_update())).count()
     }
 }
