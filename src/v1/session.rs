@@ -312,7 +312,7 @@ impl Session {
             if let Some(limit) = error.limit() {
                 return turn.strike(limit, self.peer);
             }
-            let (text, detail) = (String::from_utf8_lossy(&out[from..]), error.detail());
+            let detail = error.detail();
             turn.log.error(format_args!("[{}] - {text}{detail}", self.peer));
         });
     }

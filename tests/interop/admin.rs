@@ -16,7 +16,8 @@ on_both_drivers!(
     creates_and_deletes_topic_and_channel,
     deletes_topic_and_channel_of_nsqd,
     tombstone_takes_a_producer_out,
-    tombstone_shows_in_nodes
+    tombstone_shows_in_nodes,
+    tombstone_takes_an_ipv6_producer_out
 );
 
 /// Every page that is fed by lookupd shows the topic, its channel and the nodes.
@@ -169,4 +170,24 @@ fn tombstone_shows_in_nodes(interface: Interface) {
     assert_eq!(nodes[0]["topics"], json!(["orders"]));
     assert_eq!(nodes[0]["tombstones"], json!([true]));
     assert_eq!(admin.get("/api/nodes")["nodes"][0]["topics"], json!([{"topic": "orders", "tombstoned": true}]));
+}
+
+/// nsqadmin names a node by its address with brackets, though the nsqd has said it without.
+fn tombstone_takes_an_ipv6_producer_out(interface: Interface) {
+    let Some(programs) = Programs::find() else {
+        return;
+    };
+    let lookupd = Lookupd::start(interface);
+    let port = closed_port();
+    let args = ["-broadcast-address=2001:db8::1".to_owned(), format!("-broadcast-http-port={port}")];
+    let nsqd = Nsqd::start_with(&programs, &[&lookupd], &args.each_ref().map(String::as_str));
+    nsqd.create_topic("orders");
+    wait::until_eq("the topics", &set(&["orders"]), || lookupd.topics());
+    let admin = Nsqadmin::start(&programs, &[&lookupd]);
+    let nodes = admin.get("/api/nodes");
+    assert_eq!(nodes["nodes"][0]["broadcast_address"], "2001:db8::1", "{nodes}");
+
+    // It cannot reach the nsqd to delete the topic there.
+    admin.try_act(Method::Delete, &format!("/api/nodes/%5B2001:db8::1%5D:{port}"), &json!({"topic": "orders"}));
+    wait::until_eq("the tombstones", &json!([true]), || lookupd.nodes()[0]["tombstones"].clone());
 }

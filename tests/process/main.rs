@@ -10,6 +10,7 @@ mod both_drivers;
 
 mod hardship;
 mod head;
+mod logging;
 mod no_ring;
 mod paused;
 mod refusals;
