@@ -152,6 +152,15 @@ impl Metrics {
         let silences_over = self.total(|all| one(&all.silences_over));
         let silences = self.total(|all| one(&all.silences));
         let silent = usize::try_from(silences.saturating_sub(silences_over)).unwrap_or(usize::MAX);
+        header(out, "build_info", "gauge", "Always 1; the labels say what the program was built from.")?;
+        writeln!(
+            out,
+            "nsqlookupd_build_info{{version=\"{}\",commit=\"{}\",target=\"{}\",rustc=\"{}\"}} 1",
+            env!("CARGO_PKG_VERSION"),
+            env!("RINGLOOKUPD_COMMIT"),
+            env!("RINGLOOKUPD_TARGET"),
+            env!("RINGLOOKUPD_RUSTC"),
+        )?;
         for (name, help, value) in [
             ("producers", "Producers that are connected and have identified.", gauges.producers),
             (
@@ -247,6 +256,8 @@ mod tests {
         other.accepted[Service::Http as usize].increment();
         some.strikes[Limit::Topics as usize].increment();
         let text = metrics.render(Gauges { topics: 7, ..Gauges::default() }, &Log::disabled());
+        let build = concat!("nsqlookupd_build_info{version=\"", env!("CARGO_PKG_VERSION"), "\",commit=\"");
+        assert!(text.contains(build), "{text}");
         for line in [
             "nsqlookupd_topics 7",
             "nsqlookupd_connections_accepted_total{service=\"tcp\"} 0",
