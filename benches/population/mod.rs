@@ -108,7 +108,7 @@ impl Population {
 
 pub fn empty() -> Registry {
     Registry::new(Lifetimes {
-        inactive_producer_timeout: Duration::from_mins(5),
+        inactive_producer_timeout: Duration::from_secs(5 * 60),
         tombstone_lifetime: Duration::from_secs(45),
     })
 }

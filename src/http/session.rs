@@ -281,7 +281,7 @@ mod tests {
 
     /// All that a client of a server with many topics is sent, and whether its connection stays open.
     fn answers(requests: &str) -> (String, bool) {
-        let minute = std::time::Duration::from_mins(1);
+        let minute = std::time::Duration::from_secs(60);
         let limits = Limits::default();
         let lifetimes = Lifetimes { inactive_producer_timeout: minute, tombstone_lifetime: minute };
         let registry = Arc::new(Registry::new(lifetimes));

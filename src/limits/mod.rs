@@ -121,7 +121,7 @@ pub const PROCESS_DESCRIPTORS: usize = 16;
 pub const WORKER_DESCRIPTORS: usize = 6;
 
 /// Of lines that would repeat, one is logged in this time, with a count.
-pub const LOG_PAUSE: Duration = Duration::from_mins(1);
+pub const LOG_PAUSE: Duration = Duration::from_secs(60);
 
 /// Submission queue entries of a ring. When it is full the ring enters the kernel early.
 pub const SUBMISSIONS: u32 = 1024;

@@ -157,7 +157,8 @@ fn format_bounded(message: fmt::Arguments<'_>) -> String {
                 self.0.push_str(text);
                 return Ok(());
             }
-            self.0.push_str(&text[..text.floor_char_boundary(room)]);
+            let end = (0..=room).rev().find(|&end| text.is_char_boundary(end)).unwrap_or_default();
+            self.0.push_str(&text[..end]);
             // Ends the formatting: nothing more is wanted.
             Err(fmt::Error)
         }

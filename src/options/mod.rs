@@ -159,7 +159,7 @@ impl Default for Options {
             tcp_address: address("0.0.0.0:4160"),
             http_address: address("0.0.0.0:4161"),
             broadcast_address: rustix::system::uname().nodename().to_string_lossy().into_owned(),
-            inactive_producer_timeout: Duration::from_mins(5),
+            inactive_producer_timeout: Duration::from_secs(5 * 60),
             tombstone_lifetime: Duration::from_secs(45),
             log_level: Level::Info,
             log_prefix: "[nsqlookupd] ".to_owned(),
@@ -190,7 +190,7 @@ mod tests {
         assert_eq!(options.tcp_address.to_string(), "0.0.0.0:4160");
         assert_eq!(options.http_address.to_string(), "0.0.0.0:4161");
         assert!(!options.broadcast_address.is_empty());
-        assert_eq!(options.inactive_producer_timeout, Duration::from_mins(5));
+        assert_eq!(options.inactive_producer_timeout, Duration::from_secs(5 * 60));
         assert_eq!(options.tombstone_lifetime, Duration::from_secs(45));
         assert_eq!(options.log_level, Level::Info);
         assert_eq!(options.log_prefix, "[nsqlookupd] ");

@@ -9,7 +9,7 @@ use super::*;
 use crate::limits::{Limit, Limits, PAGE_BYTES, PAGES_CACHED_BYTES_MAX};
 
 const START: Timestamp = Timestamp::from_nanos(1_700_000_000_000_000_000);
-const TIMEOUT: Duration = Duration::from_mins(5);
+const TIMEOUT: Duration = Duration::from_secs(5 * 60);
 const TOMBSTONE: Duration = Duration::from_secs(45);
 
 fn registry() -> Registry {

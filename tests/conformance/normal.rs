@@ -13,7 +13,7 @@ use crate::wire::Response;
 const HEADERS: [&str; 5] = ["Content-Type", "X-Nsq-Content-Type", "Allow", "Location", "Connection"];
 
 /// A time this near is "now".
-const RECENT: Duration = Duration::from_mins(10);
+const RECENT: Duration = Duration::from_secs(10 * 60);
 
 /// What the runner knows of server and clients, to mask it in the answers.
 pub struct View {

@@ -119,7 +119,7 @@ impl Run {
     pub fn new(profile: Profile, seed: u64) -> Self {
         let mut random = Rng::with_seed(seed);
         let lifetimes = Lifetimes {
-            inactive_producer_timeout: lifetime(&mut random, Duration::from_mins(5)),
+            inactive_producer_timeout: lifetime(&mut random, Duration::from_secs(5 * 60)),
             tombstone_lifetime: lifetime(&mut random, Duration::from_secs(45)),
         };
         let mut steps = profile.population(&mut random);

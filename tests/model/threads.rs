@@ -26,7 +26,7 @@ const TWINS: [&str; 2] = ["left", "right"];
 #[test]
 fn readers_see_what_was_published() {
     let lifetimes = Lifetimes {
-        inactive_producer_timeout: Duration::from_mins(5),
+        inactive_producer_timeout: Duration::from_secs(5 * 60),
         tombstone_lifetime: Duration::from_secs(45),
     };
     let registry = Registry::new(lifetimes);

@@ -281,7 +281,7 @@ impl Kernel {
         let (closing, stopping) = (listener.state == Listening::Closing, listener.state == Listening::Stopping);
         let error = !closing && self.rng.chance(self.mood.accept_error);
         let ended = error || (stopping && self.rng.chance(500));
-        if let Some((link, peer)) = listener.backlog.pop_front_if(|_| !ended) {
+        if let Some((link, peer)) = (!ended).then(|| listener.backlog.pop_front()).flatten() {
             let socket = Socket(self.next_socket);
             self.next_socket += 1;
             let armed = !self.rng.chance(self.mood.disarms);

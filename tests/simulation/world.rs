@@ -83,7 +83,7 @@ pub const CROWD: Profile =
 
 /// A registry in which no producer lapses: what time does to it is tested with the registry.
 fn registry() -> Arc<Registry> {
-    let for_ever = Duration::from_hours(24 * 365);
+    let for_ever = Duration::from_secs(24 * 60 * 60 * 365);
     Arc::new(Registry::new(Lifetimes { inactive_producer_timeout: for_ever, tombstone_lifetime: for_ever }))
 }
 
@@ -187,7 +187,7 @@ impl World {
         let pause = match self.rng.below(1000) {
             0..2 if !self.jumps => TICK,
             0 => Duration::from_secs(61),
-            1 if self.rng.chance(100) => Duration::from_mins(61),
+            1 if self.rng.chance(100) => Duration::from_secs(61 * 60),
             2..10 => TICK,
             _ => Duration::from_micros(self.rng.size(5000) as u64),
         };

@@ -147,7 +147,7 @@ mod tests {
     use crate::report::tests::report;
 
     const MOMENT: Duration = Duration::from_millis(50);
-    const LONG: Duration = Duration::from_mins(1);
+    const LONG: Duration = Duration::from_secs(60);
 
     /// A shell that plays the scenario.
     fn generator(folder: &tempfile::TempDir) -> Generator {

@@ -126,7 +126,7 @@ fn smoke() -> Vec<Visit> {
 const fn limit(cell: Cell) -> Duration {
     match cell {
         // Most of the time goes to the client: a million commands, and thousands of connections one by one.
-        Cell::Populate | Idle => Duration::from_mins(1),
+        Cell::Populate | Idle => Duration::from_secs(60),
         _ => Duration::from_secs(30),
     }
 }

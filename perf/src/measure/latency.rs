@@ -7,7 +7,7 @@ use hdrhistogram::Histogram;
 use crate::report::Latency;
 
 /// Longer ones are counted as this.
-const LONGEST: Duration = Duration::from_hours(1);
+const LONGEST: Duration = Duration::from_secs(60 * 60);
 const DIGITS: u8 = 3;
 
 /// A distribution of latencies, kept in nanoseconds.

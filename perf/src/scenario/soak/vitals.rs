@@ -134,7 +134,7 @@ pub fn compare(first: Window, last: Window) -> Result<()> {
 mod tests {
     use super::*;
 
-    const MINUTE: Duration = Duration::from_mins(1);
+    const MINUTE: Duration = Duration::from_secs(60);
 
     #[test]
     fn the_windows_are_tenths_after_the_warm_up_and_at_the_end() {
