@@ -8,7 +8,7 @@ use std::net::IpAddr;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use crate::limits::{Limit, Limits, PROCESS_DESCRIPTORS, REFUSALS, WORKER_DESCRIPTORS};
+use crate::limits::{Limit, Limits, REFUSALS, WORKER_DESCRIPTORS};
 
 /// The places that are taken. Shared by all workers.
 #[derive(Default)]
@@ -99,12 +99,22 @@ impl Drop for Place {
     }
 }
 
-/// How many connections so many open files have room for, beside the process's own and those that are being
-/// refused.
-pub fn connections_within(open_files: usize, workers: usize) -> usize {
-    let own = PROCESS_DESCRIPTORS + WORKER_DESCRIPTORS * workers;
-    let room = open_files.saturating_sub(own);
-    (room - (room / 8).min(REFUSALS)).max(1)
+/// What the free descriptors have room for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Room {
+    pub workers: usize,
+    pub connections: usize,
+}
+
+impl Room {
+    /// As many workers as are wanted, as long as half of the free descriptors are left for connections. Some of these
+    /// are kept for connections that are being refused.
+    pub fn within(free: usize, workers: usize) -> Self {
+        let workers = workers.min(free / (2 * WORKER_DESCRIPTORS)).max(1);
+        let rest = free.saturating_sub(workers * WORKER_DESCRIPTORS);
+        let connections = rest - rest.div_ceil(8).min(REFUSALS);
+        Self { workers, connections: connections.max(1) }
+    }
 }
 
 #[cfg(test)]
@@ -165,8 +175,17 @@ mod tests {
 
     #[test]
     fn connections_leave_room_for_the_rest() {
-        for (open_files, workers, connections) in [(20_000, 2, 19_908), (256, 2, 200), (10, 2, 1)] {
-            assert_eq!(connections_within(open_files, workers), connections, "{open_files}");
+        for (free, wanted, workers, connections) in [
+            (20_000, 2, 2, 19_930),
+            (256, 2, 2, 218),
+            (256, 64, 42, 113),
+            (12, 64, 2, 5),
+            (9, 64, 1, 5),
+            (4, 2, 1, 1),
+            (0, 1, 1, 1),
+        ] {
+            let room = Room { workers, connections };
+            assert_eq!(Room::within(free, wanted), room, "{free} free descriptors, {wanted} workers");
         }
     }
 }

@@ -142,7 +142,8 @@ mod tests {
                         let mut last = Duration::ZERO;
                         for step in 0..50_000_u32 {
                             // Each thousandth step is an hour.
-                            let now = running.at(step * CLOCK_RENEWAL + step / 1000 * Duration::from_secs(60 * 60));
+                            let now =
+                                running.at(step * CLOCK_RENEWAL + step / 1000 * Duration::from_secs(60 * 60));
                             assert!(now < 60_000 * CLOCK_RENEWAL, "{now:?} holds an hour");
                             last = last.max(now);
                         }

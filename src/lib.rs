@@ -6,6 +6,9 @@
 //! - [`limits`]: every cap of the server, in one place.
 //! - [`admission`]: places for connections, in all and for each address.
 //! - [`server`]: binds, starts the workers, waits for a signal, drains.
+//! - [`process`]: signals, the limit of open files, cores.
+//! - [`bind`]: the listening sockets.
+//! - [`threads`]: the worker threads, and which backend all of them use.
 //! - [`io`]: the vocabulary between the core and the kernel, and the ring and epoll that speak it.
 //! - [`listening`]: a worker's listening sockets: when to accept, pause and close.
 //! - [`worker`]: the loop's state: events in, one commit a turn, requests out.
@@ -21,6 +24,7 @@
 //! - [`clock`], [`log`] and [`metrics`]: time, lines and figures for the operator.
 
 pub mod admission;
+pub mod bind;
 pub mod cause;
 pub mod clock;
 pub mod connection;
@@ -34,8 +38,10 @@ pub mod log;
 pub mod metrics;
 pub mod options;
 pub mod output;
+pub mod process;
 pub mod registry;
 pub mod server;
+pub mod threads;
 pub mod turn;
 pub mod v1;
 pub mod worker;

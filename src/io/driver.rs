@@ -4,11 +4,12 @@ use std::io;
 use std::net::TcpListener;
 use std::os::fd::OwnedFd;
 use std::str::FromStr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::epoll::{self, Epoll};
-use super::uring::{self, Ring};
-use super::{Event, Request, Service};
+use super::uring::Ring;
+use super::{Event, IdleRing, Request, Service};
 
 /// What the operator allows.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -23,6 +24,17 @@ pub enum Choice {
 pub enum Interface {
     Uring,
     Epoll,
+}
+
+impl Interface {
+    /// The name that the kernel's manual pages have for it.
+    #[must_use]
+    pub fn full_name(self) -> &'static str {
+        match self {
+            Self::Uring => "io_uring",
+            Self::Epoll => "epoll",
+        }
+    }
 }
 
 impl Choice {
@@ -57,19 +69,17 @@ pub enum Driver {
 }
 
 impl Driver {
-    /// To be made on the thread that uses it. `listeners` are V1's and HTTP's; `stop` becomes readable when the
-    /// server wants to stop. For `busy_poll` [`Driver::wait`] looks out for what happens before it lets the thread
-    /// sleep.
+    /// On the ring, or with epoll without one. `listeners` are V1's and HTTP's; `stop` becomes readable when the server
+    /// wants to stop. For `busy_poll` [`Driver::wait`] polls before it lets the thread sleep.
     pub fn new(
-        interface: Interface,
+        ring: Option<IdleRing>,
         listeners: [TcpListener; Service::ALL.len()],
-        stop: OwnedFd,
+        stop: Arc<OwnedFd>,
         busy_poll: Duration,
     ) -> io::Result<Self> {
-        match interface {
-            Interface::Uring => Ring::new(listeners, stop, uring::Sizes::default(), busy_poll)
-                .map(|ring| Self::Ring(Box::new(ring))),
-            Interface::Epoll => Epoll::new(listeners, stop, epoll::Sizes::default(), busy_poll)
+        match ring {
+            Some(ring) => Ring::new(ring, listeners, stop, busy_poll).map(|ring| Self::Ring(Box::new(ring))),
+            None => Epoll::new(listeners, stop, epoll::Sizes::default(), busy_poll)
                 .map(|epoll| Self::Epoll(Box::new(epoll))),
         }
     }

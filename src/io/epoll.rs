@@ -10,6 +10,7 @@ use std::collections::VecDeque;
 use std::io;
 use std::net::TcpListener;
 use std::os::fd::{FromRawFd, OwnedFd};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rustix::buffer::spare_capacity;
@@ -44,7 +45,7 @@ pub struct Epoll {
     sizes: Sizes,
     listeners: [Listener; Service::ALL.len()],
     /// Kept because closing it would end its registration.
-    _stop: OwnedFd,
+    _stop: Arc<OwnedFd>,
     /// By slot.
     connections: Vec<Option<Connection>>,
     /// Connections that are to be read from, each at most once, the one that has waited longest first.
@@ -102,7 +103,12 @@ struct Sending {
 
 impl Epoll {
     /// `listeners` are V1's and HTTP's; `stop` becomes readable when the server wants to stop.
-    pub fn new(listeners: [TcpListener; 2], stop: OwnedFd, sizes: Sizes, busy_poll: Duration) -> io::Result<Self> {
+    pub fn new(
+        listeners: [TcpListener; 2],
+        stop: Arc<OwnedFd>,
+        sizes: Sizes,
+        busy_poll: Duration,
+    ) -> io::Result<Self> {
         let instance = epoll::create(epoll::CreateFlags::CLOEXEC)?;
         let edge = epoll::EventFlags::IN | epoll::EventFlags::ET;
         epoll::add(&instance, &stop, Source::Stop.pack(), edge)?;

@@ -13,6 +13,7 @@
 mod buffers;
 mod driver;
 pub mod epoll;
+mod idle;
 mod receives;
 mod sockets;
 pub mod support;
@@ -23,6 +24,7 @@ use std::net::SocketAddr;
 
 use bytes::Bytes;
 pub use driver::{Choice, Driver, Interface, ParseChoiceError};
+pub use idle::IdleRing;
 
 /// The two protocols, each with a listening socket of its own.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -10,13 +10,15 @@ use std::collections::VecDeque;
 use std::io;
 use std::net::TcpListener;
 use std::os::fd::{AsRawFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use io_uring::types::{CancelBuilder, Fd, SubmitArgs, Timespec};
-use io_uring::{IoUring, Probe, cqueue, opcode, squeue};
+use io_uring::{IoUring, cqueue, opcode, squeue};
 use rustix::net::{Shutdown, SocketFlags};
 
 use super::buffers::BufferRing;
+use super::idle::IdleRing;
 use super::receives::Receives;
 use super::sockets::{accept, shut_down};
 use super::{Event, ReceiveEnd, Request, SendBuffer, Service, Socket, Token};
@@ -71,7 +73,7 @@ pub struct Ring {
     /// The buffer that the last event showed.
     shown: Option<u16>,
     listeners: [Listener; Service::ALL.len()],
-    stop: OwnedFd,
+    stop: Arc<OwnedFd>,
     busy_poll: Duration,
 }
 
@@ -108,21 +110,14 @@ impl Listener {
 }
 
 impl Ring {
-    /// Why this kernel gives us no ring, if it does not.
-    pub fn probe() -> io::Result<()> {
-        let Sizes { receive_buffers, receive_buffer_bytes, .. } = Sizes::default();
-        let uring = set_up(Sizes::default(), false)?;
-        let buffers = BufferRing::register(&uring, receive_buffers, receive_buffer_bytes)?;
-        drop(uring);
-        drop(buffers);
-        Ok(())
-    }
-
     /// `listeners` are V1's and HTTP's; `stop` becomes readable when the server wants to stop. For `busy_poll`
     /// [`Ring::wait`] looks out for completions before it lets the thread sleep.
-    pub fn new(listeners: [TcpListener; 2], stop: OwnedFd, sizes: Sizes, busy_poll: Duration) -> io::Result<Self> {
-        let uring = set_up(sizes, !busy_poll.is_zero())?;
-        let buffers = BufferRing::register(&uring, sizes.receive_buffers, sizes.receive_buffer_bytes)?;
+    pub fn new(
+        IdleRing { uring, buffers }: IdleRing,
+        listeners: [TcpListener; 2],
+        stop: Arc<OwnedFd>,
+        busy_poll: Duration,
+    ) -> io::Result<Self> {
         let mut ring = Self {
             uring,
             buffers,
@@ -464,22 +459,4 @@ fn forgive(entered: io::Result<usize>) -> io::Result<()> {
         Ok(_) | Err((Some(libc::ETIME | libc::EINTR | libc::EBUSY | libc::EAGAIN), _)) => Ok(()),
         Err((_, error)) => Err(error),
     }
-}
-
-fn set_up(sizes: Sizes, busy_poll: bool) -> io::Result<IoUring> {
-    let mut builder = IoUring::builder();
-    builder.setup_cqsize(sizes.completions).setup_submit_all();
-    let plain = builder.clone();
-    builder.setup_single_issuer().setup_defer_taskrun();
-    if busy_poll {
-        builder.setup_taskrun_flag();
-    }
-    let uring = builder.build(sizes.submissions).or_else(|error| match error.raw_os_error() {
-        Some(libc::EINVAL) => plain.build(sizes.submissions),
-        _ => Err(error),
-    })?;
-    // Multishot receives cannot be asked for; this operation is as old as they are (6.0).
-    let mut probe = Probe::new();
-    uring.submitter().register_probe(&mut probe)?;
-    if probe.is_supported(opcode::SendZc::CODE) { Ok(uring) } else { Err(io::ErrorKind::Unsupported.into()) }
 }

@@ -115,18 +115,23 @@ pub const ACCEPT_BACKOFF: Duration = Duration::from_millis(100);
 
 /// Connections over a limit that may wait at a time for their clients to read why; more are closed without a word.
 pub const REFUSALS: usize = 64;
-/// Descriptors that are no connection's: of the process (standard streams, pipes, what a library may open), and
-/// of each worker (listeners, ring, pipe).
-pub const PROCESS_DESCRIPTORS: usize = 16;
-pub const WORKER_DESCRIPTORS: usize = 6;
+/// Room for fewer connections than this is worth a warning at the start.
+pub const CONNECTIONS_FEW: usize = 100;
+/// Descriptors of each worker: two listeners, and a ring or an epoll instance.
+pub const WORKER_DESCRIPTORS: usize = 3;
+/// Descriptors of the process, where it cannot be seen how many are open: standard input, output and error, and two each
+/// for signals and for stopping the workers.
+pub const PROCESS_DESCRIPTORS: usize = 7;
 
 /// Of lines that would repeat, one is logged in this time, with a count.
 pub const LOG_PAUSE: Duration = Duration::from_secs(60);
 
-/// Submission queue entries of a ring. When it is full the ring enters the kernel early.
-pub const SUBMISSIONS: u32 = 1024;
+/// Submission queue entries of a ring. When it is full the ring enters the kernel early: one system call more for so many
+/// requests. A ring and its receive buffers lock 28 KiB of memory with these sizes (Linux 6.18), four times as much with
+/// 1,024 and 4,096, without more throughput.
+pub const SUBMISSIONS: u32 = 128;
 /// Completion queue entries of a ring. The kernel keeps what does not fit and hands it over later.
-pub const COMPLETIONS: u32 = 4096;
+pub const COMPLETIONS: u32 = 512;
 /// Pieces that one send gathers (the kernel takes 1,024).
 pub const SEND_PIECES_MAX: usize = 256;
 /// Provided receive buffers of a ring, and the size of each.

@@ -3,13 +3,15 @@
 use std::fs;
 use std::io::{self, PipeWriter};
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use ringlookupd::io::epoll::{self, Epoll};
 use ringlookupd::io::uring::{self, Ring};
-use ringlookupd::io::{Driver, Event, Interface, ReceiveEnd, Request, SendBuffer, Service, Socket, Token};
+use ringlookupd::io::{
+    Driver, Event, IdleRing, Interface, ReceiveEnd, Request, SendBuffer, Service, Socket, Token,
+};
 
 const TINY_RING: uring::Sizes =
     uring::Sizes { submissions: 2, completions: 4, receive_buffers: 2, receive_buffer_bytes: 64 };
@@ -72,12 +74,15 @@ impl Rig {
         let listeners = [listener(), listener()];
         let address = listeners[0].local_addr().expect("it is bound");
         let (stopped, stop) = io::pipe().expect("a pipe");
+        let stopped = Arc::new(stopped.into());
         let driver = match interface {
             Interface::Uring => {
-                Ring::new(listeners, stopped.into(), TINY_RING, busy_poll).map(|ring| Driver::Ring(Box::new(ring)))
+                let idle = IdleRing::new(TINY_RING, !busy_poll.is_zero()).expect("the kernel has it");
+                Ring::new(idle, listeners, stopped, busy_poll).map(|ring| Driver::Ring(Box::new(ring)))
             }
-            Interface::Epoll => Epoll::new(listeners, stopped.into(), TINY_EPOLL, busy_poll)
-                .map(|epoll| Driver::Epoll(Box::new(epoll))),
+            Interface::Epoll => {
+                Epoll::new(listeners, stopped, TINY_EPOLL, busy_poll).map(|epoll| Driver::Epoll(Box::new(epoll)))
+            }
         };
         let driver = driver.expect("the kernel has it");
         Self { driver, stop: Some(stop), address }

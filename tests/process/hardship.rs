@@ -7,11 +7,12 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use ringlookupd::io::Interface;
+use ringlookupd::limits::WORKER_DESCRIPTORS;
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::PROGRAM;
-use crate::both_drivers::flag;
-use crate::support::clients::{Nsqd, OK, connect, get};
+use crate::both_drivers::{INTERFACES, flag, missing};
+use crate::support::clients::{Nsqd, OK, connect, get, read_to_end};
 use crate::support::observed::Observed;
 use crate::support::{DEFAULTS, PATIENCE, Server, logged_address};
 
@@ -20,6 +21,7 @@ on_both_drivers!(
     the_log_is_a_broken_pipe,
     the_log_is_closed_from_the_start,
     descriptors_run_out,
+    few_descriptors_serve_as_many_as_fit,
 );
 
 /// A server whose log is the test's to read or not.
@@ -224,4 +226,48 @@ fn there_are_as_many_connections_as_descriptors() {
     drop(lucky);
     wait_for_room(server.tcp);
     assert!(server.stop().success());
+}
+
+/// Where there are hardly any descriptors, fewer workers leave room for connections, and one line says what to raise.
+fn few_descriptors_serve_as_many_as_fit(interface: Interface) {
+    for most in [16, 20, 64] {
+        let mut command = Command::new("sh");
+        let script = format!("ulimit -n {most}; exec \"$0\" \"$@\"");
+        command.args(["-c", &script, PROGRAM, "-workers=8"]).args(DEFAULTS).arg(flag(interface));
+        let server = Server::start_command(&mut command);
+        let free = most - open_files(&server);
+        let fit = free - free.div_ceil(8);
+        assert!(fit > 1, "{free} descriptors are free");
+        let mut clients: Vec<_> = (0..fit).map(|_| Nsqd::connect(server.tcp)).collect();
+        for client in &mut clients {
+            assert_eq!(client.ask(b"PING\n"), b"OK");
+        }
+        // One more is told so, and nobody else notices.
+        let text = read_to_end(&mut connect(server.tcp)).expect("a FIN, not a reset");
+        assert!(text.ends_with(b"exceeds max-connections"), "{}", text.escape_ascii());
+        assert_served(&mut clients.into_iter().map(|client| client.0).collect::<Vec<_>>());
+        let log = server.log();
+        let warnings: Vec<_> = log.lines().filter(|line| line.contains(" WARNING: ")).collect();
+        let at_start = format!("there may be no more than {most} open files; raise the limit (ulimit -n)");
+        assert!(warnings[0].contains(&at_start) && !log.contains("Accept() failure"), "{log}");
+        assert!(warnings[1..].iter().all(|line| line.contains("met the limit -max-connections")), "{log}");
+        assert!(server.stop().success());
+    }
+}
+
+fn open_files(server: &Server) -> usize {
+    let directory = format!("/proc/{}/fd", server.pid().as_raw_pid());
+    std::fs::read_dir(directory).expect("it runs").count()
+}
+
+/// The number that the limits are based on.
+#[test]
+fn descriptors_of_a_worker() {
+    for interface in INTERFACES.into_iter().filter(|&interface| missing(interface).is_none()) {
+        let [one, three] = [1, 3].map(|workers| {
+            let server = Server::start(&[format!("-workers={workers}"), flag(interface)]);
+            open_files(&server)
+        });
+        assert_eq!(three - one, 2 * WORKER_DESCRIPTORS, "{interface:?}");
+    }
 }

@@ -10,9 +10,9 @@ use crate::refusals::{refusal, run};
 use crate::support::Server;
 use crate::support::clients::{Nsqd, connect, get};
 
-/// Does something where `io_uring_setup` fails with `errno`.
-fn without_ring<T: Send>(errno: i32, act: impl FnOnce() -> T + Send) -> T {
-    let rules = [(libc::SYS_io_uring_setup, Vec::new())].into();
+/// Does something where a system call fails with `errno`.
+fn without<T: Send>(call: i64, errno: i32, act: impl FnOnce() -> T + Send) -> T {
+    let rules = [(call, Vec::new())].into();
     let errno = SeccompAction::Errno(errno.unsigned_abs());
     let arch = TargetArch::try_from(std::env::consts::ARCH).expect("an architecture with seccomp");
     let filter = SeccompFilter::new(rules, SeccompAction::Allow, errno, arch).expect("a filter");
@@ -24,6 +24,13 @@ fn without_ring<T: Send>(errno: i32, act: impl FnOnce() -> T + Send) -> T {
     };
     thread::scope(|scope| scope.spawn(restricted).join().expect("no panic"))
 }
+
+/// The system calls that a ring needs.
+const CALLS: [(&str, i64); 3] = [
+    ("io_uring_setup", libc::SYS_io_uring_setup),
+    ("io_uring_register", libc::SYS_io_uring_register),
+    ("io_uring_enter", libc::SYS_io_uring_enter),
+];
 
 /// It serves, and has said once why not with io_uring, in one line, which is returned.
 fn falls_back(server: Server) -> String {
@@ -39,43 +46,52 @@ fn falls_back(server: Server) -> String {
     warning
 }
 
+/// A sandbox may forbid one call and allow the others.
 #[test]
 fn io_uring_that_a_filter_forbids() {
-    for workers in ["-workers=1", "-workers=4"] {
-        let line = refusal(&without_ring(libc::EPERM, || run(&["-io=uring", workers])));
-        let (why, advice) = line.split_once("): ").expect("why, and what to do");
-        assert_eq!(why, "io_uring is not available (Operation not permitted (os error 1)");
-        assert!(advice.contains("seccomp") && advice.contains("allow io_uring_setup"), "{advice}");
+    for (name, call) in CALLS {
+        for workers in ["-workers=1", "-workers=4"] {
+            let line = refusal(&without(call, libc::EPERM, || run(&["-io=uring", workers])));
+            let (why, advice) = line.split_once("): ").expect("why, and what to do");
+            assert_eq!(why, format!("io_uring is not available ({name}: Operation not permitted (os error 1)"));
+            assert!(advice.contains("seccomp") && advice.contains("allow io_uring_setup"), "{advice}");
 
-        let warning = falls_back(without_ring(libc::EPERM, || Server::start(&[workers])));
-        assert!(warning.contains("seccomp"), "{warning}");
+            let warning = falls_back(without(call, libc::EPERM, || Server::start(&[workers])));
+            assert!(warning.contains(name) && warning.contains("seccomp"), "{warning}");
+        }
+        falls_back(without(call, libc::EPERM, || Server::start(&["-busy-poll=10us"])));
     }
 }
 
 #[test]
 fn io_uring_that_the_kernel_does_not_have() {
-    let line = refusal(&without_ring(libc::ENOSYS, || run(&["-io=uring"])));
-    let (why, advice) = line.split_once("): ").expect("why, and what to do");
-    assert_eq!(why, "io_uring is not available (Function not implemented (os error 38)");
-    assert!(advice.contains("CONFIG_IO_URING"), "{advice}");
+    for (name, call) in CALLS {
+        let line = refusal(&without(call, libc::ENOSYS, || run(&["-io=uring"])));
+        let (why, advice) = line.split_once("): ").expect("why, and what to do");
+        assert_eq!(why, format!("io_uring is not available ({name}: Function not implemented (os error 38)"));
+        assert!(advice.contains("CONFIG_IO_URING"), "{advice}");
 
-    let warning = falls_back(without_ring(libc::ENOSYS, || Server::start(&["-io=auto"])));
-    assert!(warning.contains("CONFIG_IO_URING"), "{warning}");
+        let warning = falls_back(without(call, libc::ENOSYS, || Server::start(&["-io=auto"])));
+        assert!(warning.contains("CONFIG_IO_URING"), "{warning}");
+    }
 }
 
 /// No memory for a ring (a container's limit) is no reason not to serve.
 #[test]
 fn io_uring_without_memory() {
-    let warning = falls_back(without_ring(libc::ENOMEM, || Server::start::<&str>(&[])));
-    assert!(warning.contains("ulimit -l"), "{warning}");
+    for (_, call) in CALLS {
+        let warning = falls_back(without(call, libc::ENOMEM, || Server::start::<&str>(&[])));
+        assert!(warning.contains("ulimit -l"), "{warning}");
+    }
 }
 
 /// Epoll that was asked for is no reason to warn.
 #[test]
 fn io_uring_that_is_not_wanted() {
-    let server = without_ring(libc::EPERM, || Server::start(&["-io=epoll"]));
+    let server = without(libc::SYS_io_uring_setup, libc::EPERM, || Server::start(&["-io=epoll"]));
     assert!(get(&mut connect(server.http), "/ping").ends_with("OK"));
-    assert!(!server.log().contains("io_uring"), "{}", server.log());
+    let log = server.log();
+    assert!(!log.contains("io_uring") && log.contains(" INFO: backend epoll, "), "{log}");
     assert!(server.stop().success());
 }
 

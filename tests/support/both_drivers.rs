@@ -4,9 +4,8 @@
 
 use std::sync::LazyLock;
 
-use ringlookupd::io::support::refusal;
-use ringlookupd::io::uring::Ring;
-use ringlookupd::io::{Choice, Interface};
+use ringlookupd::io::uring::Sizes;
+use ringlookupd::io::{Choice, IdleRing, Interface};
 
 pub const INTERFACES: [Interface; 2] = [Interface::Uring, Interface::Epoll];
 
@@ -36,7 +35,10 @@ pub fn run(interface: Interface, test: impl FnOnce(Interface)) {
 
 /// Why this machine has no such way into the kernel.
 pub fn missing(interface: Interface) -> Option<&'static str> {
-    static NO_RING: LazyLock<Option<String>> = LazyLock::new(|| Ring::probe().err().map(|error| refusal(&error)));
+    static NO_RING: LazyLock<Option<String>> = LazyLock::new(|| {
+        let ring = IdleRing::new(Sizes::default(), false);
+        ring.err().map(|why| why.to_string())
+    });
     // Whatever is asked for, so that no test counts the descriptors of another's probe.
     let no_ring = NO_RING.as_deref();
     no_ring.filter(|_| interface == Interface::Uring)

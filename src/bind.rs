@@ -1,0 +1,139 @@
+//! Listening sockets: bound once for each worker, and shared with no other server.
+
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use socket2::{Domain, Protocol, Socket, TcpKeepalive, Type};
+
+use crate::limits::{BACKLOG, BIND_PATIENCE, BIND_PAUSE};
+use crate::options::ListenAddress;
+
+/// One listening socket for each worker; the kernel spreads connections over them.
+///
+/// # Panics
+/// Never: what is bound to an IP address has one.
+pub fn listeners(address: &ListenAddress, count: usize) -> io::Result<(SocketAddr, Vec<TcpListener>)> {
+    let at = address.resolve()?;
+    let patience = Instant::now() + BIND_PATIENCE;
+    // Another server of the same user could join the group that SO_REUSEPORT makes, and the two would share the
+    // connections. So the first socket listens before it has that option: of two servers that start at the same
+    // moment, one finds the port taken. What connects before the others listen is in the first one's queue.
+    let first = patiently(patience, || listen(open(at)?, at))?;
+    first.set_reuse_port(count > 1)?;
+    let at = first.local_addr()?.as_socket().expect("an IP address was bound");
+    let mut sockets = vec![first];
+    for _ in 1..count {
+        sockets.push(patiently(patience, || {
+            let socket = open(at)?;
+            socket.set_reuse_port(true)?;
+            listen(socket, at)
+        })?);
+    }
+    Ok((at, sockets.into_iter().map(TcpListener::from).collect()))
+}
+
+/// The kernel takes a ring down some time after its process is gone, and the ring's accepts hold their sockets until
+/// then: a server that is started right after it was killed finds its own ports taken.
+fn patiently(until: Instant, bind: impl Fn() -> io::Result<Socket>) -> io::Result<Socket> {
+    loop {
+        match bind() {
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse && Instant::now() < until => {
+                thread::sleep(BIND_PAUSE);
+            }
+            result => return result,
+        }
+    }
+}
+
+/// A socket with the options that accepted connections inherit.
+fn open(at: SocketAddr) -> io::Result<Socket> {
+    let socket = Socket::new(Domain::for_address(at), Type::STREAM, Some(Protocol::TCP))?;
+    if at.is_ipv6() {
+        // [::] takes IPv4 as well, as Go's listeners do.
+        socket.set_only_v6(false)?;
+    }
+    socket.set_reuse_address(true)?;
+    socket.set_tcp_nodelay(true)?;
+    // Go's keepalive: it ends connections of hosts that vanished.
+    let period = Duration::from_secs(15);
+    let keepalive = TcpKeepalive::new().with_time(period).with_interval(period).with_retries(9);
+    socket.set_tcp_keepalive(&keepalive)?;
+    Ok(socket)
+}
+
+fn listen(socket: Socket, at: SocketAddr) -> io::Result<Socket> {
+    socket.bind(&at.into())?;
+    socket.listen(BACKLOG)?;
+    Ok(socket)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpStream;
+    use std::sync::{Barrier, mpsc};
+
+    use super::*;
+
+    fn bound(text: &str, count: usize) -> io::Result<(SocketAddr, Vec<TcpListener>)> {
+        listeners(&text.parse().expect("an address"), count)
+    }
+
+    #[test]
+    fn a_port_is_taken_whatever_the_number_of_workers() {
+        for (first, second) in [(1, 2), (2, 1), (2, 2)] {
+            let (address, _listeners) = bound("127.0.0.1:0", first).expect("a port");
+            let refused = bound(&address.to_string(), second).expect_err("it is taken");
+            assert_eq!(refused.kind(), io::ErrorKind::AddrInUse);
+        }
+    }
+
+    /// Whoever has both, or a half of the group, shares the connections.
+    #[test]
+    fn of_two_that_start_at_once_one_has_the_port() {
+        let port = free_port([127, 0, 0, 3]);
+        for count in [1, 2, 2, 2, 2, 64] {
+            let barrier = Barrier::new(2);
+            let start = || {
+                barrier.wait();
+                bound(&port.to_string(), count)
+            };
+            let results = thread::scope(|scope| {
+                let other = scope.spawn(start);
+                [start(), other.join().expect("no panic")]
+            });
+            assert_eq!(results.iter().filter(|result| result.is_ok()).count(), 1, "{count}: {results:?}");
+        }
+    }
+
+    /// Whoever gets through while the sockets are made is among those that wait to be accepted.
+    #[test]
+    fn no_connection_is_lost_at_the_start() {
+        let address = free_port([127, 0, 0, 2]);
+        for _ in 0..500 {
+            let (trying, tried) = mpsc::channel();
+            let client = thread::spawn(move || {
+                loop {
+                    if let Ok(stream) = TcpStream::connect(address) {
+                        return stream;
+                    }
+                    let _ = trying.send(());
+                }
+            });
+            tried.recv().expect("nobody listens yet");
+            let (_, listeners) = bound(&address.to_string(), 4).expect("the port is free");
+            let client = client.join().expect("connected");
+            let us = client.local_addr().expect("connected");
+            let accepted = listeners.iter().any(|listener| {
+                listener.set_nonblocking(true).expect("a socket");
+                listener.accept().is_ok_and(|(_, peer)| peer == us)
+            });
+            assert!(accepted, "{us} is in no queue");
+        }
+    }
+
+    fn free_port(address: [u8; 4]) -> SocketAddr {
+        TcpListener::bind((std::net::Ipv4Addr::from(address), 0)).expect("a port").local_addr().expect("bound")
+    }
+}

@@ -1,0 +1,168 @@
+//! The worker threads: started, agreed on one backend, then given what they serve.
+//!
+//! A ring is set up on the thread that uses it, and one thread may get a ring where the next does not: the memory that
+//! a ring locks counts against a limit of the user. So every thread tries before anything listens. With `-io=auto` one
+//! failure makes all of them use epoll.
+
+use std::io;
+use std::net::TcpListener;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::sync::mpsc::{self, Receiver, Sender};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, SystemTime};
+
+use signal_hook::consts::SIGTERM;
+use signal_hook::low_level::raise;
+
+use crate::clock::Clock;
+use crate::io::support::NoRing;
+use crate::io::uring::Sizes;
+use crate::io::{Choice, Driver, IdleRing, Interface, Service};
+use crate::log::Log;
+use crate::options::Options;
+use crate::process::{cores, pin_to};
+use crate::server::{ServerError, starting};
+use crate::worker::Worker;
+
+/// How a worker's thread ends.
+pub type End = Result<(), ServerError>;
+
+/// Threads that wait for their [`Work`].
+pub struct Threads {
+    pub interface: Interface,
+    threads: Vec<(Sender<Start>, JoinHandle<End>)>,
+}
+
+/// What a thread serves.
+pub struct Work {
+    pub worker: Worker,
+    pub listeners: [TcpListener; Service::ALL.len()],
+    /// Becomes readable when the server stops.
+    pub stopped: Arc<OwnedFd>,
+    pub clock: Clock,
+}
+
+struct Start {
+    interface: Interface,
+    work: Work,
+    serves: Sender<End>,
+}
+
+impl Threads {
+    /// Starts the threads and decides for all of them between io_uring and epoll.
+    pub fn start(count: usize, options: &Options, log: &Log) -> Result<Self, ServerError> {
+        let cores = if options.pin_workers { cores().map_err(starting("pinned workers"))? } else { Vec::new() };
+        let (choice, busy_poll) = (options.io, options.busy_poll);
+        let (ready, all_ready) = mpsc::channel();
+        let start = |number: usize| {
+            let (start, started) = mpsc::channel();
+            let ready = ready.clone();
+            let core = cores.get(number % cores.len().max(1)).copied();
+            let builder = thread::Builder::new().name(format!("worker-{number}"));
+            let handle = builder.spawn(move || {
+                core.into_iter().for_each(pin_to);
+                run(choice, busy_poll, ready, &started)
+            })?;
+            Ok((start, handle))
+        };
+        let threads = (0..count).map(start).collect::<io::Result<_>>().map_err(starting("workers"))?;
+        drop(ready);
+        let rings = all(&all_ready, count)?;
+        Ok(Self { interface: interface(choice, rings, log)?, threads })
+    }
+
+    /// Hands out the work, and returns when all threads serve.
+    ///
+    /// # Panics
+    /// When there is not as much work as there are threads.
+    pub fn serve(self, work: Vec<Work>) -> Result<Vec<JoinHandle<End>>, ServerError> {
+        assert_eq!(self.threads.len(), work.len());
+        let count = work.len();
+        let (serves, all_serve) = mpsc::channel();
+        let (starts, handles): (Vec<_>, Vec<_>) = self.threads.into_iter().unzip();
+        for (start, work) in starts.into_iter().zip(work) {
+            // Refused by a thread that has panicked, which is noticed below.
+            let _ = start.send(Start { interface: self.interface, work, serves: serves.clone() });
+        }
+        drop(serves);
+        all(&all_serve, count)??;
+        Ok(handles)
+    }
+}
+
+/// What all threads use, once each has reported whether it has its ring.
+fn interface(choice: Choice, rings: Result<(), NoRing>, log: &Log) -> Result<Interface, ServerError> {
+    match (choice, rings) {
+        (Choice::Only(Interface::Epoll), _) => Ok(Interface::Epoll),
+        (_, Ok(())) => Ok(Interface::Uring),
+        (Choice::Auto, Err(why)) => {
+            log.warn(format_args!("{}", why.fallback()));
+            Ok(Interface::Epoll)
+        }
+        (Choice::Only(Interface::Uring), Err(why)) => Err(ServerError::NoRing(why)),
+    }
+}
+
+/// Waits for so many reports, or for the first failure.
+fn all<E>(reports: &Receiver<Result<(), E>>, count: usize) -> Result<Result<(), E>, ServerError> {
+    let report = |_| reports.recv().map_err(|_| ServerError::Panicked);
+    (0..count).map(report).collect()
+}
+
+/// A worker's thread.
+fn run(choice: Choice, busy_poll: Duration, ready: Sender<Result<(), NoRing>>, started: &Receiver<Start>) -> End {
+    let has_ring = choice != Choice::Only(Interface::Epoll);
+    let ring = has_ring.then(|| IdleRing::new(Sizes::default(), !busy_poll.is_zero())).transpose();
+    let (ring, result) = ring.map_or_else(|why| (None, Err(why)), |ring| (ring, Ok(())));
+    // Nobody waits any more when another thread has failed first, and nothing is sent when the server does not start.
+    let _ = ready.send(result);
+    drop(ready);
+    let Ok(Start { interface, work, serves }) = started.recv() else { return Ok(()) };
+    let ring = ring.filter(|_| interface == Interface::Uring);
+    let Work { worker, listeners, stopped, clock } = work;
+    let driver = match Driver::new(ring, listeners, stopped, busy_poll) {
+        Ok(driver) => driver,
+        Err(error) => {
+            let _ = serves.send(Err(starting("workers")(error)));
+            return Ok(());
+        }
+    };
+    let _ = serves.send(Ok(()));
+    drop(serves);
+    let _stop = StopAll;
+    turns(worker, driver, &clock).map_err(ServerError::Io)
+}
+
+/// One worker less would leave its connections unserved: when one ends, be it by a panic, the others stop too,
+/// and main says why.
+struct StopAll;
+
+impl Drop for StopAll {
+    fn drop(&mut self) {
+        let _ = raise(SIGTERM);
+    }
+}
+
+/// The loop.
+fn turns(mut worker: Worker, mut driver: Driver, clock: &Clock) -> io::Result<()> {
+    loop {
+        worker.begin_turn(clock.now());
+        worker.look_ahead(driver.received());
+        while !worker.is_full()
+            && let Some(event) = driver.next_event()
+        {
+            worker.handle(event);
+        }
+        if worker.end_turn(SystemTime::now) {
+            driver.sweep()?;
+        }
+        if worker.is_finished() {
+            return Ok(());
+        }
+        for request in worker.requests() {
+            driver.submit(request)?;
+        }
+        driver.wait(worker.timeout())?;
+    }
+}
