@@ -7,26 +7,33 @@ use std::time::{Duration, Instant};
 
 use socket2::{Domain, Protocol, Socket, TcpKeepalive, Type};
 
-use crate::limits::{BACKLOG, BIND_PATIENCE, BIND_PAUSE};
+use crate::limits::{
+    BACKLOG, BIND_PATIENCE, BIND_PAUSE, KEEPALIVE_PERIOD_MAX, KEEPALIVE_PERIOD_MIN, KEEPALIVE_PROBES, Limit,
+    Limits, USER_TIMEOUT_MAX,
+};
 use crate::options::ListenAddress;
 
 /// One listening socket for each worker; the kernel spreads connections over them.
 ///
 /// # Panics
 /// Never: what is bound to an IP address has one.
-pub fn listeners(address: &ListenAddress, count: usize) -> io::Result<(SocketAddr, Vec<TcpListener>)> {
+pub fn listeners(
+    address: &ListenAddress,
+    count: usize,
+    limits: &Limits,
+) -> io::Result<(SocketAddr, Vec<TcpListener>)> {
     let at = address.resolve()?;
     let patience = Instant::now() + BIND_PATIENCE;
     // Another server of the same user could join the group that SO_REUSEPORT makes, and the two would share the
     // connections. So the first socket listens before it has that option: of two servers that start at the same
     // moment, one finds the port taken. What connects before the others listen is in the first one's queue.
-    let first = patiently(patience, || listen(open(at)?, at))?;
+    let first = patiently(patience, || listen(open(at, limits)?, at))?;
     first.set_reuse_port(count > 1)?;
     let at = first.local_addr()?.as_socket().expect("an IP address was bound");
     let mut sockets = vec![first];
     for _ in 1..count {
         sockets.push(patiently(patience, || {
-            let socket = open(at)?;
+            let socket = open(at, limits)?;
             socket.set_reuse_port(true)?;
             listen(socket, at)
         })?);
@@ -48,7 +55,7 @@ fn patiently(until: Instant, bind: impl Fn() -> io::Result<Socket>) -> io::Resul
 }
 
 /// A socket with the options that accepted connections inherit.
-fn open(at: SocketAddr) -> io::Result<Socket> {
+fn open(at: SocketAddr, limits: &Limits) -> io::Result<Socket> {
     let socket = Socket::new(Domain::for_address(at), Type::STREAM, Some(Protocol::TCP))?;
     if at.is_ipv6() {
         // [::] takes IPv4 as well, as Go's listeners do.
@@ -56,11 +63,25 @@ fn open(at: SocketAddr) -> io::Result<Socket> {
     }
     socket.set_reuse_address(true)?;
     socket.set_tcp_nodelay(true)?;
-    // Go's keepalive: it ends connections of hosts that vanished.
-    let period = Duration::from_secs(15);
-    let keepalive = TcpKeepalive::new().with_time(period).with_interval(period).with_retries(9);
-    socket.set_tcp_keepalive(&keepalive)?;
+    if let Some((keepalive, user_timeout)) = dead_peer(limits) {
+        socket.set_tcp_keepalive(&keepalive)?;
+        socket.set_tcp_user_timeout(Some(user_timeout))?;
+    }
     Ok(socket)
+}
+
+/// How the kernel notices a peer that has vanished: one that is silent by keepalive probes, one that does not
+/// acknowledge what it is sent by the user timeout. `None` leaves both as the kernel has them.
+fn dead_peer(limits: &Limits) -> Option<(TcpKeepalive, Duration)> {
+    let timeout = limits.time(Limit::DeadPeerTimeout);
+    if timeout == Duration::MAX {
+        return None;
+    }
+    // The first probe after one period, and the end one period after the last. For the default these are Go's.
+    let period = timeout / (KEEPALIVE_PROBES + 1);
+    let period = period.clamp(KEEPALIVE_PERIOD_MIN, KEEPALIVE_PERIOD_MAX);
+    let keepalive = TcpKeepalive::new().with_time(period).with_interval(period).with_retries(KEEPALIVE_PROBES);
+    Some((keepalive, timeout.clamp(Duration::from_millis(1), USER_TIMEOUT_MAX)))
 }
 
 fn listen(socket: Socket, at: SocketAddr) -> io::Result<Socket> {
@@ -74,10 +95,12 @@ mod tests {
     use std::net::TcpStream;
     use std::sync::{Barrier, mpsc};
 
+    use socket2::SockRef;
+
     use super::*;
 
     fn bound(text: &str, count: usize) -> io::Result<(SocketAddr, Vec<TcpListener>)> {
-        listeners(&text.parse().expect("an address"), count)
+        listeners(&text.parse().expect("an address"), count, &Limits::default())
     }
 
     #[test]
@@ -135,5 +158,37 @@ mod tests {
 
     fn free_port(address: [u8; 4]) -> SocketAddr {
         TcpListener::bind((std::net::Ipv4Addr::from(address), 0)).expect("a port").local_addr().expect("bound")
+    }
+
+    /// The options of a connection that was accepted under the limit.
+    fn accepted(timeout: Duration) -> (bool, Duration, Duration, Option<Duration>) {
+        let mut limits = Limits::default();
+        limits.set(Limit::DeadPeerTimeout, u64::try_from(timeout.as_nanos()).expect("centuries"));
+        let any = "127.0.0.1:0".parse().expect("an address");
+        let (address, listeners) = listeners(&any, 1, &limits).expect("a port");
+        let _client = TcpStream::connect(address).expect("it listens");
+        let (stream, _) = listeners[0].accept().expect("it has connected");
+        let socket = SockRef::from(&stream);
+        let read = || {
+            let (time, interval) = (socket.tcp_keepalive_time()?, socket.tcp_keepalive_interval()?);
+            Ok::<_, io::Error>((socket.keepalive()?, time, interval, socket.tcp_user_timeout()?))
+        };
+        read().expect("a socket")
+    }
+
+    #[test]
+    fn accepted_connections_notice_dead_peers_in_time() {
+        let seconds = Duration::from_secs;
+        for (timeout, period, user_timeout) in [
+            (seconds(150), seconds(15), seconds(150)),
+            (seconds(60), seconds(6), seconds(60)),
+            (seconds(3), seconds(1), seconds(3)),
+            (Duration::from_nanos(1), seconds(1), Duration::from_millis(1)),
+            (Duration::from_nanos(i64::MAX.unsigned_abs()), KEEPALIVE_PERIOD_MAX, USER_TIMEOUT_MAX),
+        ] {
+            assert_eq!(accepted(timeout), (true, period, period, Some(user_timeout)), "{timeout:?}");
+        }
+        let (keepalive, .., user_timeout) = accepted(Duration::ZERO);
+        assert_eq!((keepalive, user_timeout), (false, None));
     }
 }

@@ -81,7 +81,8 @@ impl Server {
         let threads = Threads::start(count, options, log)?;
         let interface = threads.interface;
         let listeners = |address: &ListenAddress| {
-            listeners(address, count).map_err(|error| ServerError::Listen { address: address.clone(), error })
+            listeners(address, count, &limits)
+                .map_err(|error| ServerError::Listen { address: address.clone(), error })
         };
         let (v1_address, v1) = listeners(&options.tcp_address)?;
         let (http_address, http) = listeners(&options.http_address)?;

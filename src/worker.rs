@@ -232,6 +232,10 @@ impl Worker {
             }
             ReceiveEnd::Failed(error) => {
                 connection.receive = Receive::Eof;
+                // The second where the peer's network says that it is gone.
+                if matches!(error.kind(), io::ErrorKind::TimedOut | io::ErrorKind::HostUnreachable) {
+                    self.turn.strike(Limit::DeadPeerTimeout, connection.session.peer());
+                }
                 self.shut_down(token, Cause::Receive(error));
             }
         }

@@ -26,6 +26,7 @@ pub enum Limit {
     RequestTimeout,
     IdleTimeout,
     OutputTimeout,
+    DeadPeerTimeout,
     DrainTimeout,
 }
 
@@ -174,6 +175,14 @@ static TABLE: [Row; Limit::ALL.len()] = [
         default: MINUTE,
         meaning: "time for a client to take what it is sent",
     },
+    // What Go's keepalive takes, which stock has.
+    Row {
+        flag: "dead-peer-timeout",
+        key: "dead_peer_timeout",
+        unit: Time,
+        default: 150 * SECOND,
+        meaning: "time after which a connection ends whose peer acknowledges nothing; sets keepalive too",
+    },
     // Supervisors wait for ten seconds and more.
     Row {
         flag: "drain-timeout",
@@ -185,7 +194,7 @@ static TABLE: [Row; Limit::ALL.len()] = [
 ];
 
 impl Limit {
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 19] = [
         Self::CommandSize,
         Self::IdentifySize,
         Self::RequestHeadSize,
@@ -203,6 +212,7 @@ impl Limit {
         Self::RequestTimeout,
         Self::IdleTimeout,
         Self::OutputTimeout,
+        Self::DeadPeerTimeout,
         Self::DrainTimeout,
     ];
 

@@ -123,6 +123,14 @@ pub const WORKER_DESCRIPTORS: usize = 3;
 /// for signals and for stopping the workers.
 pub const PROCESS_DESCRIPTORS: usize = 7;
 
+/// How many keepalive probes a silent peer may leave unanswered. Their period is a tenth of
+/// [`Limit::DeadPeerTimeout`], as far as the kernel takes it.
+pub const KEEPALIVE_PROBES: u32 = 9;
+pub const KEEPALIVE_PERIOD_MIN: Duration = Duration::from_secs(1);
+pub const KEEPALIVE_PERIOD_MAX: Duration = Duration::from_secs(32_767);
+/// The longest TCP_USER_TIMEOUT that the kernel takes.
+pub const USER_TIMEOUT_MAX: Duration = Duration::from_millis(i32::MAX.unsigned_abs() as u64);
+
 /// Of lines that would repeat, one is logged in this time, with a count.
 pub const LOG_PAUSE: Duration = Duration::from_secs(60);
 

@@ -156,6 +156,7 @@ const LIMITS: [Flag; Limit::ALL.len()] = [
     limit!(RequestTimeout),
     limit!(IdleTimeout),
     limit!(OutputTimeout),
+    limit!(DeadPeerTimeout),
     limit!(DrainTimeout),
 ];
 

@@ -10,8 +10,9 @@ mod both_drivers;
 
 mod hardship;
 mod head;
-mod logging;
 mod locked_memory;
+mod logging;
+
 mod no_ring;
 mod paused;
 mod refusals;
@@ -20,6 +21,7 @@ mod signals;
 mod stopping;
 mod threads;
 mod told;
+mod vanished;
 mod workers;
 
 /// The program under test.
