@@ -386,7 +386,8 @@ impl Message {
         // SAFETY: a header of zeros is one without address, pieces and control data.
         let mut header: libc::msghdr = unsafe { std::mem::zeroed() };
         header.msg_iov = pieces.as_mut_ptr();
-        header.msg_iovlen = pieces.len();
+        // Of another type with each C library.
+        header.msg_iovlen = u16::try_from(pieces.len()).expect("at most SEND_PIECES_MAX").into();
         Self { header, _pieces: pieces }
     }
 }
