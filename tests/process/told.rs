@@ -59,7 +59,7 @@ fn a_health_check_is_no_error() {
     let ends = lines.iter().filter(|line| line.contains("failed to read protocol version"));
     let [debug, error] =
         ["DEBUG", "ERROR"].map(|level| ends.clone().filter(|line| line.starts_with(level)).count());
-    assert_eq!((debug, error), (2, 1), "{log}");
+    assert_eq!((debug, error), (3, 1), "{log}");
     assert!(!lines.iter().any(|line| line.starts_with("WARNING")), "{log}");
 }
 
