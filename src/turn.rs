@@ -114,11 +114,16 @@ impl Turn {
 
     /// Notes that a client has met a limit. The operator is told now and then.
     pub fn strike(&self, limit: Limit, client: impl fmt::Display) {
+        self.strike_by(limit, format_args!("client({client})"));
+    }
+
+    /// As [`Turn::strike`], with more about who has met the limit and by what.
+    pub fn strike_by(&self, limit: Limit, who: fmt::Arguments<'_>) {
         self.counters.strikes[limit as usize].increment();
         if let Some(times) = self.watch.metrics.strikes_to_tell(limit, self.now) {
             let name = limit.name();
             self.log.warn(format_args!(
-                "client({client}) met the limit -{name} (times since the last such line: {times}); see /metrics"
+                "{who} met the limit -{name} (times since the last such line: {times}); see /metrics"
             ));
         }
     }

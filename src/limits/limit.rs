@@ -5,7 +5,7 @@ use std::time::Duration;
 use Unit::{Bytes, Count, Time};
 
 /// What can be limited. Where a connection goes over, it is told so in its protocol's words and closed, and the
-/// others notice nothing.
+/// others notice nothing. A REGISTER over a limit of topics or channels is refused and closes nothing.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub enum Limit {
     CommandSize,
@@ -219,6 +219,11 @@ impl Limit {
     /// Its row in the table.
     pub const fn row(self) -> &'static Row {
         &TABLE[self as usize]
+    }
+
+    /// Whether it limits channels, and no topics.
+    pub const fn is_of_channels(self) -> bool {
+        matches!(self, Self::Channels | Self::ChannelsPerProducer)
     }
 
     /// Its flag without the dash.

@@ -16,7 +16,7 @@ impl Writer<'_> {
     /// producer has registered.
     ///
     /// # Errors
-    /// The limit that it would exceed.
+    /// The limit that it would exceed; that is a limit of channels only where the topic keeps to the limits.
     pub fn judge(
         &mut self,
         limits: &Limits,
@@ -33,8 +33,8 @@ impl Writer<'_> {
         let own = producer.map(|producer| producer.registered()).unwrap_or_default();
         for (adds, count, limit) in [
             (state.is_none(), self.head.snapshot.topics_count(), Limit::Topics),
-            (is_new, self.head.snapshot.channels, Limit::Channels),
             (joins(None), own.topics, Limit::TopicsPerProducer),
+            (is_new, self.head.snapshot.channels, Limit::Channels),
             (channel.is_some() && joins(channel), own.channels, Limit::ChannelsPerProducer),
         ] {
             if adds && count >= limits.size(limit) {

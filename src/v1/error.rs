@@ -1,6 +1,7 @@
-//! What is wrong with what an nsqd sent: every error of the protocol in one table. Each is told to the client
-//! and closes its connection (stock has no other kind).
+//! What is wrong with what an nsqd sent: every error of the protocol in one table. Each is told to the client and
+//! closes its connection, as in stock, but for [`Error::RegisterOver`].
 
+use super::parse::Words;
 use crate::limits::Limit;
 
 /// The fields that IDENTIFY must have.
@@ -33,6 +34,9 @@ pub enum Error<'a> {
     LineTooLong,
     /// Over a limit that has no error of its own. Stock has none of them.
     Over(Limit),
+    /// A REGISTER over a limit of topics or channels. nsqd takes the error for a reply and goes on. A close would take
+    /// away what it has registered, and would do so again each time it connects and registers everything anew.
+    RegisterOver(Limit, Words<'a>),
 }
 
 impl Error<'_> {
@@ -41,7 +45,7 @@ impl Error<'_> {
         match self {
             Self::LineTooLong => Some(Limit::CommandSize),
             Self::BodyTooLong(_) => Some(Limit::IdentifySize),
-            Self::Over(limit) => Some(limit),
+            Self::Over(limit) | Self::RegisterOver(limit, _) => Some(limit),
             _ => None,
         }
     }
@@ -56,6 +60,11 @@ impl Error<'_> {
             }
             _ => String::new(),
         }
+    }
+
+    /// Whether the connection ends with it. Otherwise the next command is read.
+    pub fn ends_connection(self) -> bool {
+        !matches!(self, Self::RegisterOver(..))
     }
 
     /// Appends the error's text, byte for byte as stock says it; names are echoed as they came.
@@ -82,7 +91,7 @@ impl Error<'_> {
             Self::BadJson | Self::WrongType(_) => &[b"E_BAD_BODY IDENTIFY failed to decode JSON body"],
             Self::MissingFields(_) => &[b"E_BAD_BODY IDENTIFY missing fields"],
             Self::LineTooLong => &[b"E_INVALID command line too long"],
-            Self::Over(limit) => &[b"E_INVALID exceeds ", limit.name().as_bytes()],
+            Self::Over(limit) | Self::RegisterOver(limit, _) => &[b"E_INVALID exceeds ", limit.name().as_bytes()],
         };
         for part in parts {
             out.extend_from_slice(part);

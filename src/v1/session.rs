@@ -153,7 +153,7 @@ impl Session {
         ));
     }
 
-    /// Takes one item off the front of `input`; `None` when it is not all there.
+    /// Takes one item off the front of `input`; `None` when it is not all there. An error ends the connection.
     fn step<'a>(
         &mut self,
         input: &'a [u8],
@@ -183,7 +183,10 @@ impl Session {
                 if end - 1 > turn.limits.size(Limit::CommandSize) {
                     return Err(Error::LineTooLong);
                 }
-                self.execute(parse::command(&input[..end]), turn, out)?;
+                match self.execute(parse::command(&input[..end]), turn, out) {
+                    Err(error) if !error.ends_connection() => self.refuse(error, turn, out),
+                    result => result?,
+                }
                 Ok(Some(end))
             }
             State::BodySize => {
@@ -221,9 +224,7 @@ impl Session {
             }
             Command::Register(words) => {
                 turn.counters.registers.increment();
-                let (producer, topic, channel) = self.registration("REGISTER", words)?;
-                self.stay_within_limits(&producer, topic, channel, turn)?;
-                turn.mutate(Mutation::Register { producer, topic, channel });
+                self.register(words, turn)?;
             }
             Command::Unregister(words) => {
                 turn.counters.unregisters.increment();
@@ -281,25 +282,43 @@ impl Session {
         Ok((Arc::clone(producer), topic, channel))
     }
 
-    /// Far from the limits a REGISTER goes to the batch without a look at the registry. Near them it is judged by
-    /// exact numbers, which take a commit.
-    fn stay_within_limits(
+    /// A topic over a limit is refused. With a channel over a limit the topic alone is registered: consumers find a
+    /// producer by its topic, and when nsqd connects it registers a topic that has channels only together with these.
+    fn register<'a>(&mut self, words: Option<Words<'a>>, turn: &mut Turn) -> Result<(), Error<'a>> {
+        let (producer, topic, channel) = self.registration("REGISTER", words)?;
+        let over = self.limit_exceeded(&producer, topic, channel, turn);
+        if over.is_none_or(Limit::is_of_channels) {
+            let channel = channel.filter(|_| over.is_none());
+            self.registered.topics += 1;
+            self.registered.channels += usize::from(channel.is_some());
+            turn.mutate(Mutation::Register { producer, topic, channel });
+        }
+        match over.zip(words) {
+            Some((limit, words)) => Err(Error::RegisterOver(limit, words)),
+            None => Ok(()),
+        }
+    }
+
+    /// The limit that a REGISTER would exceed. Far from the limits the registry is not looked at. Near them it takes exact
+    /// numbers, and so a commit.
+    fn limit_exceeded(
         &mut self,
         producer: &Arc<Producer>,
         topic: Name,
         channel: Option<Name>,
         turn: &mut Turn,
-    ) -> Result<(), Error<'static>> {
+    ) -> Option<Limit> {
         let Registered { topics, channels } = self.registered;
         let near = topics >= turn.limits.size(Limit::TopicsPerProducer)
             || channels >= turn.limits.size(Limit::ChannelsPerProducer)
             || !turn.has_room();
         if near {
-            self.registered = turn.judge(producer, topic, channel).map_err(Error::Over)?;
+            match turn.judge(producer, topic, channel) {
+                Ok(registered) => self.registered = registered,
+                Err(limit) => return Some(limit),
+            }
         }
-        self.registered.topics += 1;
-        self.registered.channels += usize::from(channel.is_some());
-        Ok(())
+        None
     }
 
     fn refuse(&mut self, error: Error<'_>, turn: &Turn, out: &mut Vec<u8>) {
@@ -308,13 +327,26 @@ impl Session {
             let from = out.len();
             error.write(out);
             let text = String::from_utf8_lossy(&out[from..]);
-            self.refused = Some(text.as_ref().into());
-            if let Some(limit) = error.limit() {
-                return turn.strike(limit, self.peer);
+            if error.ends_connection() {
+                self.refused = Some(text.as_ref().into());
             }
-            let detail = error.detail();
-            turn.log.error(format_args!("[{}] - {text}{detail}", self.peer));
+            match (error, error.limit()) {
+                (Error::RegisterOver(limit, words), _) => self.strike_by_register(limit, words, turn),
+                (_, Some(limit)) => turn.strike(limit, self.peer),
+                (_, None) => turn.log.error(format_args!("[{}] - {text}{}", self.peer, error.detail())),
+            }
         });
+    }
+
+    /// Says which nsqd it is, as its operator knows it, and which name it could not register.
+    fn strike_by_register(&self, limit: Limit, Words { topic, channel }: Words<'_>, turn: &Turn) {
+        let nsqd = self.producer.as_ref().map_or("", |producer| &producer.info().broadcast_address);
+        let (peer, topic) = (self.peer, String::from_utf8_lossy(topic));
+        let channel = String::from_utf8_lossy(channel.unwrap_or_default());
+        turn.strike_by(
+            limit,
+            format_args!("nsqd({nsqd}) client({peer}) REGISTER topic({topic}) channel({channel})"),
+        );
     }
 }
 

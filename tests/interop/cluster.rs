@@ -88,6 +88,15 @@ impl Lookupd {
         nodes["producers"].as_array().expect("an array").clone()
     }
 
+    /// How many commands of this name it has had from nsqd.
+    pub fn commands(&self, command: &str) -> u64 {
+        let metrics = send(Method::Get, self.http, "/metrics", "");
+        let sample = format!("nsqlookupd_commands_total{{command=\"{command}\"}} ");
+        let text = metrics.as_str().expect("text");
+        let value = text.lines().find_map(|line| line.strip_prefix(&sample)).expect("each command is counted");
+        value.parse().expect("a number")
+    }
+
     /// Waits until `/lookup` names these producers and no others.
     pub fn await_producers(&self, topic: &str, nsqds: &[&Nsqd]) {
         wait::until_eq(&format!("the producers of {topic}"), &tcp_addresses(nsqds), || self.producers(topic));
@@ -133,6 +142,17 @@ impl Nsqd {
                 .args(args),
         );
         Self { tcp: daemon.listening("TCP"), http: daemon.listening("HTTP"), _daemon: daemon, _data: data }
+    }
+
+    /// From now on it registers with these.
+    pub fn use_lookupds(&self, lookupds: &[&Lookupd]) {
+        let addresses: Vec<_> = lookupds.iter().map(|lookupd| lookupd.tcp.to_string()).collect();
+        ok(send(
+            Method::Put,
+            self.http,
+            "/config/nsqlookupd_tcp_addresses",
+            &serde_json::json!(addresses).to_string(),
+        ));
     }
 
     pub fn create_topic(&self, topic: &str) {
