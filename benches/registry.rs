@@ -70,7 +70,7 @@ fn disconnect(c: &mut Criterion) {
                         });
                         timed(|| {
                             population
-                                .commit(|writer| assert_eq!(writer.disconnect(black_box(&newcomer)), topics));
+                                .commit(|writer| assert_eq!(writer.disconnect(black_box(&newcomer), NOW), topics));
                         })
                     };
                     (0..disconnects).map(|_| disconnect_one()).sum()
@@ -130,7 +130,7 @@ fn cold_lookup(c: &mut Criterion) {
             b.iter_custom(|lookups| {
                 let lookup_one = |_| {
                     let mut writer = registry.write();
-                    writer.unregister(first, topic(0), None);
+                    writer.unregister(first, topic(0), None, NOW);
                     writer.register(first, topic(0), Some(channel()));
                     writer.publish();
                     timed(|| lookup(&mut reader, black_box(topic(0))))

@@ -19,7 +19,12 @@ pub struct Counter(AtomicU64);
 impl Counter {
     /// For the worker that the counter is of: another's increment at the same time would be lost.
     pub fn increment(&self) {
-        self.0.store(self.0.load(Relaxed) + 1, Relaxed);
+        self.add(1);
+    }
+
+    /// As [`Counter::increment`], for several at once.
+    pub fn add(&self, more: usize) {
+        self.0.store(self.0.load(Relaxed) + more as u64, Relaxed);
     }
 
     fn get(&self) -> u64 {
@@ -53,6 +58,9 @@ pub struct Counters {
     pub no_buffers: Counter,
     /// Receives that were stopped because the client does not read its replies.
     pub receives_stopped: Counter,
+    /// Names that were forgotten because no producer had them.
+    pub forgotten_topics: Counter,
+    pub forgotten_channels: Counter,
     /// By [`Limit`].
     pub strikes: [Counter; Limit::ALL.len()],
 }
@@ -194,6 +202,14 @@ impl Metrics {
         for (place, class) in (2..6).enumerate() {
             let total = self.total(|all| &all.answers[place..=place]);
             writeln!(out, "nsqlookupd_http_answers_total{{class=\"{class}xx\"}} {total}")?;
+        }
+        let help = "Topics and channels forgotten because no producer had them for long enough, by kind.";
+        header(out, "names_forgotten_total", "counter", help)?;
+        for (kind, total) in [
+            ("topic", self.total(|all| one(&all.forgotten_topics))),
+            ("channel", self.total(|all| one(&all.forgotten_channels))),
+        ] {
+            writeln!(out, "nsqlookupd_names_forgotten_total{{kind=\"{kind}\"}} {total}")?;
         }
         header(out, "limit_strikes_total", "counter", "How often a limit was met, by its flag.")?;
         for limit in Limit::ALL {

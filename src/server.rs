@@ -92,6 +92,8 @@ impl Server {
         let registry = Arc::new(Registry::new(Lifetimes {
             inactive_producer_timeout: options.inactive_producer_timeout,
             tombstone_lifetime: options.tombstone_lifetime,
+            forget_ephemeral_after: options.forget_ephemeral_after.unwrap_or(options.inactive_producer_timeout),
+            forget_unused_after: options.forget_unused_after,
         }));
         let clock = Clock::start();
         let stopped = Arc::new(OwnedFd::from(stopped));

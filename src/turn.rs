@@ -8,10 +8,14 @@ use crate::admission::Admission;
 use crate::clock::Timestamp;
 use crate::io::Service;
 use crate::letterhead::Letterhead;
-use crate::limits::{COMMIT_WEIGHT, DISCONNECT_WEIGHT, INPUT_BYTES_FOR_WEIGHT, Limit, Limits, TURN_WEIGHT_MAX};
+use crate::limits::{
+    COMMIT_WEIGHT, DISCONNECT_WEIGHT, FORGOTTEN_TOGETHER, INPUT_BYTES_FOR_WEIGHT, Limit, Limits, TURN_WEIGHT_MAX,
+};
 use crate::log::{Level, Log};
 use crate::metrics::{Counters, Gauges, Metrics};
-use crate::registry::{Changed, ChannelNames, Lifetimes, Name, Producer, Reader, Registered, Registry, Writer};
+use crate::registry::{
+    Changed, ChannelNames, Forgotten, Lifetimes, Name, Producer, Reader, Registered, Registry, Writer,
+};
 
 /// A worker's view of everything that is not one connection's.
 pub struct Turn {
@@ -201,7 +205,7 @@ impl Turn {
     pub fn write<T>(&mut self, change: impl FnOnce(&mut Writer<'_>) -> T) -> T {
         let mut writer = self.registry.write();
         self.weight += COMMIT_WEIGHT;
-        let outcomes: Vec<_> = self.batch.iter().map(|mutation| mutation.apply(&mut writer)).collect();
+        let outcomes: Vec<_> = self.batch.iter().map(|mutation| mutation.apply(&mut writer, self.now)).collect();
         let result = change(&mut writer);
         writer.publish();
         for (mutation, outcome) in self.batch.drain(..).zip(outcomes) {
@@ -214,6 +218,21 @@ impl Turn {
     pub fn tick(&mut self, wall: SystemTime) {
         self.letterhead = Letterhead::new(wall);
         self.reader.refresh();
+        if self.registry.has_unused(self.now) {
+            self.forget_unused();
+        }
+    }
+
+    /// Forgets some of the names that no producer has had for long enough; the rest wait for the next tick.
+    fn forget_unused(&mut self) {
+        let now = self.now;
+        let forgotten = self.write(|writer| writer.forget_unused(now, FORGOTTEN_TOGETHER));
+        // Nothing, when another worker was faster.
+        if forgotten != Forgotten::default() {
+            self.counters.forgotten_topics.add(forgotten.count.topics);
+            self.counters.forgotten_channels.add(forgotten.count.channels);
+            self.log.info(format_args!("DB: {forgotten}"));
+        }
     }
 }
 
@@ -226,7 +245,7 @@ impl Mutation {
         }
     }
 
-    fn apply(&self, writer: &mut Writer<'_>) -> Outcome {
+    fn apply(&self, writer: &mut Writer<'_>, now: Timestamp) -> Outcome {
         match self {
             Self::Identify(producer) => {
                 writer.identify(Arc::clone(producer));
@@ -240,9 +259,9 @@ impl Mutation {
                     Some(_) => ChannelNames::default(),
                     None => writer.channels(topic.as_bytes(), Some(producer)),
                 };
-                Outcome::Unregistered { changed: writer.unregister(producer, *topic, *channel), channels }
+                Outcome::Unregistered { changed: writer.unregister(producer, *topic, *channel, now), channels }
             }
-            Self::Disconnect(producer) => Outcome::Disconnected { topics: writer.disconnect(producer) },
+            Self::Disconnect(producer) => Outcome::Disconnected { topics: writer.disconnect(producer, now) },
         }
     }
 

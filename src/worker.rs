@@ -468,7 +468,7 @@ mod tests {
     use crate::turn::ServerInfo;
 
     fn worker(now: Timestamp) -> Worker {
-        let lifetimes = Lifetimes { inactive_producer_timeout: TICK, tombstone_lifetime: TICK };
+        let lifetimes = Lifetimes { inactive_producer_timeout: TICK, ..Lifetimes::default() };
         let server = Arc::<ServerInfo>::default();
         let registry = Arc::new(Registry::new(lifetimes));
         Worker::new(0, Turn::new(registry, server, Limits::default(), Arc::default(), Log::disabled(), now))

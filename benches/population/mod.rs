@@ -94,7 +94,7 @@ impl Population {
     pub fn unregister(&self, registrations: &[(Arc<Producer>, Name)]) {
         self.commit(|writer| {
             for (producer, topic) in registrations {
-                assert!(writer.unregister(producer, *topic, None).topic, "it was there");
+                assert!(writer.unregister(producer, *topic, None, NOW).topic, "it was there");
             }
         });
     }
@@ -110,6 +110,7 @@ pub fn empty() -> Registry {
     Registry::new(Lifetimes {
         inactive_producer_timeout: Duration::from_secs(5 * 60),
         tombstone_lifetime: Duration::from_secs(45),
+        ..Lifetimes::default()
     })
 }
 

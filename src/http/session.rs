@@ -283,7 +283,7 @@ mod tests {
     fn answers(requests: &str) -> (String, bool) {
         let minute = std::time::Duration::from_secs(60);
         let limits = Limits::default();
-        let lifetimes = Lifetimes { inactive_producer_timeout: minute, tombstone_lifetime: minute };
+        let lifetimes = Lifetimes { inactive_producer_timeout: minute, ..Lifetimes::default() };
         let registry = Arc::new(Registry::new(lifetimes));
         let server = Arc::<ServerInfo>::default();
         let (log, writer) = Log::start(Level::Fatal, String::new()).expect("a thread");

@@ -27,6 +27,8 @@ pub const TURN_WEIGHT_MAX: u32 = 1024;
 pub const DISCONNECT_WEIGHT: u32 = 128;
 /// What a commit counts for that cannot wait for the end of the turn.
 pub const COMMIT_WEIGHT: u32 = 16;
+/// Names without producers that a worker forgets at a tick: the work of a turn.
+pub const FORGOTTEN_TOGETHER: usize = TURN_WEIGHT_MAX as usize;
 /// Input that counts for one: some PINGs, or a piece of the JSON of an IDENTIFY.
 pub const INPUT_BYTES_FOR_WEIGHT: usize = 128;
 

@@ -143,7 +143,8 @@ mod tests {
     #[test]
     fn an_unknown_key_is_told_what_is_allowed() {
         let keys = "log_level, log_prefix, verbose, tcp_address, http_address, broadcast_address, \
-            inactive_producer_timeout, tombstone_lifetime, workers, pin_workers, io, busy_poll, max_command_size, ";
+            inactive_producer_timeout, tombstone_lifetime, forget_ephemeral_after, forget_unused_after, \
+            workers, pin_workers, io, busy_poll, max_command_size, ";
         for (text, advice) in [
             ("tcp-address = ':1'", format!(r#""tcp-address": did you mean tcp_address? use {keys}"#)),
             ("data_path = ''", format!(r#""data_path": use {keys}"#)),

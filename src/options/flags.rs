@@ -87,7 +87,7 @@ const COMMAND_LINE_ONLY: [Flag; 2] = [
     choice!("version", version: bool, "print the version and exit"),
 ];
 
-const SETTINGS: [Flag; 12] = [
+const SETTINGS: [Flag; 14] = [
     setting!(
         "log-level",
         log_level: Level,
@@ -123,6 +123,16 @@ const SETTINGS: [Flag; 12] = [
         "tombstone-lifetime",
         tombstone_lifetime: Duration,
         "time for which a tombstone hides a producer that stays registered"
+    ),
+    choice!(
+        "forget-ephemeral-after",
+        forget_ephemeral_after: Duration,
+        "time after which an ephemeral topic or channel without producers is forgotten, 0 for never; the default is the -inactive-producer-timeout"
+    ),
+    setting!(
+        "forget-unused-after",
+        forget_unused_after: Duration,
+        "time after which any other topic or channel without producers is forgotten, 0 for never"
     ),
     setting!(
         "workers",

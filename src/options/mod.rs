@@ -37,6 +37,11 @@ pub struct Options {
     pub inactive_producer_timeout: Duration,
     /// For how long a tombstone hides a producer. Less than 2^63 ns.
     pub tombstone_lifetime: Duration,
+    /// How long after its last producer has gone an ephemeral topic or channel is forgotten; zero is never. `None` is
+    /// as long as the inactive producer timeout.
+    pub forget_ephemeral_after: Option<Duration>,
+    /// The same for every other topic or channel.
+    pub forget_unused_after: Duration,
     /// The least severe level that is logged.
     pub log_level: Level,
     /// The start of every log line.
@@ -101,6 +106,8 @@ struct Given {
     broadcast_address: Option<String>,
     inactive_producer_timeout: Option<Duration>,
     tombstone_lifetime: Option<Duration>,
+    forget_ephemeral_after: Option<Duration>,
+    forget_unused_after: Option<Duration>,
     workers: Option<NonZeroUsize>,
     pin_workers: Option<bool>,
     io: Option<io::Choice>,
@@ -140,6 +147,8 @@ impl Given {
             broadcast_address: self.broadcast_address.unwrap_or(base.broadcast_address),
             inactive_producer_timeout: self.inactive_producer_timeout.unwrap_or(base.inactive_producer_timeout),
             tombstone_lifetime: self.tombstone_lifetime.unwrap_or(base.tombstone_lifetime),
+            forget_ephemeral_after: self.forget_ephemeral_after.or(base.forget_ephemeral_after),
+            forget_unused_after: self.forget_unused_after.unwrap_or(base.forget_unused_after),
             log_level: self.log_level.unwrap_or(base.log_level),
             log_prefix: self.log_prefix.unwrap_or(base.log_prefix),
             workers: self.workers.unwrap_or(base.workers),
@@ -161,6 +170,8 @@ impl Default for Options {
             broadcast_address: rustix::system::uname().nodename().to_string_lossy().into_owned(),
             inactive_producer_timeout: Duration::from_secs(5 * 60),
             tombstone_lifetime: Duration::from_secs(45),
+            forget_ephemeral_after: None,
+            forget_unused_after: Duration::ZERO,
             log_level: Level::Info,
             log_prefix: "[nsqlookupd] ".to_owned(),
             workers: thread::available_parallelism().map_or(NonZeroUsize::MIN, |cores| cores.min(WORKERS_MAX)),
@@ -192,6 +203,7 @@ mod tests {
         assert!(!options.broadcast_address.is_empty());
         assert_eq!(options.inactive_producer_timeout, Duration::from_secs(5 * 60));
         assert_eq!(options.tombstone_lifetime, Duration::from_secs(45));
+        assert_eq!((options.forget_ephemeral_after, options.forget_unused_after), (None, Duration::ZERO));
         assert_eq!(options.log_level, Level::Info);
         assert_eq!(options.log_prefix, "[nsqlookupd] ");
         assert!(!options.pin_workers);

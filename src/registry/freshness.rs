@@ -6,13 +6,18 @@ use std::time::Duration;
 use super::producer::Producer;
 use crate::clock::Timestamp;
 
-/// How long producers and tombstones are believed (stock's two options of these names).
-#[derive(Clone, Copy, Debug)]
+/// How long producers and tombstones are believed (stock's two options of these names), and how long names without
+/// producers are kept.
+#[derive(Clone, Copy, Debug, Default)]
 pub struct Lifetimes {
     /// A producer silent for longer is not listed.
     pub inactive_producer_timeout: Duration,
     /// A tombstoned producer is hidden for so long.
     pub tombstone_lifetime: Duration,
+    /// An ephemeral topic or channel is forgotten so long after its last producer has gone; zero is never.
+    pub forget_ephemeral_after: Duration,
+    /// The same for every other topic or channel.
+    pub forget_unused_after: Duration,
 }
 
 impl Lifetimes {

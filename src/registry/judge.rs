@@ -6,8 +6,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use super::Totals;
 use super::names::Name;
 use super::producer::{Producer, Registered};
-use super::snapshot::Snapshot;
-use super::writer::Writer;
+use super::writer::{Head, Writer};
 use crate::limits::{Limit, Limits};
 
 impl Writer<'_> {
@@ -47,15 +46,19 @@ impl Writer<'_> {
 
 impl Totals {
     /// Stores only what has changed: all workers read it.
-    pub(super) fn update(&self, head: &Snapshot) {
+    pub(super) fn update(&self, Head { snapshot, unused, .. }: &Head) {
         for (total, now) in [
-            (&self.producers, head.producers.len()),
-            (&self.topics, head.topics_count()),
-            (&self.channels, head.channels),
+            (&self.producers, snapshot.producers.len()),
+            (&self.topics, snapshot.topics_count()),
+            (&self.channels, snapshot.channels),
         ] {
             if total.load(Relaxed) != now {
                 total.store(now, Relaxed);
             }
+        }
+        let next_expiry = unused.next_expiry().nanos();
+        if self.next_expiry.load(Relaxed) != next_expiry {
+            self.next_expiry.store(next_expiry, Relaxed);
         }
     }
 }

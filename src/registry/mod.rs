@@ -21,10 +21,11 @@ mod stream;
 mod table;
 #[cfg(test)]
 mod tests;
+mod unused;
 mod writer;
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use arc_swap::{ArcSwap, Cache, Guard};
@@ -46,6 +47,8 @@ pub use producer::{PeerInfo, Producer, Registered};
 use render::{Cursor, DebugCursor, Document};
 use snapshot::{Snapshot, Topic};
 pub use stream::Stream;
+pub use unused::Forgotten;
+use unused::Unused;
 pub use writer::{Changed, Writer};
 use writer::{Changes, Head};
 
@@ -61,18 +64,22 @@ pub struct Registry {
 }
 
 /// How many there are, as of the last commit.
-#[derive(Default)]
 struct Totals {
     producers: AtomicUsize,
     topics: AtomicUsize,
     channels: AtomicUsize,
+    /// Nanoseconds of the [`Timestamp`] at which the next unused name is to be forgotten.
+    next_expiry: AtomicI64,
 }
 
 impl Registry {
     pub fn new(lifetimes: Lifetimes) -> Self {
-        let head = Head::default();
+        let head = Head::new(Unused::new(lifetimes));
         let published = Arc::new(ArcSwap::from_pointee(head.snapshot.clone()));
-        Self { published, head: Mutex::new(head), totals: Totals::default(), lifetimes, readers: Arc::default() }
+        let none = || AtomicUsize::new(0);
+        let next_expiry = AtomicI64::new(Timestamp::MAX.nanos());
+        let totals = Totals { producers: none(), topics: none(), channels: none(), next_expiry };
+        Self { published, head: Mutex::new(head), totals, lifetimes, readers: Arc::default() }
     }
 
     /// How many producers are connected.
@@ -87,6 +94,11 @@ impl Registry {
 
     pub fn lifetimes(&self) -> Lifetimes {
         self.lifetimes
+    }
+
+    /// Whether a name is to be forgotten, as of the last commit: then it is time for [`Writer::forget_unused`].
+    pub fn has_unused(&self, now: Timestamp) -> bool {
+        self.totals.next_expiry.load(Relaxed) <= now.nanos()
     }
 
     /// Waits for the writer lock and begins a batch.

@@ -32,6 +32,7 @@ use super::names::{Name, ProducerId, TopicId};
 use super::producer::Producer;
 use super::producers::Producers;
 use super::table::Table;
+use super::unused::Expiry;
 use crate::clock::Timestamp;
 
 /// A large answer, page by page.
@@ -168,6 +169,7 @@ pub(super) struct TopicState {
     pub(super) listed: bool,
     pub(super) producers: Ids,
     pub(super) channels: Arc<[Channel]>,
+    pub(super) expiry: Expiry,
     /// When each tombstoned producer was, by id. Stock keeps a tombstone until the producer unregisters.
     pub(super) tombstones: Option<Arc<Tombstones>>,
 }
@@ -194,17 +196,17 @@ impl TopicState {
     pub(super) fn channel_or_new(&mut self, name: Name) -> usize {
         self.channel(name.as_bytes()).unwrap_or_else(|at| {
             let (before, after) = self.channels.split_at(at);
-            let new = Channel { name: name.as_str().into(), producers: Ids::default() };
+            let new = Channel { name: name.as_str().into(), producers: Ids::default(), expiry: Expiry::default() };
             self.channels = before.iter().chain([&new]).chain(after).cloned().collect();
             at
         })
     }
 
-    /// Adds a producer of the topic to the channel; false when it had it already.
-    pub(super) fn join_channel(&mut self, name: Name, id: ProducerId) -> bool {
+    /// Adds a producer of the topic to the channel, and returns the channel; `None` when it had it already.
+    pub(super) fn join_channel(&mut self, name: Name, id: ProducerId) -> Option<&mut Channel> {
         let at = self.channel_or_new(name);
         if self.channels[at].producers.contains(id) {
-            return false;
+            return None;
         }
         let channel = &mut Arc::make_mut(&mut self.channels)[at];
         // Most channels have every producer of their topic. They share its array: a tenth of all memory.
@@ -213,13 +215,20 @@ impl TopicState {
         } else {
             channel.producers.insert(id);
         }
-        true
+        Some(channel)
     }
 
-    /// Takes the producer out altogether; returns how many channels it had.
-    pub(super) fn leave(&mut self, id: ProducerId) -> usize {
+    /// Takes the producer out altogether; returns how many channels it had. `unused` is told of the topic (`None`) and of
+    /// each channel that has lost its last producer.
+    pub(super) fn leave(
+        &mut self,
+        id: ProducerId,
+        mut unused: impl FnMut(&mut Expiry, Option<&SmolStr>),
+    ) -> usize {
         let before = self.producers.clone();
-        self.producers.remove(id);
+        if self.producers.remove(id) && self.producers.is_empty() {
+            unused(&mut self.expiry, None);
+        }
         if self.tombstoned_at(id).is_some()
             && let Some(tombstones) = &mut self.tombstones
         {
@@ -232,9 +241,12 @@ impl TopicState {
         for channel in Arc::make_mut(&mut self.channels) {
             if channel.producers.shares(&before) {
                 channel.producers = self.producers.clone();
-                left += 1;
-            } else {
-                left += usize::from(channel.producers.remove(id));
+            } else if !channel.producers.remove(id) {
+                continue;
+            }
+            left += 1;
+            if channel.producers.is_empty() {
+                unused(&mut channel.expiry, Some(&channel.name));
             }
         }
         left
@@ -250,6 +262,7 @@ impl TopicState {
 pub(super) struct Channel {
     pub(super) name: SmolStr,
     pub(super) producers: Ids,
+    pub(super) expiry: Expiry,
 }
 
 /// A sorted set of producers, copied when changed: a `memcpy`, without a reference count for each.

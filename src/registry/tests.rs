@@ -13,7 +13,8 @@ const TIMEOUT: Duration = Duration::from_secs(5 * 60);
 const TOMBSTONE: Duration = Duration::from_secs(45);
 
 fn registry() -> Registry {
-    Registry::new(Lifetimes { inactive_producer_timeout: TIMEOUT, tombstone_lifetime: TOMBSTONE })
+    let (inactive_producer_timeout, tombstone_lifetime) = (TIMEOUT, TOMBSTONE);
+    Registry::new(Lifetimes { inactive_producer_timeout, tombstone_lifetime, ..Lifetimes::default() })
 }
 
 fn name(text: &str) -> Name {
@@ -89,7 +90,7 @@ fn a_reader_lets_go_of_what_it_remembers() {
     let before = remembered(&reader).map(|answer| Arc::downgrade(&answer)).expect("asked for twice");
     assert_eq!(before.strong_count(), 2, "the reader's, and the topic's");
     let mut writer = registry.write();
-    writer.unregister(&producer, name("t"), None);
+    writer.unregister(&producer, name("t"), None, START);
     writer.publish();
     for _ in 0..LOOKUPS_AGING {
         reader.refresh();
@@ -157,8 +158,8 @@ fn a_stream_keeps_to_its_snapshot_and_its_pages_out_of_the_next() {
     let begun = stream.next_page().expect("a page");
 
     let mut writer = registry.write();
-    writer.disconnect(&first);
-    writer.disconnect(&second);
+    writer.disconnect(&first, START);
+    writer.disconnect(&second, START);
     writer.publish();
     let rest = pages(stream).concat();
     let answer: Value = serde_json::from_slice(&[&begun[..], &rest].concat()).expect("JSON");
@@ -234,7 +235,7 @@ fn a_change_renders_one_part_of_a_large_answer() {
     let mut reader = registry.reader();
     let before = pieces(&mut reader, START);
     let mut writer = registry.write();
-    writer.unregister(&producers[1000], name("t"), None);
+    writer.unregister(&producers[1000], name("t"), None, START);
     writer.publish();
     let after = pieces(&mut reader, START);
     let is_kept = |piece: &&Bytes| before.iter().any(|old| old.as_ptr() == piece.as_ptr());
@@ -263,7 +264,7 @@ fn a_large_answer_that_changes_is_counted_once() {
         reader.cached_bytes
     };
     let mut cycle = || {
-        change(&|writer| _ = writer.unregister(&producers[1], name("t"), None));
+        change(&|writer| _ = writer.unregister(&producers[1], name("t"), None, START));
         change(&|writer| _ = writer.register(&producers[1], name("t"), None))
     };
     cycle();
@@ -299,7 +300,7 @@ fn a_large_answer_is_right_after_any_changes() {
                 let mut writer = registry.write();
                 for at in at..(at + rng.usize(1..400)).min(producers.len()) {
                     if registered[at] {
-                        writer.unregister(&producers[at], name("t"), None);
+                        writer.unregister(&producers[at], name("t"), None, now);
                     } else {
                         writer.register(&producers[at], name("t"), None);
                     }
@@ -345,8 +346,8 @@ fn a_batch_that_changes_nothing_publishes_nothing() {
     let mut writer = registry.write();
     writer.create_topic(name("t"));
     writer.register(&producer, name("t"), None);
-    writer.unregister(&producer, name("t"), Some(name("c")));
-    writer.unregister(&producer, name("u"), None);
+    writer.unregister(&producer, name("t"), Some(name("c")), START);
+    writer.unregister(&producer, name("u"), None, START);
     writer.delete_topic(b"u");
     writer.delete_channel(name("t"), name("c"));
     writer.tombstone(b"t", b"b:1", START);
@@ -376,7 +377,7 @@ fn an_ephemeral_topic_leaves_with_its_last_channel() {
     let mut writer = registry.write();
     let topic = name("t#ephemeral");
     writer.register(&producer, topic, Some(name("c")));
-    writer.unregister(&producer, topic, None);
+    writer.unregister(&producer, topic, None, START);
     writer.publish();
     let snapshot = registry.published.load_full();
     assert!(snapshot.topic(topic.as_bytes()).is_some_and(|topic| !topic.state().listed));
@@ -430,7 +431,7 @@ fn counts_are_right_after_any_changes() {
             0 => drop(writer.delete_topic(topic.as_bytes())),
             1 => drop(writer.delete_channel(topic, channel)),
             2 => writer.create_channel(topic, channel),
-            3..6 => drop(writer.unregister(producer, topic, some_channel)),
+            3..6 => drop(writer.unregister(producer, topic, some_channel, START)),
             _ => drop(writer.register(producer, topic, some_channel)),
         }
         writer.publish();

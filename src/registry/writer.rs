@@ -6,9 +6,10 @@ use std::sync::{Arc, MutexGuard};
 use arc_swap::ArcSwap;
 
 use super::Totals;
-use super::names::{Name, TopicId, is_ephemeral};
+use super::names::{Name, ProducerId, TopicId, is_ephemeral};
 use super::producer::Producer;
 use super::snapshot::{Channel, Snapshot, Topic, TopicState};
+use super::unused::{Expiry, Unused};
 use crate::clock::Timestamp;
 
 /// What a REGISTER or UNREGISTER changed.
@@ -31,12 +32,18 @@ pub struct Writer<'a> {
 }
 
 /// What the writer lock guards.
-#[derive(Default)]
 pub(super) struct Head {
     /// In the making.
     pub(super) snapshot: Snapshot,
     /// Ids for topics to come: those of deleted ones, each followed by the next at its place.
     free: Vec<TopicId>,
+    pub(super) unused: Unused,
+}
+
+impl Head {
+    pub(super) fn new(unused: Unused) -> Self {
+        Self { snapshot: Snapshot::default(), free: Vec::new(), unused }
+    }
 }
 
 /// What a batch has changed so far.
@@ -66,20 +73,22 @@ impl Writer<'_> {
     }
 
     /// Removes the producer from all it registered, in proportion to what it registered, and returns the
-    /// number of topics. Topics and channels stay, ephemeral ones too (stock's disconnect).
+    /// number of topics. Topics and channels stay, ephemeral ones too (stock's disconnect), until
+    /// [`Writer::forget_unused`].
     ///
     /// # Panics
     /// When the producer is not there.
-    pub fn disconnect(&mut self, producer: &Arc<Producer>) -> usize {
+    pub fn disconnect(&mut self, producer: &Arc<Producer>, now: Timestamp) -> usize {
         self.settle();
         let id = producer.id();
         self.head.snapshot.producers.remove(id);
         self.changes.index = true;
         self.changes.nodes = true;
         let topics = producer.topics.swap(Arc::default());
+        let Head { snapshot, unused, .. } = &mut *self.head;
         for topic in &*topics {
-            let topic = self.head.snapshot.topic_at(*topic).expect("a topic is there as long as its producers");
-            change(topic, |state| state.leave(id));
+            let topic = snapshot.topic_at(*topic).expect("a topic is there as long as its producers");
+            leave(topic, id, unused, now);
         }
         topics.len()
     }
@@ -95,11 +104,17 @@ impl Writer<'_> {
         self.list(&state);
         let is_new = |channel: Name| state.channel(channel.as_bytes()).is_err();
         self.head.snapshot.channels += usize::from(channel.is_some_and(is_new));
+        let unused = &mut self.head.unused;
         let changed = change(&topic, |state| {
             state.listed = true;
-            let topic = state.producers.insert(producer.id());
-            let joined = channel.is_some_and(|channel| state.join_channel(channel, producer.id()));
-            Changed { topic, channels: usize::from(joined) }
+            let joins = state.producers.insert(producer.id());
+            unused.use_again(&mut state.expiry, topic.id, None);
+            let joined = channel.and_then(|channel| state.join_channel(channel, producer.id()));
+            let channels = usize::from(joined.is_some());
+            if let Some(channel) = joined {
+                unused.use_again(&mut channel.expiry, topic.id, Some(&channel.name));
+            }
+            Changed { topic: joins, channels }
         });
         if changed.topic {
             self.topics_of(producer).push(topic.id);
@@ -110,15 +125,27 @@ impl Writer<'_> {
 
     /// Removes the producer from the topic and all its channels, or from the one channel. An ephemeral topic
     /// or channel goes with its last producer, or when it had none to begin with (stock).
-    pub fn unregister(&mut self, producer: &Arc<Producer>, topic: Name, channel: Option<Name>) -> Changed {
+    pub fn unregister(
+        &mut self,
+        producer: &Arc<Producer>,
+        topic: Name,
+        channel: Option<Name>,
+        now: Timestamp,
+    ) -> Changed {
         let Some(topic) = self.head.snapshot.topic(topic.as_bytes()).cloned() else { return Changed::default() };
         match channel {
-            Some(channel) => self.unregister_channel(producer, &topic, channel),
-            None => self.unregister_topic(producer, &topic),
+            Some(channel) => self.unregister_channel(producer, &topic, channel, now),
+            None => self.unregister_topic(producer, &topic, now),
         }
     }
 
-    fn unregister_channel(&mut self, producer: &Producer, topic: &Topic, channel: Name) -> Changed {
+    fn unregister_channel(
+        &mut self,
+        producer: &Producer,
+        topic: &Topic,
+        channel: Name,
+        now: Timestamp,
+    ) -> Changed {
         let id = producer.id();
         let state = topic.state();
         let Ok(at) = state.channel(channel.as_bytes()) else { return Changed::default() };
@@ -127,47 +154,68 @@ impl Writer<'_> {
         if others == 0 && is_ephemeral(channel.as_bytes()) {
             self.remove_channel(topic, at);
         } else if had {
-            change(topic, |state| Arc::make_mut(&mut state.channels)[at].producers.remove(id));
+            let unused = &mut self.head.unused;
+            change(topic, |state| {
+                let channel = &mut Arc::make_mut(&mut state.channels)[at];
+                channel.producers.remove(id);
+                if others == 0 {
+                    unused.add(&mut channel.expiry, topic, Some(&channel.name), now);
+                }
+            });
             producer.channels.fetch_sub(1, Ordering::Relaxed);
         }
         Changed { topic: false, channels: usize::from(had) }
     }
 
-    fn unregister_topic(&mut self, producer: &Arc<Producer>, topic: &Topic) -> Changed {
+    fn unregister_topic(&mut self, producer: &Arc<Producer>, topic: &Topic, now: Timestamp) -> Changed {
         let id = producer.id();
         let mut changed = Changed { topic: topic.state().producers.contains(id), channels: 0 };
         if changed.topic {
-            changed.channels = change(topic, |state| state.leave(id));
+            changed.channels = leave(topic, id, &mut self.head.unused, now);
             producer.channels.fetch_sub(changed.channels, Ordering::Relaxed);
             take(self.topics_of(producer), topic.id);
         }
         let state = topic.state();
         if state.producers.is_empty() && is_ephemeral(topic.name.as_bytes()) {
             self.unlist(&state);
-            change(topic, |state| state.listed = false);
+            self.head.unused.remove(state.expiry, topic.id, None);
+            change(topic, |state| (state.listed, state.expiry) = (false, Expiry::default()));
             self.forget_if_empty(topic);
         }
         changed
     }
 
-    /// Makes a topic that nobody need produce.
+    /// Makes a topic that nobody need produce, or sees to it that one that exists is not forgotten.
     pub fn create_topic(&mut self, topic: Name) {
         let topic = self.topic_or_new(topic);
         let state = topic.state();
-        if !state.listed {
-            self.list(&state);
-            change(&topic, |state| state.listed = true);
+        if state.listed && state.expiry == Expiry::KEPT {
+            return;
         }
+        self.list(&state);
+        let unused = &mut self.head.unused;
+        change(&topic, |state| {
+            state.listed = true;
+            unused.keep(&mut state.expiry, topic.id, None);
+        });
     }
 
-    /// Makes a channel, and its topic with it.
+    /// The same for a channel, and its topic with it.
     pub fn create_channel(&mut self, topic: Name, channel: Name) {
         self.create_topic(topic);
         let topic = self.topic_or_new(topic);
-        if topic.state().channel(channel.as_bytes()).is_err() {
-            change(&topic, |state| state.channel_or_new(channel));
-            self.head.snapshot.channels += 1;
+        let state = topic.state();
+        let place = state.channel(channel.as_bytes());
+        if place.is_ok_and(|at| state.channels[at].expiry == Expiry::KEPT) {
+            return;
         }
+        self.head.snapshot.channels += usize::from(place.is_err());
+        let unused = &mut self.head.unused;
+        change(&topic, |state| {
+            let at = state.channel_or_new(channel);
+            let channel = &mut Arc::make_mut(&mut state.channels)[at];
+            unused.keep(&mut channel.expiry, topic.id, Some(&channel.name));
+        });
     }
 
     /// Deletes the topic and its channels, taking them from their producers. False when it was not there.
@@ -179,8 +227,9 @@ impl Writer<'_> {
             take(self.topics_of(&producer), topic.id);
         }
         for channel in &*state.channels {
-            self.forget_channel(channel);
+            self.forget_channel(topic.id, channel);
         }
+        self.head.unused.remove(state.expiry, topic.id, None);
         self.unlist(&state);
         self.forget_if_empty(&topic);
         true
@@ -237,7 +286,7 @@ impl Writer<'_> {
         if index || topics || nodes {
             self.published.store(Arc::new(self.head.snapshot.clone()));
         }
-        self.totals.update(&self.head.snapshot);
+        self.totals.update(&self.head);
     }
 
     /// The producer's topics, for changing them.
@@ -262,7 +311,7 @@ impl Writer<'_> {
             return Arc::clone(found);
         }
         self.changes.index = true;
-        let Head { snapshot, free } = &mut *self.head;
+        let Head { snapshot, free, .. } = &mut *self.head;
         let id = free.pop().unwrap_or_else(|| TopicId::first_of(snapshot.topics.len()));
         let topic = Arc::new(Topic::new(id, name.as_str()));
         snapshot.insert_topic(Arc::clone(&topic));
@@ -285,20 +334,21 @@ impl Writer<'_> {
     }
 
     fn remove_channel(&mut self, topic: &Topic, at: usize) {
-        self.forget_channel(&topic.state().channels[at]);
+        self.forget_channel(topic.id, &topic.state().channels[at]);
         change(topic, |state| state.remove_channel(at));
         self.forget_if_empty(topic);
     }
 
     /// Counts a channel off, in all and with each of its producers.
-    fn forget_channel(&mut self, channel: &Channel) {
+    pub(super) fn forget_channel(&mut self, topic: TopicId, channel: &Channel) {
+        self.head.unused.remove(channel.expiry, topic, Some(&channel.name));
         self.head.snapshot.channels -= 1;
         for producer in self.head.snapshot.present(channel.producers.as_slice()) {
             producer.channels.fetch_sub(1, Ordering::Relaxed);
         }
     }
 
-    fn forget_if_empty(&mut self, topic: &Topic) {
+    pub(super) fn forget_if_empty(&mut self, topic: &Topic) {
         let state = topic.state();
         if !state.listed && state.channels.is_empty() {
             self.changes.index = true;
@@ -315,8 +365,13 @@ fn take(topics: &mut Vec<TopicId>, topic: TopicId) {
     }
 }
 
+/// Takes a producer from a topic and from all its channels; returns how many channels it had.
+fn leave(topic: &Topic, id: ProducerId, unused: &mut Unused, now: Timestamp) -> usize {
+    change(topic, |state| state.leave(id, |expiry, channel| unused.add(expiry, topic, channel, now)))
+}
+
 /// Replaces what a topic has.
-fn change<T>(topic: &Topic, how: impl FnOnce(&mut TopicState) -> T) -> T {
+pub(super) fn change<T>(topic: &Topic, how: impl FnOnce(&mut TopicState) -> T) -> T {
     let mut state = TopicState::clone(&topic.state());
     let result = how(&mut state);
     topic.replace(state);

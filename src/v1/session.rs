@@ -397,7 +397,7 @@ mod tests {
 
     impl Scene {
         fn new() -> Self {
-            let lifetimes = Lifetimes { inactive_producer_timeout: TIMEOUT, tombstone_lifetime: TIMEOUT };
+            let lifetimes = Lifetimes { inactive_producer_timeout: TIMEOUT, ..Lifetimes::default() };
             let server = Arc::<ServerInfo>::default();
             let registry = Arc::new(Registry::new(lifetimes));
             let sink = Sink::default();

@@ -63,7 +63,7 @@ fn same(one: &(Vec<u8>, Vec<u8>), other: &(Vec<u8>, Vec<u8>)) -> bool {
 /// What a server says to the pieces and a FIN behind them, and the registry before it.
 fn talk(service: Service, pieces: &[&[u8]]) -> (Vec<u8>, Vec<u8>) {
     let minute = Duration::from_secs(60);
-    let registry = Registry::new(Lifetimes { inactive_producer_timeout: minute, tombstone_lifetime: minute });
+    let registry = Registry::new(Lifetimes { inactive_producer_timeout: minute, ..Lifetimes::default() });
     let registry = Arc::new(registry);
     let now = Timestamp::from_nanos(1_700_000_000_000_000_000);
     let (identify_reply, info) = (b"{\"i\":1}".into(), b"{\"v\":1}".into());

@@ -1,10 +1,10 @@
 //! Stock's registry: one plain map, walked whole for each question (nsqlookupd's `registration_db.go`, with
-//! what `lookup_protocol_v1.go` and `http.go` do to it).
+//! what `lookup_protocol_v1.go` and `http.go` do to it), and the names that are forgotten, which stock keeps.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use ringlookupd::clock::Timestamp;
-use ringlookupd::registry::{Changed, Lifetimes, PeerInfo};
+use ringlookupd::registry::{Changed, Lifetimes, PeerInfo, Registered};
 use serde_json::{Value, json};
 
 /// The how-manieth producer to identify, which is its place among the [`Moment`]'s peers.
@@ -12,7 +12,13 @@ pub type Serial = usize;
 
 /// What is registered, and by whom. An element is the producer with its tombstone.
 #[derive(Clone, Default)]
-pub struct Model(BTreeMap<Registration, BTreeMap<Serial, Option<Timestamp>>>);
+pub struct Model {
+    registrations: BTreeMap<Registration, BTreeMap<Serial, Option<Timestamp>>>,
+    /// What stock does not know: topics and channels that were created over HTTP, and since when others have had no
+    /// producer.
+    kept: BTreeSet<Registration>,
+    unused: BTreeMap<Registration, Timestamp>,
+}
 
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord)]
 struct Registration {
@@ -32,6 +38,13 @@ impl Registration {
 
     fn channel(topic: &str, channel: &str) -> Self {
         Self { category: "channel", key: topic.into(), subkey: channel.into() }
+    }
+
+    /// When it is forgotten that has had no producer since then, if ever.
+    fn expiry(&self, since: Timestamp, lifetimes: Lifetimes) -> Option<Timestamp> {
+        let is_ephemeral = [&self.key, &self.subkey].iter().any(|name| name.ends_with("#ephemeral"));
+        let after = if is_ephemeral { lifetimes.forget_ephemeral_after } else { lifetimes.forget_unused_after };
+        Some(since.after(after)).filter(|&at| !after.is_zero() && at < Timestamp::MAX)
     }
 
     fn is_match(&self, category: &str, key: &str, subkey: &str) -> bool {
@@ -76,7 +89,7 @@ impl Model {
 
     pub fn disconnect(&mut self, producer: Serial) -> usize {
         let mut topics = 0;
-        for (registration, producers) in &mut self.0 {
+        for (registration, producers) in &mut self.registrations {
             let removed = producers.remove(&producer).is_some();
             topics += usize::from(removed && registration.category == "topic");
         }
@@ -95,7 +108,7 @@ impl Model {
             return Changed { topic: false, channels: usize::from(removed) };
         }
         let mut channels = 0;
-        for (registration, producers) in &mut self.0 {
+        for (registration, producers) in &mut self.registrations {
             if registration.is_match("channel", topic, "*") {
                 channels += usize::from(producers.remove(&producer).is_some());
             }
@@ -104,28 +117,33 @@ impl Model {
     }
 
     pub fn create_topic(&mut self, topic: &str) {
-        self.0.entry(Registration::topic(topic)).or_default();
+        self.create(Registration::topic(topic));
     }
 
     pub fn create_channel(&mut self, topic: &str, channel: &str) {
-        self.0.entry(Registration::channel(topic, channel)).or_default();
+        self.create(Registration::channel(topic, channel));
         self.create_topic(topic);
     }
 
+    fn create(&mut self, registration: Registration) {
+        self.registrations.entry(registration.clone()).or_default();
+        self.kept.insert(registration);
+    }
+
     pub fn delete_topic(&mut self, topic: &str) -> bool {
-        let before = self.0.len();
-        self.0.retain(|registration, _| {
+        let before = self.registrations.len();
+        self.registrations.retain(|registration, _| {
             !registration.is_match("channel", topic, "*") && !registration.is_match("topic", topic, "")
         });
-        self.0.len() < before
+        self.registrations.len() < before
     }
 
     pub fn delete_channel(&mut self, topic: &str, channel: &str) -> bool {
-        self.0.remove(&Registration::channel(topic, channel)).is_some()
+        self.registrations.remove(&Registration::channel(topic, channel)).is_some()
     }
 
     pub fn tombstone(&mut self, topic: &str, node: &str, at: &Moment) -> usize {
-        let Some(producers) = self.0.get_mut(&Registration::topic(topic)) else { return 0 };
+        let Some(producers) = self.registrations.get_mut(&Registration::topic(topic)) else { return 0 };
         let mut hit = 0;
         for (&producer, tombstone) in producers {
             let info = &at.peers[producer].info;
@@ -138,7 +156,7 @@ impl Model {
     }
 
     fn add(&mut self, registration: Registration, producer: Serial) -> bool {
-        let producers = self.0.entry(registration).or_default();
+        let producers = self.registrations.entry(registration).or_default();
         let is_new = !producers.contains_key(&producer);
         producers.entry(producer).or_insert(None);
         is_new
@@ -146,13 +164,58 @@ impl Model {
 
     /// An ephemeral registration goes with its last producer, or when it had none.
     fn remove(&mut self, registration: &Registration, producer: Serial) -> bool {
-        let Some(producers) = self.0.get_mut(registration) else { return false };
+        let Some(producers) = self.registrations.get_mut(registration) else { return false };
         let removed = producers.remove(&producer).is_some();
         let name = if registration.category == "topic" { &registration.key } else { &registration.subkey };
         if producers.is_empty() && name.ends_with("#ephemeral") {
-            self.0.remove(registration);
+            self.registrations.remove(registration);
         }
         removed
+    }
+}
+
+/// How names are forgotten, which stock does not do.
+impl Model {
+    /// To be called after each change.
+    pub fn note_unused(&mut self, now: Timestamp) {
+        let Self { registrations, kept, unused } = self;
+        kept.retain(|registration| registrations.contains_key(registration));
+        let is_unused = |registration: &Registration| {
+            let has_none = registrations.get(registration).is_some_and(BTreeMap::is_empty);
+            has_none && registration.category != "client" && !kept.contains(registration)
+        };
+        unused.retain(|registration, _| is_unused(registration));
+        for registration in registrations.keys().filter(|registration| is_unused(registration)) {
+            unused.entry(registration.clone()).or_insert(now);
+        }
+    }
+
+    /// Forgets what is due, topics with their channels, and returns how many they were.
+    pub fn forget_unused(&mut self, now: Timestamp, lifetimes: Lifetimes) -> Registered {
+        let due = |(registration, &since): (&Registration, &Timestamp)| {
+            registration.expiry(since, lifetimes).filter(|&at| at <= now).map(|_| registration.clone())
+        };
+        let (topics, channels): (Vec<_>, Vec<_>) =
+            self.unused.iter().filter_map(due).partition(|registration| registration.category == "topic");
+        let mut count = Registered::default();
+        for topic in topics {
+            if self.kept.iter().any(|kept| kept.is_match("channel", &topic.key, "*")) {
+                self.unused.insert(topic, now);
+                continue;
+            }
+            count.topics += 1;
+            count.channels += self.find("channel", &topic.key, "*").count();
+            self.delete_topic(&topic.key);
+        }
+        for channel in channels {
+            count.channels += usize::from(self.delete_channel(&channel.key, &channel.subkey));
+        }
+        count
+    }
+
+    /// When the next name is due.
+    pub fn next_expiry(&self, lifetimes: Lifetimes) -> Option<Timestamp> {
+        self.unused.iter().filter_map(|(registration, &since)| registration.expiry(since, lifetimes)).min()
     }
 }
 
@@ -187,7 +250,7 @@ impl Model {
     }
 
     pub fn nodes(&self, at: &Moment) -> Value {
-        let clients = self.0.get(&Registration::client()).into_iter().flat_map(BTreeMap::keys);
+        let clients = self.registrations.get(&Registration::client()).into_iter().flat_map(BTreeMap::keys);
         let nodes: Vec<_> = clients
             .filter(|&&producer| at.is_active(producer))
             .map(|&producer| {
@@ -206,7 +269,7 @@ impl Model {
     }
 
     pub fn debug(&self, at: &Moment) -> Value {
-        self.0
+        self.registrations
             .iter()
             .filter(|(_, producers)| !producers.is_empty())
             .map(|(Registration { category, key, subkey }, producers)| {
@@ -221,7 +284,7 @@ impl Model {
 
     /// The earliest end, after now, of a tombstone in this topic.
     pub fn next_tombstone_end(&self, topic: &str, at: &Moment) -> Option<Timestamp> {
-        let producers = self.0.get(&Registration::topic(topic))?;
+        let producers = self.registrations.get(&Registration::topic(topic))?;
         let ends = producers.values().flatten().map(|tombstone| tombstone.after(at.lifetimes.tombstone_lifetime));
         ends.filter(|&end| end > at.now).min()
     }
@@ -236,7 +299,7 @@ impl Model {
         key: &'a str,
         subkey: &'a str,
     ) -> impl Iterator<Item = (&'a Registration, &'a BTreeMap<Serial, Option<Timestamp>>)> {
-        self.0.iter().filter(move |(registration, _)| registration.is_match(category, key, subkey))
+        self.registrations.iter().filter(move |(registration, _)| registration.is_match(category, key, subkey))
     }
 }
 

@@ -57,11 +57,17 @@ struct Held {
 
 impl<'a> Pair<'a> {
     fn step(&mut self, step: Step) {
+        self.take(step);
+        self.head.note_unused(self.now);
+    }
+
+    fn take(&mut self, step: Step) {
         match step {
             Step::Identify { slot, node } => self.identify(slot, node),
             Step::Disconnect { slot } => {
                 if let Some((serial, producer)) = self.slots[slot].take() {
-                    let topics = self.writer().disconnect(&producer);
+                    let now = self.now;
+                    let topics = self.writer().disconnect(&producer, now);
                     assert_eq!(topics, self.head.disconnect(serial), "{step:?}");
                 }
             }
@@ -75,9 +81,15 @@ impl<'a> Pair<'a> {
             Step::Unregister { slot, topic, channel } => {
                 if let Some((serial, producer)) = self.slots[slot].clone() {
                     let (topic, channel) = (self.topic(topic), channel.map(Profile::channel));
-                    let changed = self.writer().unregister(&producer, name(&topic), channel.as_deref().map(name));
+                    let (channel_name, now) = (channel.as_deref().map(name), self.now);
+                    let changed = self.writer().unregister(&producer, name(&topic), channel_name, now);
                     assert_eq!(changed, self.head.unregister(serial, &topic, channel.as_deref()), "{step:?}");
                 }
+            }
+            Step::Forget => {
+                let now = self.now;
+                let forgotten = self.writer().forget_unused(now, usize::MAX);
+                assert_eq!(forgotten.count, self.head.forget_unused(now, self.run.lifetimes), "{step:?}");
             }
             Step::Touch { slot } => self.touch(slot),
             Step::Advance(by) => self.now = self.now.max(self.target(by)),
@@ -169,6 +181,7 @@ impl<'a> Pair<'a> {
             Advance::ToTombstoneEnd { topic, past } => {
                 (self.head.next_tombstone_end(&self.topic(topic), &self.moment()), past)
             }
+            Advance::ToExpiry { past } => (self.head.next_expiry(self.run.lifetimes), past),
         };
         // The end of a lifetime that has none is no time to go to.
         end.filter(|&end| end < Timestamp::MAX).map_or(self.now, |end| Timestamp::from_nanos(end.nanos() + past))
@@ -178,6 +191,8 @@ impl<'a> Pair<'a> {
         if let Some(writer) = self.writer.take() {
             writer.publish();
             self.published = self.head.clone();
+            let is_due = self.head.next_expiry(self.run.lifetimes).is_some_and(|at| at <= self.now);
+            assert_eq!(self.registry.has_unused(self.now), is_due);
         }
     }
 

@@ -69,6 +69,8 @@ pub enum Step {
         topic: usize,
         node: usize,
     },
+    /// Forgets names that no producer has had for long enough.
+    Forget,
     /// Steps from the one before to here were one batch.
     Publish,
     Touch {
@@ -97,8 +99,18 @@ pub enum Step {
 #[derive(Clone, Copy, Debug)]
 pub enum Advance {
     By(Duration),
-    ToTimeout { slot: usize, past: i64 },
-    ToTombstoneEnd { topic: usize, past: i64 },
+    ToTimeout {
+        slot: usize,
+        past: i64,
+    },
+    ToTombstoneEnd {
+        topic: usize,
+        past: i64,
+    },
+    /// When the next unused name is to be forgotten.
+    ToExpiry {
+        past: i64,
+    },
 }
 
 #[derive(Clone, Copy, PartialEq, Debug)]
@@ -121,6 +133,8 @@ impl Run {
         let lifetimes = Lifetimes {
             inactive_producer_timeout: lifetime(&mut random, Duration::from_secs(5 * 60)),
             tombstone_lifetime: lifetime(&mut random, Duration::from_secs(45)),
+            forget_ephemeral_after: lifetime(&mut random, Duration::from_secs(30)),
+            forget_unused_after: lifetime(&mut random, Duration::from_secs(60)),
         };
         let mut steps = profile.population(&mut random);
         for _ in 0..profile.steps {
@@ -191,11 +205,12 @@ impl Profile {
             8..11 => Step::Disconnect { slot },
             11..31 => Step::Register { slot, topic, channel: self.some_channel(random) },
             31..41 => Step::Unregister { slot, topic, channel: self.some_channel(random) },
-            41..43 => Step::CreateTopic { topic },
-            43..45 => Step::CreateChannel { topic, channel },
-            45..48 => Step::DeleteTopic { topic },
-            48..53 => Step::DeleteChannel { topic, channel },
-            53..59 => Step::Tombstone { topic, node },
+            41..42 => Step::CreateTopic { topic },
+            42..43 => Step::CreateChannel { topic, channel },
+            43..46 => Step::DeleteTopic { topic },
+            46..50 => Step::DeleteChannel { topic, channel },
+            50..54 => Step::Forget,
+            54..59 => Step::Tombstone { topic, node },
             59..69 => Step::Touch { slot },
             69..78 => Step::Advance(advance(random, slot, topic)),
             78..92 => Step::Ask { reader, question: self.question(random) },
@@ -207,6 +222,7 @@ impl Profile {
     /// An answer that holds until a moment is wanted in the cache before it, and asked for again right then.
     fn around(&self, step: Step, random: &mut Rng) -> Vec<Step> {
         let topic = match step {
+            Step::Advance(Advance::ToExpiry { .. }) => return vec![step, Step::Forget],
             Step::Advance(Advance::ToTombstoneEnd { topic, .. }) => topic,
             Step::Advance(Advance::ToTimeout { .. }) => random.usize(..self.topics),
             _ => return vec![step],
@@ -239,7 +255,8 @@ fn advance(random: &mut Rng, slot: usize, topic: usize) -> Advance {
     match random.u8(..10) {
         0..3 => Advance::By(Duration::from_nanos(random.u64(..1_000_000_000))),
         3..6 => Advance::ToTimeout { slot, past },
-        6..9 => Advance::ToTombstoneEnd { topic, past },
+        6..8 => Advance::ToTombstoneEnd { topic, past },
+        8 => Advance::ToExpiry { past },
         _ => Advance::By(Duration::from_secs(random.u64(..100_000))),
     }
 }

@@ -28,6 +28,7 @@ fn readers_see_what_was_published() {
     let lifetimes = Lifetimes {
         inactive_producer_timeout: Duration::from_secs(5 * 60),
         tombstone_lifetime: Duration::from_secs(45),
+        ..Lifetimes::default()
     };
     let registry = Registry::new(lifetimes);
     let mut connected = VecDeque::new();
@@ -55,7 +56,7 @@ fn publish(registry: &Registry, counter: u64, connected: &mut VecDeque<Arc<Produ
         writer.delete_topic(counter_name(before).as_bytes());
     }
     if connected.len() == PRODUCERS {
-        writer.disconnect(&connected.pop_front().expect("some are connected"));
+        writer.disconnect(&connected.pop_front().expect("some are connected"), NOW);
     }
     // Whoever leaves leaves his slot to the next.
     let number = u32::try_from(counter).expect("few producers");

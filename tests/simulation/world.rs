@@ -84,7 +84,7 @@ pub const CROWD: Profile =
 /// A registry in which no producer lapses: what time does to it is tested with the registry.
 fn registry() -> Arc<Registry> {
     let for_ever = Duration::from_secs(24 * 60 * 60 * 365);
-    Arc::new(Registry::new(Lifetimes { inactive_producer_timeout: for_ever, tombstone_lifetime: for_ever }))
+    Arc::new(Registry::new(Lifetimes { inactive_producer_timeout: for_ever, ..Lifetimes::default() }))
 }
 
 /// Workers over one registry, and the time they begin at.
