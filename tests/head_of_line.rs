@@ -10,7 +10,7 @@ mod support;
 use std::net::TcpStream;
 
 use support::Server;
-use support::clients::{Nsqd, connect, get, read_some, send_get};
+use support::clients::{Nsqd, connect, get, read_some, send_get, wait_for_answer};
 
 /// Lookups that must be answered meanwhile.
 const LOOKUPS: usize = 50;
@@ -96,7 +96,7 @@ fn a_large_lookup_is_being_sent() {
     let mut client = connect(scene.server.http);
     let mut deaf = connect(scene.server.http);
     send_get(&mut deaf, "/lookup?topic=large");
-    deaf.peek(&mut [0]).expect("an answer begins");
+    wait_for_answer(&deaf);
     look_up(&mut client);
 }
 
@@ -114,7 +114,7 @@ fn readers_have_stopped_reading() {
         })
         .collect();
     for reader in &deaf {
-        reader.peek(&mut [0]).expect("an answer begins");
+        wait_for_answer(reader);
         look_up(&mut client);
     }
     assert!(scene.server.stop().success());

@@ -13,7 +13,9 @@ use std::time::{Duration, Instant};
 use rustix::process::Signal;
 use socket2::{Domain, Socket, Type};
 
-use support::clients::{Nsqd, OK, bulky, connect, get, missing, read_to_end, send_get};
+use support::clients::{
+    Nsqd, OK, bulky, connect, get, missing, read_once, read_to_end, send_get, wait_for_answer,
+};
 use support::{PATIENCE, Server};
 
 /// A server with a producer and a consumer that behave.
@@ -105,7 +107,7 @@ fn ask(client: &mut TcpStream, request: &str) -> String {
     let mut answer = Vec::new();
     while missing(&answer) != Some(0) {
         let mut piece = [0; 4096];
-        let len = client.read(&mut piece).expect("an answer");
+        let len = read_once(client, &mut piece).expect("an answer");
         assert!(len > 0, "cut short: {}", answer.escape_ascii());
         answer.extend(&piece[..len]);
     }
@@ -409,7 +411,7 @@ fn deaf(server: &Server) -> (Nsqd, TcpStream) {
     }
     let mut deaf = connect(server.http);
     send_get(&mut deaf, "/debug");
-    deaf.peek(&mut [0]).expect("an answer begins");
+    wait_for_answer(&deaf);
     (producer, deaf)
 }
 

@@ -4,7 +4,6 @@
 #[path = "support/mod.rs"]
 mod support;
 
-use std::io::Read;
 use std::net::{SocketAddr, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
@@ -12,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 
-use support::clients::{Nsqd, ask, connect, get, identify, look_up};
+use support::clients::{Nsqd, ask, connect, get, identify, look_up, read_once};
 use support::{PATIENCE, Server};
 
 const NODES: usize = 50;
@@ -144,7 +143,7 @@ fn promised(node: usize, tcp: SocketAddr, http: SocketAddr, checked: &AtomicUsiz
         checked.fetch_add(1, Ordering::Relaxed);
         if !answer.contains("\"promised\"") {
             // Another worker has ended the producer's connection, with which the producer goes.
-            assert_eq!(producer.0.read(&mut [0]).expect("a FIN"), 0, "{topic}: {answer}");
+            assert_eq!(read_once(&mut producer.0, &mut [0]).expect("a FIN"), 0, "{topic}: {answer}");
             return;
         }
     }

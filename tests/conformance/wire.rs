@@ -1,7 +1,7 @@
 //! A client connection: bytes out, frames and HTTP responses in.
 
 use std::collections::HashMap;
-use std::io::{self, Read, Write as _};
+use std::io::{self, Write as _};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::thread;
 use std::time::Duration;
@@ -9,6 +9,7 @@ use std::time::Duration;
 use socket2::SockRef;
 
 use crate::case::Write;
+use crate::support::clients;
 
 /// How long an answer that is due may take.
 pub const WAIT: Duration = Duration::from_secs(5);
@@ -86,7 +87,8 @@ impl Peer {
     /// [`ReadError::Silent`] or [`ReadError::Closed`] if there is nothing to read.
     pub fn fill(&mut self, wait: Duration) -> Result<(), ReadError> {
         let mut bytes = [0; 8192];
-        let read = self.stream.set_read_timeout(Some(wait)).and_then(|()| self.stream.read(&mut bytes));
+        let set = self.stream.set_read_timeout(Some(wait));
+        let read = set.and_then(|()| clients::read_once(&mut self.stream, &mut bytes));
         match read {
             Ok(0) => Err(ReadError::Closed),
             Ok(n) => {

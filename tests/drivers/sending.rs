@@ -82,14 +82,12 @@ fn send_to_a_slow_reader(interface: Interface, buffer: fn(Bytes) -> SendBuffer) 
     let (mut client, socket) = rig.connect();
     let (token, body) = (token(5), large());
     let reader = thread::spawn(move || {
-        let (mut heard, mut piece) = (Vec::new(), [0; 10_000]);
-        loop {
-            match client.read(&mut piece).expect("the body") {
-                0 => return heard,
-                len => heard.extend(&piece[..len]),
-            }
+        let mut heard = Vec::new();
+        // Unlike `read`, `read_to_end` goes on after a signal.
+        while Read::by_ref(&mut client).take(10_000).read_to_end(&mut heard).expect("the body") > 0 {
             thread::yield_now();
         }
+        heard
     });
     rig.ask(Request::Send { token, socket, buffer: buffer(body.clone()) });
     rig.run(|driver, told| {

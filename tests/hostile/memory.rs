@@ -5,7 +5,7 @@ use std::net::TcpStream;
 
 use crate::beside::{Driver, Scene};
 use crate::peers::{framed, pipelined, pour, said};
-use crate::support::clients::{Nsqd, connect, get, read_answer, send_get};
+use crate::support::clients::{Nsqd, connect, get, read_answer, send_get, uninterrupted, wait_for_answer};
 
 /// A command line without end.
 pub fn endless(driver: Driver) {
@@ -55,7 +55,7 @@ pub fn deaf_consumers(driver: Driver) {
         let mut deaf: Vec<_> = (0..200).map(|_| connect(scene.server.http)).collect();
         for stream in &mut deaf {
             send_get(stream, "/debug");
-            stream.peek(&mut [0]).expect("an answer begins");
+            wait_for_answer(stream);
         }
         stuff(scene, &mut deaf, &b"GET /debug HTTP/1.1\r\nHost: h\r\n\r\n".repeat(1000));
         scene.stayed_below(96);
@@ -71,7 +71,7 @@ fn stuff(scene: &Scene, deaf: &mut [TcpStream], bytes: &[u8]) {
     loop {
         let mut taken = 0;
         for stream in &mut *deaf {
-            match stream.write(bytes) {
+            match uninterrupted(|| stream.write(bytes)) {
                 Ok(len) => taken += len,
                 Err(error) => assert_eq!(error.kind(), ErrorKind::WouldBlock, "{error}"),
             }

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use socket2::SockRef;
 
 use crate::support::PATIENCE;
-use crate::support::clients::connect;
+use crate::support::clients::{connect, read_once};
 
 /// A connection that has said something.
 pub fn said(address: SocketAddr, bytes: &[u8]) -> TcpStream {
@@ -51,7 +51,7 @@ pub fn pour(address: SocketAddr, begin: &[u8], piece: &[u8], times: usize) -> Ve
         scope.spawn(move || (0..times).try_for_each(|_| writing.write_all(piece)));
         let (mut all, mut part) = (Vec::new(), [0; 4096]);
         loop {
-            match reading.read(&mut part) {
+            match read_once(&mut reading, &mut part) {
                 Ok(len @ 1..) => all.extend(&part[..len]),
                 Ok(0) => break,
                 Err(error) if error.kind() == ErrorKind::ConnectionReset => break,

@@ -8,7 +8,7 @@ use socket2::{Domain, Socket, Type};
 use crate::beside::Driver;
 use crate::peers::{framed, identify, pipelined, reset, said, self_description, trickle, until_fin};
 use crate::support::PATIENCE;
-use crate::support::clients::{Nsqd, OK, connect, get};
+use crate::support::clients::{Nsqd, OK, connect, get, read_once};
 
 /// 17 bytes that end stock's process.
 pub fn negative(driver: Driver) {
@@ -58,7 +58,7 @@ pub fn byte_by_byte(driver: Driver) {
             let mut read = Vec::new();
             while memchr::memmem::find_iter(&read, OK).count() < 3 {
                 let mut piece = [0; 1024];
-                let len = stream.read(&mut piece).expect("replies");
+                let len = read_once(stream, &mut piece).expect("replies");
                 assert!(len > 0, "cut short: {}", read.escape_ascii());
                 read.extend(&piece[..len]);
             }

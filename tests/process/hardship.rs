@@ -1,6 +1,6 @@
 //! Service goes on when nobody reads the log, and when descriptors run out.
 
-use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
+use std::io::{self, BufRead, BufReader, ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::process::{Child, ChildStderr, Command, Stdio};
 use std::thread;
@@ -12,7 +12,7 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use crate::PROGRAM;
 use crate::both_drivers::{INTERFACES, flag, missing};
-use crate::support::clients::{Nsqd, OK, connect, get, read_to_end};
+use crate::support::clients::{Nsqd, OK, connect, get, read_to_end, uninterrupted};
 use crate::support::observed::Observed;
 use crate::support::{DEFAULTS, PATIENCE, Server, logged_address};
 
@@ -23,6 +23,18 @@ on_both_drivers!(
     descriptors_run_out,
     few_descriptors_serve_as_many_as_fit,
 );
+
+/// Under load, and whenever the test's process is stopped and goes on, the kernel ends reads with EINTR.
+#[test]
+fn a_call_that_a_signal_has_interrupted_is_made_again() {
+    let mut results =
+        [Err(ErrorKind::Interrupted), Err(ErrorKind::Interrupted), Ok(7), Err(ErrorKind::WouldBlock)]
+            .map(|result| result.map_err(io::Error::from))
+            .into_iter();
+    let mut call = || uninterrupted(|| results.next().expect("not called again"));
+    assert_eq!(call().expect("the third result"), 7);
+    assert_eq!(call().expect_err("the fourth result").kind(), ErrorKind::WouldBlock);
+}
 
 /// A server whose log is the test's to read or not.
 struct Unlogged {
@@ -121,13 +133,14 @@ fn accept_failures(client: &mut TcpStream) -> u64 {
 }
 
 /// Of the clients that have asked for it, those that were answered; the others were told off, or cut off.
+#[expect(clippy::disallowed_methods, reason = "it is made again")]
 fn settle(mut waiting: Vec<TcpStream>) -> Vec<TcpStream> {
     let (begun, mut served) = (Instant::now(), Vec::new());
     while !waiting.is_empty() {
         assert!(begun.elapsed() < PATIENCE, "{} clients have no answer", waiting.len());
         let mut reply = [0; OK.len()];
         for stream in std::mem::take(&mut waiting) {
-            match stream.peek(&mut reply) {
+            match uninterrupted(|| stream.peek(&mut reply)) {
                 Ok(len) if reply[..len] == *OK => served.push(stream),
                 Ok(len) if len > 0 && reply[..len] == OK[..len] => waiting.push(stream),
                 Err(error) if error.kind() == ErrorKind::WouldBlock => waiting.push(stream),
@@ -220,7 +233,7 @@ fn there_are_as_many_connections_as_descriptors() {
     }
     assert!((150..256).contains(&lucky.len()), "{} are served", lucky.len());
     assert_eq!(lucky.len() + refused, CLIENTS);
-    assert_eq!(accept_failures(&mut observer), 0);
+    assert_eq!(accept_failures(&mut observer), 0, "{}", server.log());
     assert_served(&mut lucky);
     // The places of those that leave are free again.
     drop(lucky);

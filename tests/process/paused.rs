@@ -11,7 +11,7 @@ use rustix::process::Signal;
 
 use crate::both_drivers::flag;
 use crate::support::Server;
-use crate::support::clients::{Nsqd, OK, bulky, connect, get, read_answer, read_to_end, send_get};
+use crate::support::clients::{Nsqd, OK, bulky, connect, get, read_answer, read_once, read_to_end, send_get};
 
 on_both_drivers!(nobody_is_late_when_the_server_was);
 
@@ -78,7 +78,7 @@ fn nobody_is_late_when_the_server_was(interface: Interface) {
     let mut rest = Vec::new();
     while !rest.ends_with(b"\r\n0\r\n\r\n") {
         let mut piece = [0; 16 << 10];
-        let len = download.read(&mut piece).expect("all of the answer");
+        let len = read_once(&mut download, &mut piece).expect("all of the answer");
         assert!(len > 0, "cut after {} bytes", rest.len());
         rest.extend(&piece[..len]);
     }

@@ -1,7 +1,7 @@
 //! SIGTERM and SIGINT end the program in time, whatever clients do, and what it has begun to answer is finished.
 
 use std::any::Any;
-use std::io::{ErrorKind, Read, Write};
+use std::io::{ErrorKind, Write};
 use std::net::TcpStream;
 use std::thread;
 use std::time::Duration;
@@ -10,7 +10,9 @@ use ringlookupd::io::Interface;
 use rustix::process::Signal;
 
 use crate::both_drivers::flag;
-use crate::support::clients::{Nsqd, OK, bulky, connect, get, missing, read_to_end, send_get};
+use crate::support::clients::{
+    Nsqd, OK, bulky, connect, get, missing, read_once, read_to_end, send_get, wait_for_answer,
+};
 use crate::support::{PATIENCE, Server};
 
 /// Long enough for the drain (3 s), short enough for a supervisor's patience (10 s and more).
@@ -91,7 +93,7 @@ fn stalled_reader(server: &Server) -> (Nsqd, TcpStream) {
     let mut reader = connect(server.http);
     // It shows all of the producer for each registration.
     send_get(&mut reader, "/debug");
-    reader.peek(&mut [0]).expect("an answer begins");
+    wait_for_answer(&reader);
     (producer, reader)
 }
 
@@ -158,7 +160,7 @@ fn new_clients_are_refused_at_once(interface: Interface) {
             }
         }
     }
-    assert_eq!(idle.0.read(&mut [0]).expect("a FIN, not a reset"), 0);
+    assert_eq!(read_once(&mut idle.0, &mut [0]).expect("a FIN, not a reset"), 0);
     let (tcp, http) = (server.tcp, server.http);
     let next = Server::start(&[flag(interface), format!("-tcp-address={tcp}"), format!("-http-address={http}")]);
     assert!(get(&mut connect(next.http), "/ping").ends_with("OK"));
@@ -176,6 +178,6 @@ fn idle_connections_do_not_hold_it_up(interface: Interface) {
     server.signal(Signal::TERM);
     assert!(server.wait_for_exit(IN_TIME).is_some_and(|status| status.success()));
     for stream in clients.iter_mut().chain([&mut nsqd.0]) {
-        assert_eq!(stream.read(&mut [0]).expect("a FIN, not a reset"), 0);
+        assert_eq!(read_once(stream, &mut [0]).expect("a FIN, not a reset"), 0);
     }
 }

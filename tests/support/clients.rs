@@ -1,11 +1,34 @@
 //! An nsqd and an HTTP client, as small as these tests need them.
 
-use std::io::{self, Read, Write};
+use std::io::{self, ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 
 use super::PATIENCE;
 
 pub const OK: &[u8] = b"\0\0\0\x02OK";
+
+/// Makes a system call again that a signal has interrupted. On a socket with a timeout the kernel does not do that by
+/// itself, not even after SIGSTOP and SIGCONT and where no handler ran (signal(7)); `read_exact` and `write_all` do.
+pub fn uninterrupted<T>(mut call: impl FnMut() -> io::Result<T>) -> io::Result<T> {
+    loop {
+        match call() {
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            result => return result,
+        }
+    }
+}
+
+/// Reads once.
+#[expect(clippy::disallowed_methods, reason = "it is made again")]
+pub fn read_once(stream: &mut TcpStream, piece: &mut [u8]) -> io::Result<usize> {
+    uninterrupted(|| stream.read(piece))
+}
+
+/// Waits for the first byte of an answer, and leaves it where it is.
+#[expect(clippy::disallowed_methods, reason = "it is made again")]
+pub fn wait_for_answer(stream: &TcpStream) {
+    uninterrupted(|| stream.peek(&mut [0])).expect("an answer begins");
+}
 
 /// A connection that waits for an answer for [`PATIENCE`] at most.
 pub fn connect(address: SocketAddr) -> TcpStream {
@@ -67,7 +90,7 @@ pub fn look_up(client: &mut TcpStream, topic: &str) -> Option<String> {
     client.write_all(format!("GET /lookup?topic={topic} HTTP/1.1\r\nHost: h\r\n\r\n").as_bytes()).ok()?;
     let (mut answer, mut piece) = (Vec::new(), [0; 4096]);
     while missing(&answer) != Some(0) {
-        let len = client.read(&mut piece).ok().filter(|&len| len > 0)?;
+        let len = read_once(client, &mut piece).ok().filter(|&len| len > 0)?;
         answer.extend(&piece[..len]);
     }
     Some(String::from_utf8(answer).expect("JSON"))
@@ -95,7 +118,7 @@ pub fn read_answer(stream: &mut TcpStream) -> String {
     while wanted > 0 {
         let from = answer.len();
         answer.resize(from + wanted, 0);
-        let len = stream.read(&mut answer[from..]).expect("an answer");
+        let len = read_once(stream, &mut answer[from..]).expect("an answer");
         assert!(len > 0, "cut short: {}", answer.escape_ascii());
         answer.truncate(from + len);
         // A byte at a time until the length is known: what is behind the answer is the next one's.
@@ -122,7 +145,7 @@ pub fn missing(answer: &[u8]) -> Option<usize> {
 /// Reads a piece of something long and returns its length.
 pub fn read_some(stream: &mut TcpStream) -> usize {
     let mut piece = [0; 16 << 10];
-    let len = stream.read(&mut piece).expect("more of it");
+    let len = read_once(stream, &mut piece).expect("more of it");
     assert!(len > 0, "cut short");
     len
 }

@@ -16,6 +16,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::retry_on_intr;
 use rustix::process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open};
 
 /// How long a server may take to start, to log what is waited for, or to end: far more than it needs.
@@ -140,7 +141,8 @@ impl Server {
         }
         let pidfd = pidfd_open(self.pid(), PidfdFlags::empty()).expect("the process is our child");
         let patience = Timespec::try_from(patience).expect("some seconds");
-        poll(&mut [PollFd::new(&pidfd, PollFlags::IN)], Some(&patience)).expect("poll of one pidfd");
+        retry_on_intr(|| poll(&mut [PollFd::new(&pidfd, PollFlags::IN)], Some(&patience)))
+            .expect("poll of one pidfd");
         self.exited()
     }
 

@@ -200,15 +200,21 @@ fn ask(http: SocketAddr, target: &str) -> std::io::Result<String> {
             Ok(None) => {}
             Err(malformed) => return Err(std::io::Error::other(malformed.to_string())),
         }
-        match stream.read(&mut piece)? {
-            0 => return Err(std::io::ErrorKind::UnexpectedEof.into()),
-            read => answer.extend_from_slice(&piece[..read]),
+        #[expect(clippy::disallowed_methods, reason = "it is made again below")]
+        match stream.read(&mut piece) {
+            Ok(0) => return Err(std::io::ErrorKind::UnexpectedEof.into()),
+            Ok(read) => answer.extend_from_slice(&piece[..read]),
+            // A signal came first: the kernel does not go on by itself where a timeout is set (signal(7)).
+            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::io::{BufRead, BufReader};
+
     use super::*;
 
     fn recipe(text: &str) -> Recipe {
@@ -222,7 +228,9 @@ mod tests {
         std::thread::spawn(move || {
             for stream in listener.incoming() {
                 let mut stream = stream.unwrap();
-                if stream.read(&mut [0; 1024]).unwrap() > 0 {
+                let (mut head, mut input) = (String::new(), BufReader::new(stream.try_clone().unwrap()));
+                while input.read_line(&mut head).unwrap() > "\r\n".len() {}
+                if !head.is_empty() {
                     stream.write_all(answer.as_bytes()).unwrap();
                 }
             }

@@ -195,11 +195,14 @@ impl Fetching {
         loop {
             let end = input.len();
             input.resize(end + READ_BYTES, 0);
+            #[expect(clippy::disallowed_methods, reason = "it is made again below")]
             let read = socket.read(&mut input[end..]);
             input.truncate(end + *read.as_ref().unwrap_or(&0));
             match read {
                 Ok(0) => return Err(Failure::wrong(question, "the connection was closed before its end", input)),
                 Ok(_) => _ = first_byte.get_or_insert_with(|| sent.elapsed()),
+                // A signal came first: the kernel does not go on by itself where a timeout is set (signal(7)).
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
                 Err(error) => return Err(broken(error, input)),
             }
             let whole = decoder.decode(input).map_err(|malformed| Failure::wrong(question, malformed, input))?;
