@@ -101,6 +101,11 @@ Examples:
       --server floor='lookupd-perf floor --tcp {tcp} --http {http}'
   lookupd-perf compare --suite full --server ... --static nginx='nginx -c {conf}' --out perf/results")]
     Compare(compare::Options),
+    /// Write the table and the plots of an earlier comparison again
+    #[command(after_help = "\
+Example:
+  lookupd-perf plot --from perf/results/results.json --out perf/results")]
+    Plot(compare::Plotting),
     /// Answer everything with the same, on a bare io_uring: the limit that other servers are held against
     #[command(after_help = "\
 Example:
@@ -188,6 +193,7 @@ fn execute(cli: Cli) -> Result<()> {
         Command::Compare(options) => {
             compare::run(options, if cli.allow_debug { vec!["--allow-debug".into()] } else { Vec::new() })
         }
+        Command::Plot(options) => compare::plot(&options),
         Command::Floor(options) => {
             floor::run(&options).map_err(|error| Failure::io("serve", error, "choose ports that are free"))
         }

@@ -7,7 +7,7 @@
 //! - `wire`: both protocols from the client's side, over tokio-uring.
 //! - `answers`: what an answer must hold.
 //! - `measure`: latencies, CPU time, memory, and who was the bottleneck.
-//! - `report`: the outcome, for programs and for people.
+//! - `report`: the outcome, for programs and for people; `unit`: values with their units.
 //! - `compare`: several servers under the same scenarios, side by side; `floor`: the least that a server can do.
 //! - `ring`: the runtime of the scenarios; `document`: what the floor and other servers without a registry answer.
 //! - `progress`, `open_files`, `failure`: what a person sees of long work and of what went wrong.
@@ -25,6 +25,7 @@ mod progress;
 mod report;
 mod ring;
 mod scenario;
+mod unit;
 mod wire;
 
 fn main() -> std::process::ExitCode {

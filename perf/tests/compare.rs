@@ -46,6 +46,15 @@ fn two_floors_are_compared() {
     assert_eq!(String::from_utf8_lossy(&output.stdout), table);
     assert!(table.contains("| one ") && table.contains("| XS  | lookups a second "), "{table}");
     assert!(read("lookups.svg").starts_with("<svg"));
+
+    let again = tempfile::tempdir().expect("a folder");
+    let mut plot = Command::new(PROGRAM);
+    plot.args(["plot", "--allow-debug", "--from"]).arg(out.path().join("results.json"));
+    assert!(plot.arg("--out").arg(again.path()).status().expect("the program runs").success());
+    for name in ["table.md", "lookups.svg"] {
+        let text = std::fs::read_to_string(again.path().join(name)).expect("written");
+        assert_eq!(text, read(name), "without measuring again");
+    }
 }
 
 #[test]

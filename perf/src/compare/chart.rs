@@ -2,12 +2,17 @@
 
 use super::cell::Cell;
 use super::measure::{MEASURES, Measure};
-use super::record::{Comparison, Outcome};
+use super::record::{Comparison, Contender, Outcome};
 use super::scale::{Name, Scale};
 use super::score::Score;
 use super::statistics::Spread;
-use super::unit::{Unit, quantity};
 use crate::report::Report;
+use crate::unit::{Unit, quantity};
+
+/// The server that the others are there to be held against: drawn last and thickest.
+const MAIN: &str = "ringlookupd";
+/// A server that differs from another in single round trips only: its lines would lie on that one's.
+const NOT_DRAWN: &str = "busy-poll";
 
 /// One picture.
 #[derive(Clone, Debug, PartialEq)]
@@ -16,7 +21,10 @@ pub struct Chart {
     pub name: String,
     pub title: String,
     pub x: Axis,
+    /// What the vertical axis shows.
+    pub y: &'static str,
     pub unit: Unit,
+    /// In the order in which they are drawn.
     pub lines: Vec<Line>,
 }
 
@@ -33,6 +41,7 @@ pub struct Line {
     pub label: String,
     /// Which server's colour.
     pub server: usize,
+    pub is_main: bool,
     pub dashed: bool,
     pub points: Vec<(f64, f64)>,
     /// Where a server was given up: the truth lies above.
@@ -45,30 +54,45 @@ pub fn charts(comparison: &Comparison) -> Vec<Chart> {
         by_registrations(
             comparison,
             "lookups",
-            "Lookups for each server CPU second",
+            ["Lookups against the size of the registry", "lookups for each CPU second of the server"],
             Cell::Lookup,
             Unit::PerCpuSecond,
         ),
-        by_registrations(comparison, "memory", "Resident memory with all registered", Cell::Populate, Unit::Bytes),
+        by_registrations(
+            comparison,
+            "memory",
+            ["Memory against the size of the registry", "resident memory of the server"],
+            Cell::Populate,
+            Unit::Bytes,
+        ),
         by_registrations(
             comparison,
             "disconnect",
-            "From a mass disconnect until no lookup shows it",
+            ["All producers disconnect at once", "time until no lookup shows a producer"],
             Cell::Disconnect,
             Unit::Seconds,
         ),
     ];
     charts.extend(comparison.scales.iter().map(|scale| latencies(comparison, scale)));
     charts.retain(|chart| !chart.lines.is_empty());
+    for chart in &mut charts {
+        chart.lines.sort_by_key(|line| line.is_main);
+    }
     charts
 }
 
 /// A cell's first measure in that unit, over the size of the population.
-fn by_registrations(comparison: &Comparison, name: &str, title: &str, cell: Cell, unit: Unit) -> Chart {
+fn by_registrations(
+    comparison: &Comparison,
+    name: &str,
+    [title, y]: [&'static str; 2],
+    cell: Cell,
+    unit: Unit,
+) -> Chart {
     let is_wanted = |measure: &&Measure| measure.cell == cell && measure.unit == unit;
     let measure = MEASURES.iter().find(is_wanted).expect("every chart shows a measure of the table");
-    let lines = comparison.servers.iter().enumerate().map(|(place, server)| {
-        let mut line = Line::of(&server.name, place);
+    let lines = drawn(comparison).map(|(place, server)| {
+        let mut line = Line::of(server, "", place);
         for scale in comparison.scales.iter().filter(|scale| scale.name.is_a_size()) {
             let (x, score) = (registrations(scale), Score::of(comparison, scale.name, measure, server));
             line.points.extend(score.spread().map(|spread| (x, spread.median)));
@@ -79,7 +103,7 @@ fn by_registrations(comparison: &Comparison, name: &str, title: &str, cell: Cell
         line
     });
     let lines = lines.filter(|line| !line.points.is_empty() || !line.open.is_empty()).collect();
-    Chart { name: name.into(), title: title.into(), x: Axis::Registrations, unit, lines }
+    Chart { name: name.into(), title: title.into(), x: Axis::Registrations, y, unit, lines }
 }
 
 #[expect(clippy::cast_precision_loss, reason = "a place on an axis")]
@@ -90,10 +114,10 @@ fn registrations(scale: &Scale) -> f64 {
 /// The distribution of lookup latency, with and without churn: medians of each quantile.
 fn latencies(comparison: &Comparison, scale: &Scale) -> Chart {
     let mut lines = Vec::new();
-    for (place, server) in comparison.servers.iter().enumerate() {
+    for (place, server) in drawn(comparison) {
         let reports: Vec<&Report> = reports(comparison, scale.name, &server.name).collect();
         for (label, dashed) in [("", false), (" with churn", true)] {
-            let mut line = Line { dashed, ..Line::of(&format!("{}{label}", server.name), place) };
+            let mut line = Line { dashed, ..Line::of(server, label, place) };
             for (x, name) in QUANTILES {
                 let values = reports.iter().filter_map(|report| quantile(report, name, dashed));
                 line.points.extend(Spread::of(values).map(|spread| (x, spread.median / 1e6)));
@@ -107,9 +131,15 @@ fn latencies(comparison: &Comparison, scale: &Scale) -> Chart {
         name: format!("latency-{}", scale.name.to_string().to_lowercase()),
         title: format!("Lookup latency at a fixed rate, population {}", scale.name),
         x: Axis::Quantile,
+        y: "latency of a lookup",
         unit: Unit::Seconds,
         lines,
     }
+}
+
+/// The servers that have lines, with their places.
+fn drawn(comparison: &Comparison) -> impl Iterator<Item = (usize, &Contender)> {
+    comparison.servers.iter().enumerate().filter(|(_, server)| server.name != NOT_DRAWN)
 }
 
 fn reports<'a>(comparison: &'a Comparison, scale: Name, server: &'a str) -> impl Iterator<Item = &'a Report> {
@@ -138,16 +168,29 @@ fn quantile(report: &Report, name: &str, with_churn: bool) -> Option<f64> {
 }
 
 impl Line {
-    fn of(label: &str, server: usize) -> Self {
-        Self { label: label.into(), server, dashed: false, points: Vec::new(), open: Vec::new() }
+    fn of(server: &Contender, label: &str, place: usize) -> Self {
+        Self {
+            label: format!("{}{label}", server.name),
+            server: place,
+            is_main: server.name == MAIN,
+            dashed: false,
+            points: Vec::new(),
+            open: Vec::new(),
+        }
+    }
+
+    /// The last point, where the name stands.
+    pub fn end(&self) -> Option<(f64, f64)> {
+        let points = self.points.iter().chain(&self.open).copied();
+        points.max_by(|one, other| one.0.total_cmp(&other.0))
     }
 }
 
 impl Axis {
     pub fn title(self) -> &'static str {
         match self {
-            Self::Registrations => "registrations",
-            Self::Quantile => "share of the lookups that were answered within",
+            Self::Registrations => "registrations in the registry",
+            Self::Quantile => "share of the lookups that took no longer",
         }
     }
 
@@ -171,13 +214,23 @@ mod tests {
         let names: Vec<_> = charts.iter().map(|chart| &*chart.name).collect();
         assert_eq!(names, ["lookups", "disconnect", "latency-s"]);
         let lookups = &charts[0];
-        assert_eq!(lookups.lines[1].points, [(10_000.0, 1_000.0)]);
+        let labels: Vec<_> = lookups.lines.iter().map(|line| &*line.label).collect();
+        assert_eq!(labels, ["stock", "floor", "ringlookupd"], "the last is on top");
+        assert_eq!(lookups.lines[2].points, [(10_000.0, 1_000.0)]);
         let disconnect = &charts[1];
         assert_eq!(disconnect.lines[0].open, [(10_000.0, 30.0)], "a limit is shown, too");
+        assert_eq!(disconnect.lines[0].end(), Some((10_000.0, 30.0)));
         assert_eq!(disconnect.lines[1].points, [(10_000.0, 0.5)]);
         let [calm, churn] = &charts[2].lines[..] else { panic!("one server has played churn") };
         assert_eq!((calm.dashed, calm.points.len()), (false, 2), "the report has two quantiles of it");
         assert_eq!((churn.dashed, churn.points.len()), (true, 5));
+    }
+
+    #[test]
+    fn busy_poll_is_in_the_table_alone() {
+        let mut comparison = comparison();
+        comparison.servers[2].name = NOT_DRAWN.into();
+        assert!(charts(&comparison).iter().all(|chart| chart.lines.iter().all(|line| line.server != 2)));
     }
 
     #[test]

@@ -2,8 +2,8 @@
 
 use super::cell::Cell;
 use super::scale::Name;
-use super::unit::Unit;
 use crate::report::{Latency, Report};
+use crate::unit::Unit;
 
 /// A figure in the reports of a cell.
 #[derive(Clone, Copy, Debug)]

@@ -1,6 +1,6 @@
 //! `compare`: several servers under the same loads, side by side. Each module uses those above it alone:
 //!
-//! - `unit`, `statistics`: values for people; medians and ranges.
+//! - `statistics`: medians and ranges.
 //! - `cpu`, `host`: which core a process runs on; the machine.
 //! - `progress`: how far the plan is.
 //! - `scale`: the populations.
@@ -31,7 +31,6 @@ mod server;
 mod statistics;
 mod suite;
 mod table;
-mod unit;
 
 use std::cell::Cell;
 use std::path::{Path, PathBuf};
@@ -75,6 +74,36 @@ pub struct Options {
     /// The program whose scenarios are the load, in place of this one
     #[arg(long, value_name = "PROGRAM", hide = true)]
     generator: Option<PathBuf>,
+}
+
+#[derive(Clone, Debug, clap::Args)]
+pub struct Plotting {
+    /// The results.json of a comparison
+    #[arg(long, value_name = "FILE", default_value = "results/results.json")]
+    from: PathBuf,
+    /// The folder for table.md and the plots
+    #[arg(long, value_name = "FOLDER", default_value = "results")]
+    out: PathBuf,
+}
+
+/// Writes the table and the plots of an earlier comparison again.
+///
+/// # Errors
+/// A file that is not the results.json of this program, and what cannot be written.
+pub fn plot(options: &Plotting) -> Result<()> {
+    let Plotting { from, out } = options;
+    let text = std::fs::read_to_string(from).map_err(|error| {
+        Failure::io(
+            format_args!("read {}", from.display()),
+            error,
+            "give the results.json of a comparison as --from",
+        )
+    })?;
+    let comparison: Comparison = serde_json::from_str(&text).map_err(|error| {
+        Failure::Refused(format!("{} is not the results.json of a comparison: {error}", from.display()))
+    })?;
+    std::fs::create_dir_all(out).map_err(|error| unwritable(out, error))?;
+    show(&comparison, out)
 }
 
 /// Plays a suite, prints the table, and writes everything down; `scenario_options` go to every scenario.
@@ -168,13 +197,18 @@ fn own_program() -> Result<PathBuf> {
     std::env::current_exe().map_err(|error| Failure::io("find this program", error, "mount /proc"))
 }
 
-/// Writes results.json, table.md and the plots.
+/// Writes results.json and what it shows.
 fn write(comparison: &Comparison, folder: &Path) -> Result<()> {
     let json = serde_json::to_string_pretty(comparison).expect("text and numbers are JSON");
-    for (name, text) in [("results.json", json + "\n"), ("table.md", table::markdown(comparison))] {
-        let path = folder.join(name);
-        std::fs::write(&path, text).map_err(|error| unwritable(&path, error))?;
-    }
+    let path = folder.join("results.json");
+    std::fs::write(&path, json + "\n").map_err(|error| unwritable(&path, error))?;
+    show(comparison, folder)
+}
+
+/// Writes table.md and the plots.
+fn show(comparison: &Comparison, folder: &Path) -> Result<()> {
+    let path = folder.join("table.md");
+    std::fs::write(&path, table::markdown(comparison)).map_err(|error| unwritable(&path, error))?;
     chart::charts(comparison).iter().try_for_each(|chart| plot::draw(chart, folder))
 }
 

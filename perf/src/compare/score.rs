@@ -72,6 +72,15 @@ impl Score {
         }
     }
 
+    /// Whether it says anything. What was measured once is no measurement: the machine's noise is as large as it.
+    pub fn is_shown(&self) -> bool {
+        match self {
+            Self::Absent => false,
+            Self::Measured { samples, .. } => samples.len() > 1,
+            Self::Unknown | Self::OverLimit { .. } | Self::Failed => true,
+        }
+    }
+
     pub fn spread(&self) -> Option<Spread> {
         if let Self::Measured { samples, .. } = self { Spread::of(samples.iter().copied()) } else { None }
     }
@@ -117,6 +126,12 @@ mod tests {
         let drained = "mass disconnect, until no lookup shows it";
         assert_eq!(score(drained, 0), Score::OverLimit { seconds: 30.0, over: 1, of: 1 });
         assert_eq!(score(drained, 1).ratio_to(&score(drained, 0)), None, "the first has no median");
+    }
+
+    #[test]
+    fn what_was_measured_once_is_not_shown() {
+        assert!(measured(&[1.0, 2.0]).is_shown() && !measured(&[1.0]).is_shown());
+        assert!(Score::OverLimit { seconds: 30.0, over: 1, of: 1 }.is_shown(), "it is not tried again");
     }
 
     #[test]

@@ -6,7 +6,7 @@ use super::measure::{MEASURES, RELATIONS};
 use super::record::{Comparison, Contender};
 use super::scale::Name;
 use super::score::Score;
-use super::unit::{Unit, approximate, bytes, grouped, quantity, significant, time, times};
+use crate::unit::{Unit, approximate, bytes, grouped, quantity, significant, time, times};
 
 /// What was compared, how, and with what result, as Markdown.
 pub fn markdown(comparison: &Comparison) -> String {
@@ -38,11 +38,12 @@ fn heading(comparison: &Comparison) -> String {
     text + "\n"
 }
 
-/// The table itself: a line for each measure that any server has at a scale, then one for each relation.
+/// The table itself: a line for each measure of which any server has more than a sample at a scale, then one for each
+/// relation.
 pub fn table(comparison: &Comparison) -> String {
     let mut lines = vec![header(comparison)];
     let scores = |score: &dyn Fn(&Contender) -> Score| comparison.servers.iter().map(score).collect::<Vec<_>>();
-    let is_there = |scores: &[Score]| scores.iter().any(|score| *score != Score::Absent);
+    let is_there = |scores: &[Score]| scores.iter().any(Score::is_shown);
     for scale in &comparison.scales {
         for measure in MEASURES {
             let scores = scores(&|server| Score::of(comparison, scale.name, measure, server));
@@ -110,7 +111,7 @@ fn legend(comparison: &Comparison) -> String {
     }
     text += "- (x): as a multiple of the first server, the median over rounds. -: the server keeps no registry, or has no such port. \
              *: the client was the bottleneck, the server is able to do more. > : given up after that time. \
-             ?: not in the reports.\n";
+             ?: not in the reports. What was measured once is in results.json alone.\n";
     for failure in comparison.failures() {
         writeln!(text, "- failed: {failure}").expect("a String takes everything");
     }
@@ -178,6 +179,7 @@ mod tests {
         );
         assert_eq!(cells("mass disconnect")[2..], ["> 30.0 s", "500 ms [500 ms .. 500 ms]", "-"]);
         assert!(!table.contains("storm"), "no server has played it");
+        assert!(!table.contains("with churn"), "it was played once");
     }
 
     #[test]

@@ -6,7 +6,7 @@ use crate::support::{failure, generator};
 
 #[test]
 fn each_bad_argument_is_one_line_that_says_what_to_do() {
-    let table: [(&[&str], &str); 11] = [
+    let table: [(&[&str], &str); 12] = [
         (&[], "see --help"),
         (&["destroy"], "unrecognized subcommand 'destroy'"),
         (&["lookup", "--rte", "5"], "'--rate'"),
@@ -17,6 +17,7 @@ fn each_bad_argument_is_one_line_that_says_what_to_do() {
         (&["beside", "--path", "nodes"], "begin with /"),
         (&["lookup", "--http", "4161"], "--http 4161 leads nowhere"),
         (&["storm", "--topics", "10"], "--topics-per-producer 50 is more than there are"),
+        (&["plot", "--from", "/dev/null"], "/dev/null is not the results.json of a comparison"),
         (&["idle"], "--server-pid"),
     ];
     for (arguments, part) in table {
