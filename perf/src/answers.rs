@@ -2,13 +2,14 @@
 
 use std::borrow::Cow;
 use std::cell::RefCell;
+use std::collections::BTreeSet;
 use std::fmt::Display;
 use std::hash::BuildHasher;
 
 use foldhash::quality::RandomState;
 use serde::Deserialize;
 
-use crate::population::{Identity, Population, channel_name, producer_name};
+use crate::population::{self, Identity, Population, channel_name, producer_name};
 use crate::wire::http::Answer;
 
 /// The answer to `/lookup`.
@@ -39,6 +40,12 @@ pub struct Producer<'a> {
 struct Nodes<'a> {
     #[serde(borrow)]
     producers: Vec<Producer<'a>>,
+}
+
+#[derive(Deserialize)]
+struct Topics<'a> {
+    #[serde(borrow)]
+    topics: Vec<Cow<'a, str>>,
 }
 
 impl Producer<'_> {
@@ -83,6 +90,36 @@ pub fn ok(answer: Answer<'_>) -> Result<(), String> {
 /// A body that is not the JSON asked for.
 pub fn parse<'a, T: Deserialize<'a>>(body: &'a [u8]) -> Result<T, String> {
     serde_json::from_slice(body).map_err(|error| format!("not the JSON that consumers read ({error})"))
+}
+
+/// The topics in `/topics`.
+///
+/// # Errors
+/// Any status but 200, a body that is not what nsqadmin reads, and a topic twice.
+pub fn topic_names(answer: Answer<'_>) -> Result<BTreeSet<String>, String> {
+    ok(answer)?;
+    distinct(&parse::<Topics>(answer.body)?.topics)
+}
+
+/// # Errors
+/// When one of the names is there twice.
+pub fn distinct(listed: &[Cow<'_, str>]) -> Result<BTreeSet<String>, String> {
+    let distinct: BTreeSet<_> = listed.iter().map(|name| name.clone().into_owned()).collect();
+    if distinct.len() == listed.len() { Ok(distinct) } else { Err("a name is listed twice".into()) }
+}
+
+/// How many producers in `/nodes` belong to a population, of this run or another.
+///
+/// # Errors
+/// Any status but 200, and a body that is not what nsqadmin reads.
+pub fn simulated_nodes(answer: Answer<'_>) -> Result<usize, String> {
+    nodes(answer, |name| population::producer_named(name).is_some())
+}
+
+fn nodes(answer: Answer<'_>, counts: impl Fn(&str) -> bool) -> Result<usize, String> {
+    ok(answer)?;
+    let nodes: Nodes = parse(answer.body)?;
+    Ok(nodes.producers.iter().filter(|node| counts(&node.broadcast_address)).count())
 }
 
 /// Checks lookups of a population. Producers of other names are nobody's business: the server may know more.
@@ -150,10 +187,7 @@ impl Checker {
     /// # Errors
     /// Any status but 200, and a body that is not what nsqadmin reads.
     pub fn nodes(&self, answer: Answer<'_>) -> Result<usize, String> {
-        ok(answer)?;
-        let nodes: Nodes = parse(answer.body)?;
-        let ours = |node: &&Producer| self.population.producer_named(&node.broadcast_address).is_some();
-        Ok(nodes.producers.iter().filter(ours).count())
+        nodes(answer, |name| self.population.producer_named(name).is_some())
     }
 
     /// The first that the lookup does not show of what it must.
@@ -283,8 +317,9 @@ mod tests {
     fn nodes_are_counted_by_name() {
         let mut stranger = entry(0);
         stranger["broadcast_address"] = json!("vm");
-        let body = json!({"producers": [entry(0), stranger, entry(3)]}).to_string();
+        let body = json!({"producers": [entry(0), stranger, entry(3), entry(4)]}).to_string();
         let answer = Answer { status: 200, body: body.as_bytes() };
         assert_eq!(Checker::new(POPULATION).nodes(answer), Ok(2));
+        assert_eq!(simulated_nodes(answer), Ok(3), "of a larger population, too");
     }
 }

@@ -1,5 +1,6 @@
 //! The command line: what it may hold, and which scenario it starts.
 
+use std::cell::RefCell;
 use std::ffi::OsString;
 use std::io::{self, Write};
 use std::net::{SocketAddr, ToSocketAddrs};
@@ -14,7 +15,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::failure::{Failure, Result};
 use crate::measure::Process;
-use crate::scenario::{Context, beside, churn, disconnect, hot, idle, lookup, populate, soak, storm};
+use crate::population::{Run as RunId, parse_run};
+use crate::scenario::{Context, beside, churn, disconnect, hot, idle, lookup, populate, soak, storm, tidy};
 use crate::{compare, floor};
 
 /// Loads any nsqlookupd the way a real cluster does, and measures it
@@ -40,16 +42,16 @@ enum Command {
     /// Register a population and hold it
     #[command(after_help = "\
 Examples:
-  lookupd-perf populate                                      200 nsqds with 50 of 200 topics, until Ctrl-C
+  lookupd-perf populate --run a                              200 nsqds with 50 of 200 topics, until Ctrl-C
   lookupd-perf populate --producers 2000 --topics-per-producer 500 --topics 100000 --pipeline 64 --for 5m")]
     Populate(Run<populate::Options>),
     /// Ask for topics, as fast as answers come or at a fixed rate
     #[command(after_help = "\
 Examples:
   lookupd-perf lookup --populate                             closed loop, 64 connections, population included
-  lookupd-perf lookup --rate 20000 --for 30s                 open loop over what a populate holds
-  lookupd-perf lookup --zipf 1.1 --pipeline 16 --json        popular topics more often, 16 requests in a write
-  lookupd-perf lookup --path /nodes --connections 1          any other target")]
+  lookupd-perf lookup --run a -r 20000 -d 30s                open loop over what `populate --run a` holds
+  lookupd-perf lookup --populate --zipf 1.1 --pipeline 16    popular topics more often, 16 requests in a write
+  lookupd-perf lookup --path /nodes -c 1                     any other target")]
     Lookup(Run<lookup::Options>),
     /// Let all nsqds connect and register at once; time until every lookup is complete
     #[command(after_help = "\
@@ -59,36 +61,36 @@ Example:
     /// Register and unregister while lookups run; their latency with and without, and the time until a write shows
     #[command(after_help = "\
 Example:
-  lookupd-perf churn --populate --rate 5000 --writes 500 --for 30s")]
+  lookupd-perf churn --populate -r 5000 --writes 500 -d 30s")]
     Churn(Run<churn::Options>),
     /// Let all nsqds go at once; time until no lookup shows them
     #[command(after_help = "\
 Examples:
   lookupd-perf disconnect --producers 1000 --topics-per-producer 100 --topics 10000 --within 5m
-  lookupd-perf disconnect --populated-by $(pidof lookupd-perf)    end a populate with the same options")]
+  lookupd-perf disconnect --populated-by $(pidof lookupd-perf) --run a    end `populate --run a`")]
     Disconnect(Run<disconnect::Options>),
     /// Hold connections that only send heartbeats; CPU and memory for each
     #[command(after_help = "\
 Example:
-  lookupd-perf idle --connections 10000 --for 2m --server-pid $(pidof nsqlookupd)")]
+  lookupd-perf idle -c 10000 -d 2m --server-pid $(pidof nsqlookupd)")]
     Idle(Run<idle::Options>),
     /// Let the nsqds of one large topic leave it and come back in turn; what a write and a lookup cost together
     #[command(after_help = "\
 Examples:
   lookupd-perf hot --server-pid $(pidof nsqlookupd)
-  lookupd-perf hot --producers 500 --channels 4 --for 30s")]
+  lookupd-perf hot --producers 500 --channels 4 -d 30s")]
     Hot(Run<hot::Options>),
     /// Ask at a fixed rate while a large answer is fetched again and again; latency with and without
     #[command(after_help = "\
 Examples:
   lookupd-perf beside --populate --producers 2000 --topics-per-producer 500 --topics 100000
-  lookupd-perf beside --path /topics --rate 5000 --for 30s    over what a populate holds")]
+  lookupd-perf beside --run a --path /topics -r 5000 -d 30s    over what `populate --run a` holds")]
     Beside(Run<beside::Options>),
     /// Mix everything for a long time, hostile peers too; nothing may be wrong, lost or leaked in the end
     #[command(after_help = "\
 Examples:
-  lookupd-perf soak --for 20m --server-pid $(pidof ringlookupd)
-  lookupd-perf soak --for 5m --no-hostile                    for a server that hostile peers would end
+  lookupd-perf soak -d 20m --server-pid $(pidof ringlookupd)
+  lookupd-perf soak -d 5m --no-hostile                       for a server that hostile peers would end
   lookupd-perf soak --seed 7 --producers 600 --rate 2000 --writes 500
 
 Fails when the answers at the end are not what was registered, or when memory, open files or latency
@@ -140,6 +142,12 @@ struct ServerOptions {
     /// Report as one JSON object on standard output
     #[arg(long)]
     json: bool,
+    /// Is in the names of all topics that are made, perf_ID_000000 and so on [default: one of chance]
+    #[arg(long, value_name = "ID", value_parser = parse_run)]
+    run: Option<String>,
+    /// Leave these topics on the server, instead of deleting them at the end
+    #[arg(long)]
+    keep: bool,
 }
 
 /// Does what the command line says; what it fails with is printed on standard error, in one line.
@@ -213,11 +221,15 @@ fn drive<T: Args>(run: Run<T>, scenario: impl AsyncFnOnce(Rc<Context>, T) -> Res
         patience: server.timeout,
         server: server.server_pid.map(Process::new).transpose()?,
         json: server.json,
+        is_named: server.run.is_some(),
+        run: server.run.map_or_else(RunId::unique, |id| RunId::of(&id)),
+        made: RefCell::default(),
         stop: CancellationToken::new(),
     });
     crate::ring::run(async {
         tokio::task::spawn_local(cancel_on_signal(context.stop.clone()));
-        scenario(context, options).await
+        let result = scenario(Rc::clone(&context), options).await;
+        if server.keep { result } else { tidy::after(&context, result).await }
     })?
 }
 
@@ -228,7 +240,7 @@ fn resolve(flag: &str, address: &str) -> Result<SocketAddr> {
     })
 }
 
-/// The first SIGINT or SIGTERM ends the measurement, another the process.
+/// The first SIGINT or SIGTERM ends the measurement, another the process, whatever it has left on the server.
 async fn cancel_on_signal(stop: CancellationToken) {
     let (Ok(mut interrupt), Ok(mut terminate)) =
         (signal(SignalKind::interrupt()), signal(SignalKind::terminate()))

@@ -1,6 +1,10 @@
 //! Who registers what: names and the spread of topics follow from indices alone, so that a process knows what
 //! every lookup must show of a population that another process registered.
 
+use std::fmt::Display;
+use std::hash::{BuildHasher, RandomState};
+use std::rc::Rc;
+
 use serde::{Deserialize, Serialize};
 
 use crate::failure::{Failure, Result};
@@ -53,14 +57,68 @@ impl<'a> Identity<'a> {
     }
 }
 
-/// The name of a topic.
-pub fn topic_name(topic: u32) -> String {
-    format!("topic_{topic:06}")
+/// The id of a run, which is in the name of every topic that the run makes and in no other: what is left in the end is
+/// known by its name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Run(Rc<str>);
+
+impl Run {
+    /// One of the given id.
+    pub fn of(id: &str) -> Self {
+        Self(id.into())
+    }
+
+    /// One that no other run has, but by a chance of 1 in 4 billion.
+    pub fn unique() -> Self {
+        let chance = RandomState::new().hash_one(std::process::id());
+        Self(format!("{:08x}", chance >> 32).into())
+    }
+
+    pub fn id(&self) -> &str {
+        &self.0
+    }
+
+    /// The name of a topic of the population.
+    pub fn topic(&self, topic: u32) -> String {
+        self.named(format_args!("{topic:06}"))
+    }
+
+    /// The name of a topic that ends so.
+    pub fn named(&self, end: impl Display) -> String {
+        format!("perf_{}_{end}", self.0)
+    }
+
+    /// Whether a topic is this run's, by its name.
+    pub fn owns(&self, topic: &str) -> bool {
+        topic
+            .strip_prefix("perf_")
+            .and_then(|rest| rest.strip_prefix(&*self.0))
+            .is_some_and(|rest| rest.starts_with('_'))
+    }
+}
+
+/// Reads the id of a run.
+///
+/// # Errors
+/// What is none: it is a part of names that nsqd may register, of 64 characters at most.
+pub fn parse_run(text: &str) -> Result<String, String> {
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-';
+    if (1..=20).contains(&text.len()) && text.bytes().all(is_plain) {
+        return Ok(text.to_owned());
+    }
+    Err("an id is 1 to 20 letters, digits and '-'".into())
 }
 
 /// The name of a producer, its broadcast address.
 pub fn producer_name(producer: u32) -> String {
     format!("nsqd-{producer:06}.perf")
+}
+
+/// Which producer of any population bears the name.
+pub fn producer_named(broadcast_address: &str) -> Option<u32> {
+    let digits = broadcast_address.strip_prefix("nsqd-")?.strip_suffix(".perf")?;
+    let is_ours = digits.len() == 6 && digits.bytes().all(|byte| byte.is_ascii_digit());
+    digits.parse().ok().filter(|_| is_ours)
 }
 
 /// The name of a channel, the same on every topic.
@@ -123,9 +181,7 @@ impl Population {
 
     /// Which producer of this population bears the name.
     pub fn producer_named(&self, broadcast_address: &str) -> Option<u32> {
-        let digits = broadcast_address.strip_prefix("nsqd-")?.strip_suffix(".perf")?;
-        let is_ours = digits.len() == 6 && digits.bytes().all(|byte| byte.is_ascii_digit());
-        digits.parse().ok().filter(|&index| is_ours && index < self.producers)
+        producer_named(broadcast_address).filter(|&index| index < self.producers)
     }
 
     /// At most so many topics, evenly spread over all.
@@ -183,6 +239,21 @@ mod tests {
         }
         for stranger in ["nsqd-000012.perf", "nsqd-1.perf", "nsqd-+00001.perf", "churn-000001.perf", "vm"] {
             assert_eq!(population.producer_named(stranger), None, "{stranger}");
+        }
+    }
+
+    #[test]
+    fn a_run_knows_its_topics_by_their_names() {
+        let run = Run::of("a1");
+        assert_eq!(run.topic(7), "perf_a1_000007");
+        assert!(run.owns(&run.topic(7)) && run.owns(&run.named("soak_000003#ephemeral")));
+        for stranger in ["perf_a_000007", "perf_a11_000007", "perf_a1", "topic_000007", "a1_000007"] {
+            assert!(!run.owns(stranger), "{stranger}");
+        }
+        let (one, other) = (Run::unique(), Run::unique());
+        assert!(one != other && parse_run(one.id()).is_ok());
+        for bad in ["", "a_b", "a#", "123456789012345678901"] {
+            assert!(parse_run(bad).is_err(), "{bad}");
         }
     }
 

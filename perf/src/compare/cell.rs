@@ -6,7 +6,11 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::scale::{Name, Scale};
-use crate::population::{Population, topic_name};
+use crate::population::{Population, Run};
+use crate::scenario::lookup_target;
+
+/// The id of the runs, so that one finds what another holds.
+pub const RUN: &str = "c";
 
 /// What a server is able to answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -172,7 +176,7 @@ impl Cell {
             _ => add(&["--for", &time]),
         }
         if self.in_slices() && ability < Ability::Registry {
-            add(&["--path", &format!("/lookup?topic={}", topic_name(0))]);
+            add(&["--path", &lookup_target(&Run::of(RUN), 0)]);
         }
         if self != Self::Idle {
             arguments.extend(population_arguments(&scale.population));
@@ -217,7 +221,9 @@ mod tests {
         };
         let population = "--producers 200 --topics-per-producer 50 --topics 200 --channels 1";
         assert_eq!(text(Cell::Lookup, Ability::Registry), format!("lookup --on-demand {population}"));
-        assert!(text(Cell::OneTopic, Ability::Document).contains("--path /lookup?topic=topic_000000 --producers"));
+        assert!(
+            text(Cell::OneTopic, Ability::Document).contains("--path /lookup?topic=perf_c_000000 --producers")
+        );
         assert!(text(Cell::Cold, Ability::Registry).starts_with("lookup --for 1s 500ms --producers"));
         assert!(text(Cell::Disconnect, Ability::Registry).contains("--populated-by 7 --within 30s"));
         assert!(text(Cell::Idle, Ability::Answers).ends_with("--for 1s 500ms"));

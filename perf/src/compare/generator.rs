@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use super::cell::RUN;
 use super::cpu::spawn_on;
 use super::record::Outcome;
 use crate::failure::{Failure, LATE, Result};
@@ -65,6 +66,8 @@ impl Generator {
         command
             .args(arguments)
             .args(["--timeout", PATIENCE, "--json"])
+            // What is made ends with its server.
+            .args(["--run", RUN, "--keep"])
             .args(&self.options)
             .stdin(Stdio::piped())
             .stdout(file(&reports).map_err(failed)?)

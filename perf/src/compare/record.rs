@@ -53,6 +53,7 @@ pub struct Sample {
 /// What came of it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
+#[expect(clippy::large_enum_variant, reason = "nearly all outcomes are of the large one")]
 pub enum Outcome {
     Measured(Report),
     /// The server was given up after so many seconds.

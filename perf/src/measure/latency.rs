@@ -4,11 +4,13 @@ use std::time::Duration;
 
 use hdrhistogram::Histogram;
 
-use crate::report::Latency;
+use crate::report::{Bar, Latency};
 
 /// Longer ones are counted as this.
 const LONGEST: Duration = Duration::from_secs(60 * 60);
 const DIGITS: u8 = 3;
+/// Where the bars of a histogram end, in each power of ten.
+const BAR_ENDS: [u64; 5] = [1, 2, 3, 5, 7];
 
 /// A distribution of latencies, kept in nanoseconds.
 pub struct Latencies(Histogram<u64>);
@@ -49,6 +51,23 @@ impl Latencies {
         })
     }
 
+    /// A histogram of a few bars for each power of ten, from the shortest latency to the longest.
+    pub fn bars(&self) -> Vec<Bar> {
+        let ends = (0..).flat_map(|power| BAR_ENDS.map(|end| end * 10_u64.pow(power)));
+        let (mut from, mut bars) = (0, Vec::new());
+        for end in ends {
+            if from >= self.0.max() {
+                return bars;
+            }
+            let count = self.0.count_between(from + 1, end);
+            if count > 0 || !bars.is_empty() {
+                bars.push(Bar { up_to_us: microseconds(end), count });
+            }
+            from = end;
+        }
+        unreachable!("the longest latency has an end")
+    }
+
     fn quantile(&self, quantile: f64) -> f64 {
         // The upper end of a bucket can lie above the largest latency that is in it.
         microseconds(self.0.value_at_quantile(quantile).min(self.0.max()))
@@ -76,6 +95,17 @@ mod tests {
             assert!((value - exact).abs() <= exact / 1000.0, "{value} for {exact}");
         }
         assert_eq!(latencies.count(), 1000);
+    }
+
+    #[test]
+    fn bars_reach_from_the_shortest_latency_to_the_longest() {
+        let mut latencies = Latencies::default();
+        assert!(latencies.bars().is_empty());
+        for micros in [120, 150, 180, 450, 460] {
+            latencies.record(Duration::from_micros(micros));
+        }
+        let bars: Vec<_> = latencies.bars().iter().map(|bar| (bar.up_to_us, bar.count)).collect();
+        assert_eq!(bars, [(200.0, 3), (300.0, 0), (500.0, 2)]);
     }
 
     #[test]

@@ -95,6 +95,7 @@ impl Usage {
             client: self.client,
             client_bound: self.is_client_bound(),
             figures,
+            histogram: latencies.bars(),
         })
     }
 }

@@ -1,7 +1,8 @@
-//! What a run reports: the JSON that `compare` reads, and the same for people.
+//! What a run reports: the JSON that `compare` reads, and the same for people (`text`).
+
+mod text;
 
 use std::collections::BTreeMap;
-use std::fmt::{self, Display, Formatter};
 
 use serde::{Deserialize, Serialize};
 
@@ -25,6 +26,16 @@ pub struct Report {
     pub client_bound: bool,
     /// What only this scenario has; the unit is in the name.
     pub figures: BTreeMap<String, f64>,
+    /// For people alone.
+    #[serde(skip)]
+    pub histogram: Vec<Bar>,
+}
+
+/// Latencies up to a limit, and above that of the bar before.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Bar {
+    pub up_to_us: f64,
+    pub count: u64,
 }
 
 /// Microseconds.
@@ -56,40 +67,6 @@ pub struct Client {
     pub busy: f64,
 }
 
-impl Display for Report {
-    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        let Self { scenario, seconds, operations, per_second, client, .. } = self;
-        writeln!(f, "{scenario}: {operations} operations in {seconds:.2} s, {per_second:.0} a second")?;
-        if let Some(Latency { p50, p90, p99, p999, max }) = self.latency_us {
-            writeln!(
-                f,
-                "  latency in us: p50 {p50:.1}, p90 {p90:.1}, p99 {p99:.1}, p99.9 {p999:.1}, max {max:.1}"
-            )?;
-        }
-        if let Some(Server { pid, cpu_seconds, operations_per_cpu_second, rss_bytes, open_files }) = self.server {
-            writeln!(
-                f,
-                "  server {pid}: {cpu_seconds:.2} CPU seconds, {operations_per_cpu_second:.0} operations for each, \
-                 {:.1} MiB resident, {open_files} open files",
-                mebibytes(rss_bytes)
-            )?;
-        }
-        write!(f, "  client: {:.2} CPU seconds, {:.0} % of a core", client.cpu_seconds, client.busy * 100.0)?;
-        for (name, value) in &self.figures {
-            write!(f, "\n  {}: {}", name.replace('_', " "), (value * 1e6).round() / 1e6)?;
-        }
-        if self.client_bound {
-            write!(f, "\n  the client was the bottleneck: its core was busy, the server's was not")?;
-        }
-        Ok(())
-    }
-}
-
-#[expect(clippy::cast_precision_loss, reason = "shown with one decimal")]
-fn mebibytes(bytes: u64) -> f64 {
-    bytes as f64 / f64::from(1 << 20)
-}
-
 #[cfg(test)]
 pub mod tests {
     use serde_json::json;
@@ -117,6 +94,7 @@ pub mod tests {
             client: Client { cpu_seconds: 1.0, busy: 1.0 },
             client_bound,
             figures: names.map(|name| (name.to_owned(), 0.5)).into_iter().collect::<BTreeMap<_, _>>(),
+            histogram: Vec::new(),
         }
     }
 
@@ -133,9 +111,5 @@ pub mod tests {
         });
         let report: Report = serde_json::from_value(text.clone()).unwrap();
         assert_eq!(serde_json::to_value(&report).unwrap(), text);
-        let shown = report.to_string();
-        assert!(shown.contains("p99.9 4.0, max 5.0"), "{shown}");
-        assert!(shown.contains("seconds until complete: 0.25"), "{shown}");
-        assert!(shown.ends_with("the server's was not"), "{shown}");
     }
 }

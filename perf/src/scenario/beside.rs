@@ -22,16 +22,16 @@ pub struct Options {
     #[command(flatten)]
     pub asking: Asking,
     /// Connections of the lookups
-    #[arg(long, value_name = "N", default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..1_000_000))]
+    #[arg(short, long, value_name = "N", default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..1_000_000))]
     pub connections: u32,
     /// Lookups a second, in both phases
-    #[arg(long, value_name = "N", default_value = "1000", value_parser = parse_rate)]
+    #[arg(short, long, value_name = "N", default_value = "1000", value_parser = parse_rate)]
     pub rate: f64,
     /// The large answer
     #[arg(long, value_name = "TARGET", default_value = "/nodes", value_parser = parse_path)]
     pub path: String,
     /// How long each of the two phases takes: lookups alone, then beside the large answer
-    #[arg(long = "for", value_name = "DURATION", default_value = "10s", value_parser = humantime::parse_duration)]
+    #[arg(short = 'd', long = "for", value_name = "DURATION", default_value = "10s", value_parser = humantime::parse_duration)]
     pub time: Duration,
 }
 
@@ -51,7 +51,7 @@ pub async fn run(context: Rc<Context>, options: &Options) -> Result<()> {
 
 async fn measure(context: &Rc<Context>, options: &Options) -> Result<()> {
     let &Options { population, ref asking, connections, rate, ref path, time } = options;
-    let questions = Questions::lookups(population, asking.zipf);
+    let questions = Questions::lookups(context.run_of(asking.populate)?, population, asking.zipf);
     let consumers = Rc::new(Consumers { context: Rc::clone(context), questions, connections, seed: asking.seed });
     let pace = Pace { scenario: "beside", rate, time };
 
@@ -63,7 +63,7 @@ async fn measure(context: &Rc<Context>, options: &Options) -> Result<()> {
         return context.print(&Report { figures, ..alone });
     }
 
-    let mut reader = Reader::start(context, path, Expected::of(path, &population))?;
+    let mut reader = Reader::start(context, path, Expected::of(path, &context.run, &population))?;
     let fetching = async {
         tokio::select! {
             ended = reader.ended() => ended.map(|_| ()),

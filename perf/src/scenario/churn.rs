@@ -18,7 +18,7 @@ use super::{Context, Tasks, allow_connections, finished};
 use crate::answers;
 use crate::failure::Result;
 use crate::measure::Latencies;
-use crate::population::{Identity, Population, topic_name};
+use crate::population::{Identity, Population, Run};
 use crate::report::Report;
 use crate::wire::{http, v1};
 
@@ -29,10 +29,10 @@ pub struct Options {
     #[command(flatten)]
     pub asking: Asking,
     /// Connections of the lookups
-    #[arg(long, value_name = "N", default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..1_000_000))]
+    #[arg(short, long, value_name = "N", default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..1_000_000))]
     pub connections: u32,
     /// Lookups a second, in both phases
-    #[arg(long, value_name = "N", default_value = "1000", value_parser = parse_rate)]
+    #[arg(short, long, value_name = "N", default_value = "1000", value_parser = parse_rate)]
     pub rate: f64,
     /// Registrations and unregistrations a second, in the second phase
     #[arg(long, value_name = "N", default_value = "100", value_parser = parse_rate)]
@@ -41,7 +41,7 @@ pub struct Options {
     #[arg(long, value_name = "N", default_value_t = 8, value_parser = clap::value_parser!(u32).range(1..100_000))]
     pub writers: u32,
     /// How long each of the two phases takes: lookups alone, then lookups and writes
-    #[arg(long = "for", value_name = "DURATION", default_value = "10s", value_parser = humantime::parse_duration)]
+    #[arg(short = 'd', long = "for", value_name = "DURATION", default_value = "10s", value_parser = humantime::parse_duration)]
     pub time: Duration,
 }
 
@@ -61,7 +61,7 @@ pub async fn run(context: Rc<Context>, options: &Options) -> Result<()> {
 
 async fn measure(context: &Rc<Context>, options: &Options) -> Result<()> {
     let &Options { population, ref asking, connections, rate, writes, writers, .. } = options;
-    let questions = Questions::lookups(population, asking.zipf);
+    let questions = Questions::lookups(context.run_of(asking.populate)?, population, asking.zipf);
     let consumers = Rc::new(Consumers { context: Rc::clone(context), questions, connections, seed: asking.seed });
     let mut connected = Vec::new();
     for index in 0..writers {
@@ -109,8 +109,8 @@ async fn churn(
     let mut tasks = Tasks::new();
     for mut writer in writers {
         let (pacer, written) = (Rc::clone(&pacer), Rc::clone(written));
-        let (topics, seed) = (options.population.topics, options.asking.seed);
-        tasks.spawn_local(async move { writer.write(&pacer, &written, topics, seed).await });
+        let (context, topics, seed) = (Rc::clone(context), options.population.topics, options.asking.seed);
+        tasks.spawn_local(async move { writer.write(&context.run, &pacer, &written, topics, seed).await });
     }
     let end = async { _ = context.is_stopped_within(options.time).await };
     tokio::try_join!(pacer.run(end), finished(&mut tasks)).map(|_| ())
@@ -170,12 +170,12 @@ impl Writer {
     }
 
     /// Writes at the pacer's moments until they end, each time with a lookup after the `OK`.
-    async fn write(&mut self, pacer: &Pacer, written: &Written, topics: u32, seed: u64) -> Result<()> {
+    async fn write(&mut self, run: &Run, pacer: &Pacer, written: &Written, topics: u32, seed: u64) -> Result<()> {
         let mut random = SmallRng::seed_from_u64(seed.wrapping_add(self.index.into()));
         let mut heard = Instant::now();
         loop {
             let topic = random.random_range(0..topics);
-            let (name, target) = (topic_name(topic), lookup_target(topic));
+            let (name, target) = (run.topic(topic), lookup_target(run, topic));
             for step in STEPS {
                 let Some(due) = pacer.next().await else { return self.leave(&name).await };
                 self.nsqd.command(&step.command(&name, &self.channel)).await?;

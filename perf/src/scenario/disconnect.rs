@@ -59,7 +59,13 @@ pub async fn run(context: Rc<Context>, options: &Options) -> Result<()> {
     population.validate()?;
     allow_connections(watching.probes + if populated_by.is_some() { 0 } else { population.producers })?;
     let holder = match populated_by {
-        Some(pid) => Holder::Process(generator(pid)?),
+        Some(pid) => {
+            let holder = generator(pid)?;
+            context.run_of(false)?;
+            // It has no time to delete them itself.
+            context.makes_all_of(population);
+            Holder::Process(holder)
+        }
         None => match launched(&context, population, pipeline).await? {
             (fleet, true) => Holder::Fleet(fleet),
             (_, false) => return Ok(()),

@@ -9,7 +9,7 @@ use tokio::sync::Notify;
 use super::{Context, Tasks, finished};
 use crate::failure::Result;
 use crate::measure::Latencies;
-use crate::population::{Identity, Population, channel_name, producer_name, topic_name};
+use crate::population::{Identity, Population, Run, channel_name, producer_name};
 use crate::wire::{Link, v1};
 
 /// As nsqd does.
@@ -38,6 +38,7 @@ struct State {
 impl Fleet {
     /// Lets all producers connect at once and register, `pipeline` commands in one write.
     pub fn launch(context: &Rc<Context>, population: Population, pipeline: u32, done: Rc<Cell<u64>>) -> Self {
+        context.makes_all_of(population);
         let state = Rc::new(State {
             context: Rc::clone(context),
             population,
@@ -101,7 +102,12 @@ impl State {
         let mut commands = self.population.commands(producer);
         let mut batch = Vec::with_capacity(self.pipeline);
         loop {
-            batch.extend(commands.by_ref().take(self.pipeline).map(register));
+            batch.extend(
+                commands
+                    .by_ref()
+                    .take(self.pipeline)
+                    .map(|registration| register(&self.context.run, registration)),
+            );
             if batch.is_empty() {
                 break;
             }
@@ -146,8 +152,8 @@ pub async fn beat(nsqd: &mut v1::Client, interval: Duration) -> Result<()> {
 }
 
 /// The command for a topic, or a channel of it.
-pub fn register((topic, channel): (u32, Option<u32>)) -> String {
-    let topic = topic_name(topic);
+pub fn register(run: &Run, (topic, channel): (u32, Option<u32>)) -> String {
+    let topic = run.topic(topic);
     match channel {
         Some(channel) => format!("REGISTER {topic} {}", channel_name(channel)),
         None => format!("REGISTER {topic}"),

@@ -15,7 +15,7 @@ use super::{Context, allow_connections};
 use crate::answers::{self, Checker};
 use crate::failure::Result;
 use crate::measure::Latencies;
-use crate::population::{Identity, Population, producer_name, topic_name};
+use crate::population::{Identity, Population, Run, producer_name};
 use crate::progress::{Goal, Progress};
 use crate::report::Report;
 use crate::wire::{http, v1};
@@ -37,7 +37,7 @@ pub struct Options {
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(0..1_000))]
     pub channels: u32,
     /// How long each of the two phases takes: lookups alone, then a lookup after each change
-    #[arg(long = "for", value_name = "DURATION", default_value = "10s", value_parser = humantime::parse_duration)]
+    #[arg(short = 'd', long = "for", value_name = "DURATION", default_value = "10s", value_parser = humantime::parse_duration)]
     pub time: Duration,
 }
 
@@ -87,6 +87,7 @@ fn compared(still: &Report, changing: &Report) -> Vec<(String, f64)> {
 
 /// The topic's producers, and a consumer that looks.
 struct Topic {
+    run: Run,
     population: Population,
     nsqds: Vec<Nsqd>,
     /// Whose turn it is to leave and to come back.
@@ -109,6 +110,7 @@ struct Nsqd {
 
 impl Topic {
     async fn fill(context: &Rc<Context>, population: Population) -> Result<Self> {
+        context.makes_all_of(population);
         let progress = Progress::show("registering", "producers", Goal::Count(population.producers.into()));
         let registered = progress.counter();
         let (mut connecting, mut nsqds) = (JoinSet::new(), Vec::new());
@@ -125,6 +127,7 @@ impl Topic {
         nsqds.sort_unstable_by_key(|nsqd| nsqd.index);
         let (consumer, checker) = (context.consumer().await?, Checker::new(population));
         Ok(Self {
+            run: context.run.clone(),
             population,
             nsqds,
             turn: 0,
@@ -170,10 +173,10 @@ impl Topic {
     async fn change(&mut self) -> Result<()> {
         let nsqd = &mut self.nsqds[self.turn];
         if self.is_absent {
-            nsqd.register(self.population).await?;
+            nsqd.register(&self.run, self.population).await?;
             self.turn = (self.turn + 1) % self.nsqds.len();
         } else {
-            nsqd.client.command(&format!("UNREGISTER {}", topic_name(TOPIC))).await?;
+            nsqd.client.command(&format!("UNREGISTER {}", self.run.topic(TOPIC))).await?;
         }
         self.is_absent = !self.is_absent;
         Ok(())
@@ -182,7 +185,7 @@ impl Topic {
     /// One lookup, which must show everybody but who is absent.
     async fn look(&mut self, read: bool) -> Result<()> {
         let absent = self.is_absent.then(|| self.nsqds[self.turn].index);
-        let Self { population, consumer, checker, looks, answer_bytes, .. } = self;
+        let Self { run, population, consumer, checker, looks, answer_bytes, .. } = self;
         let check = |answer: http::Answer<'_>| {
             *answer_bytes = answer.body.len();
             counted(answer, population.producers, absent)?;
@@ -193,7 +196,7 @@ impl Topic {
                 Some(_) => checker.listed(TOPIC, answer).map(|_| ()),
             }
         };
-        consumer.get(&lookup_target(TOPIC), check).await?;
+        consumer.get(&lookup_target(run, TOPIC), check).await?;
         *looks += 1;
         Ok(())
     }
@@ -215,12 +218,12 @@ impl Nsqd {
         let mut client = context.nsqd().await?;
         client.identify(Identity::named(&producer_name(index))).await?;
         let mut nsqd = Self { index, client, heard: Instant::now() };
-        nsqd.register(population).await?;
+        nsqd.register(&context.run, population).await?;
         Ok(nsqd)
     }
 
-    async fn register(&mut self, population: Population) -> Result<()> {
-        for command in population.commands(self.index).map(register) {
+    async fn register(&mut self, run: &Run, population: Population) -> Result<()> {
+        for command in population.commands(self.index).map(|registration| register(run, registration)) {
             self.client.command(&command).await?;
         }
         Ok(())

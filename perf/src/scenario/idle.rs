@@ -15,13 +15,13 @@ use crate::wire::v1;
 #[derive(Debug, clap::Args)]
 pub struct Options {
     /// Connections
-    #[arg(long, value_name = "N", default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..1_000_000))]
+    #[arg(short, long, value_name = "N", default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..1_000_000))]
     pub connections: u32,
     /// From one heartbeat of a connection to the next
     #[arg(long, value_name = "DURATION", default_value = "15s", value_parser = interval)]
     pub heartbeat: Duration,
     /// How long to measure, once all are connected
-    #[arg(long = "for", value_name = "DURATION", default_value = "60s", value_parser = humantime::parse_duration)]
+    #[arg(short = 'd', long = "for", value_name = "DURATION", default_value = "60s", value_parser = humantime::parse_duration)]
     pub time: Duration,
 }
 

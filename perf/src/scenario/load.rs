@@ -13,7 +13,7 @@ use super::{Context, Tasks, finished};
 use crate::answers::{self, Checker};
 use crate::failure::Result;
 use crate::measure::Latencies;
-use crate::population::{Population, topic_name};
+use crate::population::{Population, Run};
 use crate::wire::http;
 
 /// What consumers ask for.
@@ -29,12 +29,12 @@ impl Questions {
     ///
     /// # Panics
     /// An exponent that [`parse_exponent`] does not give.
-    pub fn lookups(population: Population, exponent: Option<f64>) -> Self {
+    pub fn lookups(run: &Run, population: Population, exponent: Option<f64>) -> Self {
         let law =
             |exponent| Zipf::new(population.topics.into(), exponent).expect("a finite exponent of 0 or more");
         Self::Lookups {
             checker: Checker::new(population),
-            targets: (0..population.topics).map(lookup_target).collect(),
+            targets: (0..population.topics).map(|topic| lookup_target(run, topic)).collect(),
             zipf: exponent.map(law),
         }
     }
@@ -73,8 +73,8 @@ impl Questions {
 }
 
 /// The target of a topic's lookup.
-pub fn lookup_target(topic: u32) -> String {
-    format!("/lookup?topic={}", topic_name(topic))
+pub fn lookup_target(run: &Run, topic: u32) -> String {
+    format!("/lookup?topic={}", run.topic(topic))
 }
 
 /// Reads the exponent of a power law.
@@ -273,7 +273,7 @@ mod tests {
     const POPULATION: Population = Population { producers: 100, topics_per_producer: 1, topics: 100, channels: 0 };
 
     fn asked(exponent: Option<f64>, seed: u64) -> Vec<u32> {
-        let questions = Questions::lookups(POPULATION, exponent);
+        let questions = Questions::lookups(&Run::unique(), POPULATION, exponent);
         let mut random = SmallRng::seed_from_u64(seed);
         (0..10_000).map(|_| questions.next(&mut random)).collect()
     }
@@ -288,7 +288,7 @@ mod tests {
 
     #[test]
     fn questions_may_be_among_the_first_topics_alone() {
-        let questions = Questions::lookups(POPULATION, None).among(3);
+        let questions = Questions::lookups(&Run::unique(), POPULATION, None).among(3);
         let mut random = SmallRng::seed_from_u64(1);
         let mut asked: Vec<_> = (0..100).map(|_| questions.next(&mut random)).collect();
         asked.sort_unstable();

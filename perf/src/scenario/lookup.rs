@@ -24,13 +24,13 @@ pub struct Options {
     #[command(flatten)]
     pub asking: Asking,
     /// Connections
-    #[arg(long, value_name = "N", default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..1_000_000))]
+    #[arg(short, long, value_name = "N", default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..1_000_000))]
     pub connections: u32,
     /// Closed loop: requests in one write
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=4096))]
     pub pipeline: u32,
     /// Open loop: requests a second; latency counts from when a request was due
-    #[arg(long, value_name = "N", value_parser = parse_rate, conflicts_with = "pipeline")]
+    #[arg(short, long, value_name = "N", value_parser = parse_rate, conflicts_with = "pipeline")]
     pub rate: Option<f64>,
     /// Open a connection for each request
     #[arg(long, conflicts_with = "pipeline")]
@@ -45,7 +45,7 @@ pub struct Options {
     #[arg(long)]
     pub on_demand: bool,
     /// How long to ask
-    #[arg(long = "for", value_name = "DURATION", default_value = "10s", value_parser = humantime::parse_duration)]
+    #[arg(short = 'd', long = "for", value_name = "DURATION", default_value = "10s", value_parser = humantime::parse_duration)]
     pub time: Duration,
 }
 
@@ -58,7 +58,8 @@ pub struct Asking {
     /// Of the order in which topics are asked for
     #[arg(long, value_name = "N", default_value_t = 1)]
     pub seed: u64,
-    /// Register the population first and hold it; without, a `populate` with the same options is to hold it
+    /// Register the population first and hold it; without, a `populate` with the same options holds it, whose run is
+    /// to be given as --run
     #[arg(long)]
     pub populate: bool,
 }
@@ -81,7 +82,8 @@ pub async fn run(context: Rc<Context>, options: &Options) -> Result<()> {
     population.validate()?;
     let questions = match &options.path {
         Some(path) => Questions::Path(path.clone()),
-        None => Questions::lookups(population, asking.zipf).among(options.among.unwrap_or(u32::MAX)),
+        None => Questions::lookups(context.run_of(asking.populate)?, population, asking.zipf)
+            .among(options.among.unwrap_or(u32::MAX)),
     };
     allow_connections(connections + if asking.populate { population.producers } else { 0 })?;
     let consumers = Consumers { context: Rc::clone(&context), questions, connections, seed: asking.seed };

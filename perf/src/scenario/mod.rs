@@ -14,7 +14,9 @@ pub mod populate;
 mod sampled;
 pub mod soak;
 pub mod storm;
+pub mod tidy;
 
+use std::cell::RefCell;
 use std::io::{self, Write};
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -25,8 +27,10 @@ use tokio_util::sync::CancellationToken;
 use crate::failure::{Failure, Result};
 use crate::measure::{Meter, Process};
 use crate::open_files;
+use crate::population::{Population, Run};
 use crate::report::Report;
 use crate::wire::{http, v1};
+pub use load::lookup_target;
 
 /// What every scenario has at hand.
 pub struct Context {
@@ -37,9 +41,18 @@ pub struct Context {
     pub server: Option<Process>,
     /// Whether the report is printed as JSON.
     pub json: bool,
+    /// What the topics are called.
+    pub run: Run,
+    /// Whether the command line says so, which other processes then know.
+    pub is_named: bool,
+    /// The topics that this run makes, to be deleted at its end.
+    pub made: RefCell<Vec<Names>>,
     /// Cancelled by a signal: what was measured so far is to be reported.
     pub stop: CancellationToken,
 }
+
+/// Names that are only made when they are needed: there can be a million.
+pub type Names = Box<dyn Iterator<Item = String>>;
 
 /// The tasks of a run, one for each simulated nsqd or consumer.
 type Tasks = JoinSet<Result<()>>;
@@ -53,6 +66,32 @@ impl Context {
     /// A new connection as a consumer's.
     async fn consumer(&self) -> Result<http::Client> {
         http::Client::open(self.http, self.patience).await
+    }
+
+    /// The run whose population is met: this one that registers it, or the one that holds it.
+    ///
+    /// # Errors
+    /// When nobody says which one that is.
+    fn run_of(&self, registers: bool) -> Result<&Run> {
+        if registers || self.is_named {
+            return Ok(&self.run);
+        }
+        Err(Failure::Refused(
+            "a population is needed: give the run of the `populate` that holds one as --run ID, or let this one \
+             register it with --populate"
+                .into(),
+        ))
+    }
+
+    /// Notes topics of this run before they are made.
+    fn makes(&self, topics: impl Iterator<Item = String> + 'static) {
+        self.made.borrow_mut().push(Box::new(topics));
+    }
+
+    /// The same of a whole population.
+    fn makes_all_of(&self, population: Population) {
+        let run = self.run.clone();
+        self.makes((0..population.topics).map(move |topic| run.topic(topic)));
     }
 
     fn meter(&self) -> Result<Meter> {

@@ -1,6 +1,7 @@
 //! `populate`: registers a population and holds it.
 
 use std::collections::BTreeMap;
+use std::io::Write;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -17,7 +18,7 @@ pub struct Options {
     #[command(flatten)]
     pub registering: Registering,
     /// How long to hold it, as in 90s or 5m; without, until a signal
-    #[arg(long = "for", value_name = "DURATION", value_parser = humantime::parse_duration)]
+    #[arg(short = 'd', long = "for", value_name = "DURATION", value_parser = humantime::parse_duration)]
     pub hold: Option<Duration>,
 }
 
@@ -45,6 +46,12 @@ pub async fn run(context: Rc<Context>, options: &Options) -> Result<()> {
     if !complete {
         return Ok(());
     }
+    // A closed pipe is no reason to stop.
+    let _ = writeln!(
+        std::io::stderr(),
+        "populate: lookup, churn, beside and disconnect find it by --run {}",
+        context.run.id()
+    );
     let held = async {
         match options.hold {
             Some(time) => _ = context.is_stopped_within(time).await,

@@ -40,12 +40,12 @@ pub async fn until_each(
     let mut tasks = Tasks::new();
     for _ in 0..probes {
         let mut client = context.consumer().await?;
-        let (topics, next, done, is_done) =
-            (Rc::clone(&topics), Rc::clone(&next), Rc::clone(&done), is_done.clone());
+        let (run, topics, next, done, is_done) =
+            (context.run.clone(), Rc::clone(&topics), Rc::clone(&next), Rc::clone(&done), is_done.clone());
         tasks.spawn_local(async move {
             while let Some(&topic) = topics.get(next.get()) {
                 next.set(next.get() + 1);
-                until(&mut client, &lookup_target(topic), began, |answer| is_done(topic, answer)).await?;
+                until(&mut client, &lookup_target(&run, topic), began, |answer| is_done(topic, answer)).await?;
                 done.set(done.get() + 1);
             }
             Ok(())

@@ -3,16 +3,19 @@
 use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::rc::Rc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::fleet::Fleet;
 use super::populate::Registering;
-use super::sampled::{Watching, until_each};
+use super::sampled::{Watching, until, until_each};
 use super::{Context, allow_connections, within};
-use crate::answers::Checker;
-use crate::failure::Result;
+use crate::answers::{self, Checker};
+use crate::failure::{Failure, Result};
 use crate::population::Population;
 use crate::progress::{Goal, Progress};
+
+/// How long the server may take to notice that the producers of an earlier run are gone.
+const EARLIER_PRODUCERS: Duration = Duration::from_secs(30);
 
 #[derive(Debug, clap::Args)]
 pub struct Options {
@@ -36,6 +39,12 @@ pub async fn run(context: Rc<Context>, options: &Options) -> Result<()> {
     let Options { population, registering: Registering { pipeline }, watching, unwatched } = *options;
     population.validate()?;
     allow_connections(population.producers + watching.probes)?;
+    if !unwatched {
+        let waiting = earlier_producers_are_gone(&context, watching.within.min(EARLIER_PRODUCERS));
+        if context.stop.run_until_cancelled(waiting).await.transpose()?.is_none() {
+            return Ok(());
+        }
+    }
     let checker = Rc::new(Checker::new(population));
     let topics = if unwatched { Vec::new() } else { population.sample(watching.sample) };
     let complete = Rc::new(Cell::new(0));
@@ -69,4 +78,22 @@ pub async fn run(context: Rc<Context>, options: &Options) -> Result<()> {
     figures.insert("topics_complete".into(), complete.get() as f64);
     let report = meter.read()?.report("storm", fleet.done(), &fleet.latencies(), figures)?;
     context.print(&report)
+}
+
+/// Waits until the server lists no producer that this program simulates. Its end of an earlier run would be work that
+/// is taken for this one's.
+async fn earlier_producers_are_gone(context: &Context, limit: Duration) -> Result<()> {
+    let mut client = context.consumer().await?;
+    let listed = Cell::new(0);
+    let gone = until(&mut client, "/nodes", Instant::now(), |answer| {
+        listed.set(answers::simulated_nodes(answer)?);
+        Ok(listed.get() == 0)
+    });
+    tokio::time::timeout(limit, gone).await.unwrap_or_else(|_| {
+        Err(Failure::Refused(format!(
+            "{} producers of an earlier run are listed after {limit:?}: end the lookupd-perf that holds them, or wait \
+             until the server has noticed that they are gone",
+            listed.get()
+        )))
+    })
 }

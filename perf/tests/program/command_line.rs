@@ -6,7 +6,7 @@ use crate::support::{failure, generator};
 
 #[test]
 fn each_bad_argument_is_one_line_that_says_what_to_do() {
-    let table: [(&[&str], &str); 12] = [
+    let table: [(&[&str], &str); 17] = [
         (&[], "see --help"),
         (&["destroy"], "unrecognized subcommand 'destroy'"),
         (&["lookup", "--rte", "5"], "'--rate'"),
@@ -14,10 +14,15 @@ fn each_bad_argument_is_one_line_that_says_what_to_do() {
         (&["lookup", "--rate", "5", "--pipeline", "2"], "cannot be used with"),
         (&["lookup", "--for", "never"], "--for"),
         (&["lookup", "--path", "nodes"], "begin with /"),
+        (&["lookup", "-r", "0"], "a rate is a number a second"),
+        (&["soak", "-d", "never"], "--for"),
+        (&["idle", "-c", "0"], "--connections"),
+        (&["populate", "--run", "a_b"], "an id is 1 to 20 letters"),
+        (&["lookup"], "give the run of the `populate` that holds one as --run ID"),
+        (&["plot", "--from", "/dev/null"], "/dev/null is not the results.json of a comparison"),
         (&["beside", "--path", "nodes"], "begin with /"),
         (&["lookup", "--http", "4161"], "--http 4161 leads nowhere"),
         (&["storm", "--topics", "10"], "--topics-per-producer 50 is more than there are"),
-        (&["plot", "--from", "/dev/null"], "/dev/null is not the results.json of a comparison"),
         (&["idle"], "--server-pid"),
     ];
     for (arguments, part) in table {

@@ -90,6 +90,17 @@ impl Lookupd {
         Self { tcp, http, shared }
     }
 
+    /// Makes a topic that is none of the generator's.
+    pub fn create(&self, topic: &str) {
+        self.shared.topics.lock().unwrap().entry(topic.to_owned()).or_default().exists = true;
+    }
+
+    /// The topics there are.
+    pub fn topics(&self) -> Vec<String> {
+        let topics = self.shared.topics.lock().unwrap();
+        topics.iter().filter(|(_, topic)| topic.exists).map(|(name, _)| name.clone()).collect()
+    }
+
     /// Lookups answered so far.
     pub fn lookups(&self) -> u64 {
         self.shared.lookups.load(Ordering::Relaxed)

@@ -119,22 +119,100 @@ fn idle_reports_what_each_connection_costs() {
     assert!(figure(&report, "cpu_us_per_connection_and_minute") >= 0.0);
 }
 
+#[test]
+fn what_a_run_has_made_is_deleted_and_nothing_else() {
+    const FOREIGN: [&str; 3] = ["orders", "perf_other_000000", "topic_000000"];
+    let own = std::process::id().to_string();
+    let scenarios: [&[&str]; 7] = [
+        &["populate", "-d", "50ms"],
+        &["lookup", "--populate", "-d", "50ms"],
+        &["churn", "--populate", "-d", "50ms"],
+        &["beside", "--populate", "-d", "50ms"],
+        &["storm"],
+        &["disconnect"],
+        &["idle", "--connections", "2", "-d", "50ms", "--server-pid", &own],
+    ];
+    let scenarios = scenarios.map(|scenario| match scenario[0] {
+        "idle" => scenario.to_vec(),
+        _ => [scenario, &SMALL].concat(),
+    });
+    let hot = ["hot", "--producers", "4", "-d", "50ms"].to_vec();
+    let soak = [SOAK.as_slice(), &["-d", "500ms"]].concat();
+    for scenario in scenarios.into_iter().chain([hot, soak]) {
+        let server = Lookupd::start(Fault::None);
+        for topic in FOREIGN {
+            server.create(topic);
+        }
+        report(&against(&server, &[scenario.as_slice(), &["--json"]].concat()).output().unwrap());
+        assert_eq!(server.topics(), FOREIGN, "{scenario:?}");
+    }
+}
+
+#[test]
+fn topics_are_kept_on_request() {
+    let server = Lookupd::start(Fault::None);
+    report(
+        &against(&server, &["hot", "--producers", "4", "-d", "50ms", "--run", "a", "--keep", "--json"])
+            .output()
+            .unwrap(),
+    );
+    assert_eq!(server.topics(), ["perf_a_000000"]);
+}
+
+/// A run that fails tells why, and has deleted what it made.
+#[test]
+fn topics_of_a_run_that_failed_are_deleted() {
+    let server = Lookupd::start(Fault::DropsAProducer);
+    failure(&against(&server, &["hot", "--producers", "4", "-d", "50ms"]).output().unwrap());
+    assert_eq!(server.topics(), [""; 0]);
+}
+
+#[test]
+fn a_storm_waits_until_earlier_producers_are_gone() {
+    let server = Lookupd::start(Fault::None);
+    let mut holder = against(&server, &["populate"]).args(SMALL).stdout(Stdio::piped()).spawn().unwrap();
+    first_line(&mut holder);
+    let storm = |flags: &[&str]| against(&server, &[["storm", "--json"].as_slice(), &SMALL, flags].concat());
+    let text = failure(&storm(&["--within", "300ms"]).output().unwrap());
+    assert!(text.contains("4 producers of an earlier run are listed after 300ms: end the lookupd-perf"), "{text}");
+
+    let waiting = storm(&[]).stdout(Stdio::piped()).spawn().unwrap();
+    signal(&holder, Signal::INT);
+    assert!(holder.wait().unwrap().success());
+    let report = report(&waiting.wait_with_output().unwrap());
+    assert_eq!(report["figures"]["topics_complete"], 6.0);
+}
+
+#[test]
+fn a_report_for_people_is_in_words_with_a_histogram() {
+    let server = Lookupd::start(Fault::None);
+    let lookup = [["lookup", "--populate", "-c", "3", "-r", "500", "-d", "200ms"].as_slice(), &SMALL].concat();
+    let output = against(&server, &lookup).output().unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    for part in
+        ["operations in ", "\nLatency\n  median ", "\nHistogram of latencies\n  up to ", " %  ####", "rate"]
+    {
+        assert!(text.contains(part), "{part:?} is not in: {text}");
+    }
+}
+
 /// A population that another process holds: `lookup` knows what it must show, `disconnect` ends it.
 #[test]
 fn a_population_is_held_for_others_until_it_is_ended() {
     let server = Lookupd::start(Fault::None);
-    let populate = [["populate", "--json"].as_slice(), &SMALL].concat();
+    let populate = [["populate", "--run", "a", "--json"].as_slice(), &SMALL].concat();
     let mut holder = against(&server, &populate).stdout(Stdio::piped()).spawn().unwrap();
     let populated: Value = serde_json::from_str(&first_line(&mut holder)).unwrap();
     assert_eq!(populated["operations"], 4 * 3 * 2);
 
-    let lookup = [["lookup", "--for", "100ms", "--json"].as_slice(), &SMALL].concat();
+    let lookup = [["lookup", "--run", "a", "-d", "100ms", "--json"].as_slice(), &SMALL].concat();
     assert!(report(&against(&server, &lookup).output().unwrap())["operations"].as_u64().unwrap() > 0);
 
     let pid = holder.id().to_string();
-    let disconnect = [["disconnect", "--populated-by", &pid, "--json"].as_slice(), &SMALL].concat();
+    let disconnect = [["disconnect", "--populated-by", &pid, "--run", "a", "--json"].as_slice(), &SMALL].concat();
     figure(&report(&against(&server, &disconnect).output().unwrap()), "seconds_until_no_node");
     assert!(!holder.wait().unwrap().success(), "it was killed");
+    assert_eq!(server.topics(), [""; 0], "what it has made is deleted in its place");
 }
 
 #[test]
@@ -146,6 +224,7 @@ fn a_held_population_ends_well_with_a_signal() {
         assert!(line.starts_with("populate: 24 operations"), "{line}");
         signal(&holder, end);
         assert!(holder.wait().unwrap().success());
+        assert_eq!(server.topics(), [""; 0]);
     }
 }
 
@@ -161,6 +240,7 @@ fn an_interrupt_prints_what_was_measured_so_far() {
     let report = report(&child.wait_with_output().unwrap());
     assert!(report["operations"].as_u64().unwrap() > 0, "{report}");
     assert!(report["seconds"].as_f64().unwrap() < 600.0, "{report}");
+    assert_eq!(server.topics(), [""; 0], "what it has made is deleted all the same");
 }
 
 #[test]

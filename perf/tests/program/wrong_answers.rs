@@ -19,7 +19,7 @@ const LOOKUP: [&str; 6] = ["lookup", "--populate", "--connections", "2", "--for"
 
 #[test]
 fn a_dropped_producer_is_named_and_the_answer_shown() {
-    let parts = ["GET /lookup?topic=topic_", "producer nsqd-00000", "is missing", r"HTTP/1.1 200 Status\r\n"];
+    let parts = ["GET /lookup?topic=perf_", "producer nsqd-00000", "is missing", r"HTTP/1.1 200 Status\r\n"];
     assert_caught(Fault::DropsAProducer, &LOOKUP, &parts);
     assert_caught(Fault::DropsAProducer, &[LOOKUP.as_slice(), &["--pipeline", "3"]].concat(), &parts);
     assert_caught(Fault::DropsAProducer, &[LOOKUP.as_slice(), &["--rate", "100"]].concat(), &parts);
@@ -32,14 +32,14 @@ fn a_dropped_producer_is_named_and_the_answer_shown() {
 #[test]
 fn a_mangled_frame_is_shown() {
     for scenario in ["populate", "storm", "disconnect"] {
-        let parts = ["wrong answer to REGISTER topic_", "a frame of 1330318602 bytes", r#""OK\r\n"#];
+        let parts = ["wrong answer to REGISTER perf_", "a frame of 1330318602 bytes", r#""OK\r\n"#];
         assert_caught(Fault::MangledFrame, &[scenario], &parts);
     }
 }
 
 #[test]
 fn a_refused_command_is_shown_with_the_refusal() {
-    assert_caught(Fault::RefusesToRegister, &["populate"], &["REGISTER topic_", "OK was due", r#""E_BAD_TOPIC""#]);
+    assert_caught(Fault::RefusesToRegister, &["populate"], &["REGISTER perf_", "OK was due", r#""E_BAD_TOPIC""#]);
     assert_caught(Fault::IdentifyWithoutInfo, &["populate"], &["IDENTIFY", "not what nsqd reads", r#""OK""#]);
 }
 
@@ -123,7 +123,7 @@ fn what_was_forgotten_is_found_at_the_end_of_a_soak() {
     assert_eq!(output.status.code(), Some(1), "{text}");
     let (seed, failure) = text.trim_end().split_once('\n').unwrap();
     assert_eq!(seed, "soak: --seed 7");
-    let problem = "wrong answer to GET /nodes: at the end of the soak of node soak-000001.perf:1: topic soak_0000";
+    let problem = "wrong answer to GET /nodes: at the end of the soak of node soak-000001.perf:1: topic perf_";
     assert!(failure.contains(problem), "{failure}");
 }
 

@@ -14,7 +14,7 @@ use tokio::sync::oneshot;
 use crate::answers;
 use crate::failure::{Failure, Result};
 use crate::measure::Latencies;
-use crate::population::Population;
+use crate::population::{Population, Run};
 use crate::scenario::Context;
 use crate::scenario::phase::quantiles;
 use crate::wire::http::{Answer, Decoder};
@@ -25,34 +25,35 @@ const READ_BYTES: usize = 64 << 10;
 const NICE: i32 = 19;
 
 /// What makes a large answer whole beside its frame.
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug)]
 pub struct Expected {
     /// What it holds once for each entry.
-    entry: &'static str,
+    entry: String,
     at_least: u64,
 }
 
 impl Expected {
     /// What the population has in the answer to this target. Others may have more in it.
-    pub fn of(path: &str, population: &Population) -> Self {
+    pub fn of(path: &str, run: &Run, population: &Population) -> Self {
+        let producer = "\"broadcast_address\":".to_owned();
         let (entry, at_least) = match path {
-            "/nodes" => ("\"broadcast_address\":", population.producers.into()),
-            "/topics" => ("\"topic_", population.topics.into()),
+            "/nodes" => (producer, population.producers.into()),
+            "/topics" => (format!("\"{}", run.named("")), population.topics.into()),
             // Each topic's and each channel's producers.
-            "/debug" => ("\"broadcast_address\":", population.registrations()),
-            _ => ("{", 1),
+            "/debug" => (producer, population.registrations()),
+            _ => ("{".into(), 1),
         };
         Self { entry, at_least }
     }
 
-    fn check(self, answer: Answer<'_>) -> Result<(), String> {
+    fn check(&self, answer: Answer<'_>) -> Result<(), String> {
         answers::ok(answer)?;
         if answer.body.trim_ascii_end().last() != Some(&b'}') {
             return Err("it does not end in }".into());
         }
         let Self { entry, at_least } = self;
         let found = memmem::find_iter(answer.body, entry).count() as u64;
-        if found >= at_least { Ok(()) } else { Err(format!("{entry} {found} times where {at_least} were due")) }
+        if found >= *at_least { Ok(()) } else { Err(format!("{entry} {found} times where {at_least} were due")) }
     }
 }
 
@@ -228,7 +229,7 @@ mod tests {
     fn a_large_answer_is_whole_or_it_is_wrong() {
         let population = Population { producers: 2, topics_per_producer: 1, topics: 2, channels: 1 };
         let check = |path, status, body: &str| {
-            Expected::of(path, &population).check(Answer { status, body: body.as_bytes() })
+            Expected::of(path, &Run::of("a"), &population).check(Answer { status, body: body.as_bytes() })
         };
         let producer = r#"{"broadcast_address":"a"}"#;
         let nodes = format!(r#"{{"producers":[{producer},{producer}]}}"#);
@@ -236,7 +237,8 @@ mod tests {
         assert!(check("/nodes", 200, &nodes[..nodes.len() - 1]).unwrap_err().contains("end in }"));
         assert!(check("/nodes", 200, producer).unwrap_err().contains("1 times where 2"));
         assert!(check("/nodes", 500, &nodes).is_err());
-        assert_eq!(check("/topics", 200, r#"{"topics":["topic_000000","topic_000001"]}"#), Ok(()));
+        assert_eq!(check("/topics", 200, r#"{"topics":["perf_a_000000","perf_a_000001"]}"#), Ok(()));
+        assert!(check("/topics", 200, r#"{"topics":["perf_b_000000","perf_a_000001"]}"#).is_err());
         assert_eq!(check("/config", 200, "{}"), Ok(()));
     }
 }

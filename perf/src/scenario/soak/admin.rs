@@ -11,6 +11,7 @@ use super::names::{self, CHANNELS, Node, escaped};
 use super::{Stage, count, judge};
 use crate::answers;
 use crate::failure::Result;
+use crate::scenario::tidy::delete;
 use crate::wire::http::{Answer, Client};
 
 /// From one change to the next, on average.
@@ -42,14 +43,6 @@ pub async fn change(stage: Rc<Stage>) -> Result<()> {
     }
 }
 
-/// Deletes a topic, whether or not there is one.
-///
-/// # Errors
-/// Any status but 200, as in stock.
-pub async fn delete(client: &mut Client, topic: &str) -> Result<()> {
-    client.post(&format!("/topic/delete?topic={}", escaped(topic)), answers::ok).await
-}
-
 impl Admin {
     async fn act(&mut self) -> Result<()> {
         let choice = self.random.random_range(0..100);
@@ -61,7 +54,7 @@ impl Admin {
             10..20 => return self.pass().await,
             _ => {}
         }
-        let topic = names::topic(self.stage.any_topic(&mut self.random));
+        let topic = self.stage.topic(self.stage.any_topic(&mut self.random));
         // Registrations that are under way have it now.
         if !self.stage.model.borrow_mut().begin_exclusive(&topic) {
             return Ok(());
@@ -123,7 +116,8 @@ impl Admin {
     /// A topic with a channel that comes under a new name and goes: a server must not keep what only it was named.
     async fn pass(&mut self) -> Result<()> {
         self.passing += 1;
-        let topic = format!("soak_passing_{}", self.passing);
+        let topic = self.stage.context.run.named(format_args!("soak_passing_{}", self.passing));
+        self.stage.context.makes(std::iter::once(topic.clone()));
         let target = format!("/lookup?topic={topic}");
         let mut model = super::model::Model::default();
         assert!(model.begin_exclusive(&topic), "nobody else has its name");

@@ -13,7 +13,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use super::{ASK_AGAIN, Stage, count};
 use crate::answers::Checker;
 use crate::failure::{Failure, Result};
-use crate::population::{Population, channel_name, topic_name};
+use crate::population::{Population, Run, channel_name};
 use crate::scenario::sampled::until_each;
 use crate::scenario::within;
 use crate::wire::http::Answer;
@@ -27,8 +27,9 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(3);
 const LONGEST_LIFE: &str = "10m";
 
 /// The names that children register.
-pub fn topics() -> impl Iterator<Item = String> {
-    (0..POPULATION.topics).map(topic_name)
+pub fn topics(run: &Run) -> impl Iterator<Item = String> + use<> {
+    let run = run.clone();
+    (0..POPULATION.topics).map(move |topic| run.topic(topic))
 }
 
 /// One child after the other, until the end.
@@ -62,7 +63,7 @@ pub async fn run(stage: &Rc<Stage>) -> Result<()> {
 /// Topics and channels outlive the child.
 fn register(stage: &Stage) {
     let mut model = stage.model.borrow_mut();
-    for topic in topics() {
+    for topic in topics(&stage.context.run) {
         assert!(model.begin_exclusive(&topic), "nobody else has its name");
         model.created(&topic, None);
         for channel in (0..POPULATION.channels).map(channel_name) {
@@ -94,6 +95,8 @@ impl Populate {
         let Population { producers, topics_per_producer, topics, channels } = POPULATION;
         let mut command = Command::new(std::env::current_exe().map_err(failed)?);
         command.arg("populate").args(["--for", LONGEST_LIFE]);
+        // What it leaves behind is deleted by this process.
+        command.args(["--run", stage.context.run.id(), "--keep"]);
         if cfg!(debug_assertions) {
             command.arg("--allow-debug");
         }

@@ -26,7 +26,7 @@ pub async fn ask(stage: Rc<Stage>, pacer: Rc<Pacer>, index: u32) -> Result<()> {
         if random.random_ratio(1, RECONNECT_ONE_IN) {
             client = stage.context.consumer().await?;
         }
-        let topic = names::topic(stage.any_topic(&mut random));
+        let topic = stage.topic(stage.any_topic(&mut random));
         let asks_for_channels = random.random_ratio(1, CHANNELS_ONE_IN);
         let endpoint = if asks_for_channels { "channels" } else { "lookup" };
         let target = format!("/{endpoint}?topic={}", names::escaped(&topic));

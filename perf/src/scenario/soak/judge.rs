@@ -8,18 +8,13 @@ use std::time::Instant;
 use serde::Deserialize;
 
 use super::model::{Lifetimes, Model, Standing};
-use super::names::{Node, is_soaks};
+use super::names::Node;
 use crate::answers;
+use crate::population::Run;
 use crate::wire::http::Answer;
 
 /// What is wrong with an answer.
 type Verdict = Result<(), String>;
-
-#[derive(Deserialize)]
-struct Topics<'a> {
-    #[serde(borrow)]
-    topics: Vec<Cow<'a, str>>,
-}
 
 #[derive(Deserialize)]
 struct Channels<'a> {
@@ -89,7 +84,7 @@ pub fn lookup(
     if let Some(node) = distinct.iter().find(|node| !topic.producers.contains_key(node)) {
         return Err(format!("producer {node} is listed and not registered"));
     }
-    same("channel", &strings(&lookup.channels)?, &topic.channels.keys().cloned().collect())
+    same("channel", &answers::distinct(&lookup.channels)?, &topic.channels.keys().cloned().collect())
 }
 
 fn reason(standing: Standing) -> &'static str {
@@ -118,7 +113,7 @@ fn node(producer: &answers::Producer<'_>) -> Result<Node, String> {
 pub fn channels(model: &Model, topic: &str, answer: Answer<'_>, settled: bool) -> Verdict {
     answers::ok(answer)?;
     let channels: Channels = answers::parse(answer.body)?;
-    let listed = strings(&channels.channels)?;
+    let listed = answers::distinct(&channels.channels)?;
     if !settled {
         return Ok(());
     }
@@ -132,16 +127,7 @@ pub fn channels(model: &Model, topic: &str, answer: Answer<'_>, settled: bool) -
 /// What is wrong, by name.
 pub fn topics(model: &Model, foreign: &Foreign, answer: Answer<'_>) -> Verdict {
     let existing = model.topics().filter(|(_, topic)| topic.exists).map(|(name, _)| name);
-    same("topic", &topic_names(answer)?, &existing.chain(&foreign.topics).cloned().collect())
-}
-
-/// The topics in `/topics`.
-///
-/// # Errors
-/// What is no answer to `/topics`.
-pub fn topic_names(answer: Answer<'_>) -> Result<BTreeSet<String>, String> {
-    answers::ok(answer)?;
-    strings(&answers::parse::<Topics>(answer.body)?.topics)
+    same("topic", &answers::topic_names(answer)?, &existing.chain(&foreign.topics).cloned().collect())
 }
 
 /// `/nodes`, when nothing changes.
@@ -156,7 +142,7 @@ pub fn nodes(model: &Model, foreign: &Foreign, answer: Answer<'_>, lifetimes: Li
         let Some(node) = Node::named(&entry.broadcast_address, entry.tcp_port) else { continue };
         let due = model.topics_of(node).cloned().collect();
         let wrong = |problem| format!("of node {node}: {problem}");
-        same("topic", &strings(&entry.topics)?, &due).map_err(wrong)?;
+        same("topic", &answers::distinct(&entry.topics)?, &due).map_err(wrong)?;
         if entry.tombstones.len() != entry.topics.len() {
             return Err(wrong("tombstones of other topics than its own".into()));
         }
@@ -181,14 +167,9 @@ pub fn node_names(answer: Answer<'_>) -> Result<BTreeSet<String>, String> {
     Ok(names.collect())
 }
 
-/// Topics and nodes that no soak has made.
-pub fn foreign(topics: BTreeSet<String>, nodes: BTreeSet<String>) -> Foreign {
-    Foreign { topics: topics.into_iter().filter(|topic| !is_soaks(topic)).collect(), nodes }
-}
-
-fn strings(listed: &[Cow<'_, str>]) -> Result<BTreeSet<String>, String> {
-    let distinct: BTreeSet<_> = listed.iter().map(|name| name.clone().into_owned()).collect();
-    if distinct.len() == listed.len() { Ok(distinct) } else { Err("a name is listed twice".into()) }
+/// Topics and nodes that others have made.
+pub fn foreign(run: &Run, topics: BTreeSet<String>, nodes: BTreeSet<String>) -> Foreign {
+    Foreign { topics: topics.into_iter().filter(|topic| !run.owns(topic)).collect(), nodes }
 }
 
 fn same(what: &str, listed: &BTreeSet<String>, due: &BTreeSet<String>) -> Verdict {
@@ -261,11 +242,15 @@ mod tests {
 
     #[test]
     fn topics_channels_and_nodes_are_the_models_and_what_was_there_before() {
-        let foreign = foreign(["old", "soak_z"].map(str::to_owned).into(), ["vm:4150".to_owned()].into());
+        let foreign = foreign(
+            &Run::of("a"),
+            ["old", "perf_a_000001"].map(str::to_owned).into(),
+            ["vm:4150".to_owned()].into(),
+        );
         let judge = |body: Value| judged(&body, |answer| topics(&model(), &foreign, answer));
         assert_eq!(judge(json!({"topics": ["soak_a", "old"]})), "");
         assert_eq!(judge(json!({"topics": ["soak_a"]})), "topic old is missing");
-        assert!(judge(json!({"topics": ["soak_a", "old", "soak_z"]})).contains("soak_z is listed"));
+        assert!(judge(json!({"topics": ["soak_a", "old", "perf_a_000001"]})).contains("perf_a_000001 is listed"));
 
         let judge = |body: Value| judged(&body, |answer| channels(&model(), "soak_a", answer, true));
         assert_eq!(judge(json!({"channels": ["c"]})), "");

@@ -38,9 +38,12 @@ use self::vitals::Vitals;
 use super::idle::interval;
 use super::load::parse_rate;
 use super::pacer::Pacer;
+use super::tidy::delete;
 use super::{Context, Tasks, allow_connections, finished};
+use crate::answers;
 use crate::failure::{Failure, Result};
 use crate::measure::Process;
+use crate::population::Run;
 use crate::progress::{Goal, Progress};
 use crate::wire::http::{self, Answer};
 use crate::wire::v1;
@@ -63,10 +66,10 @@ pub struct Options {
     #[arg(long, value_name = "N", default_value_t = 400, value_parser = clap::value_parser!(u32).range(4..1_000_000))]
     pub topics: u32,
     /// Lookups a second
-    #[arg(long, value_name = "N", default_value = "500", value_parser = parse_rate)]
+    #[arg(short, long, value_name = "N", default_value = "500", value_parser = parse_rate)]
     pub rate: f64,
     /// Connections of the lookups
-    #[arg(long, value_name = "N", default_value_t = 32, value_parser = clap::value_parser!(u32).range(1..100_000))]
+    #[arg(short, long, value_name = "N", default_value_t = 32, value_parser = clap::value_parser!(u32).range(1..100_000))]
     pub connections: u32,
     /// Registrations and unregistrations a second
     #[arg(long, value_name = "N", default_value = "200", value_parser = parse_rate)]
@@ -91,7 +94,7 @@ pub struct Options {
     #[arg(long, value_name = "N")]
     pub seed: Option<u64>,
     /// How long
-    #[arg(long = "for", value_name = "DURATION", default_value = "5m", value_parser = humantime::parse_duration)]
+    #[arg(short = 'd', long = "for", value_name = "DURATION", default_value = "5m", value_parser = humantime::parse_duration)]
     pub time: Duration,
     /// How long the server may take to become quiet in the end
     #[arg(long, value_name = "DURATION", default_value = "1m", value_parser = humantime::parse_duration)]
@@ -144,6 +147,11 @@ impl Stage {
     /// Waits; false when the end came first.
     async fn pause(&self, time: Duration) -> bool {
         self.ended.run_until_cancelled(tokio::time::sleep(time)).await.is_some()
+    }
+
+    /// The name of a topic of the pool.
+    fn topic(&self, number: u32) -> String {
+        names::topic(&self.context.run, number)
     }
 
     /// A topic of the pool.
@@ -226,22 +234,19 @@ fn figures(stage: &Stage) -> BTreeMap<String, f64> {
     figures
 }
 
-/// Removes what an earlier soak has left, and notes what is none of this one's business.
+/// Removes what an earlier soak of the same run has left, and notes what is none of this one's business.
 async fn purge(context: &Context, options: &Options) -> Result<Foreign> {
     let mut client = context.consumer().await?;
-    let listed = client.get("/topics", judge::topic_names).await?;
-    let pool: Vec<_> = (0..options.topics).map(names::topic).collect();
-    // Those of the pool although they are not listed: channels of ephemeral topics outlive them.
-    for topic in pool.iter().chain(listed.iter().filter(|topic| names::is_soaks(topic))) {
-        admin::delete(&mut client, topic).await?;
+    let run = context.run.clone();
+    let pool = |run: Run| (0..options.topics).map(move |topic| names::topic(&run, topic));
+    // What is not listed, too: channels of ephemeral topics outlive them.
+    for topic in pool(run.clone()).chain(children::topics(&run)) {
+        delete(&mut client, &topic).await?;
     }
-    if !options.no_children {
-        for topic in children::topics() {
-            admin::delete(&mut client, &topic).await?;
-        }
-    }
-    let topics = client.get("/topics", judge::topic_names).await?;
-    Ok(judge::foreign(topics, client.get("/nodes", judge::node_names).await?))
+    context.makes(pool(run.clone()));
+    context.makes(children::topics(&run));
+    let topics = client.get("/topics", answers::topic_names).await?;
+    Ok(judge::foreign(&run, topics, client.get("/nodes", judge::node_names).await?))
 }
 
 /// Everything until the time is over or a signal comes, and until all have left the stage; how many connections

@@ -1,7 +1,7 @@
 //! Who and what there is in a soak, by number: nsqds, topics and channels from a pool that is used again and again, so
 //! that what a server holds has a bound and what it does not give back shows.
 
-use crate::population::Identity;
+use crate::population::{Identity, Run};
 
 /// What stock's nsqd calls itself on the wire, too.
 const VERSION: &str = "1.3.0";
@@ -62,8 +62,9 @@ impl std::fmt::Display for Node {
 }
 
 /// A topic of the pool.
-pub fn topic(number: u32) -> String {
-    format!("soak_{number:06}{}", if number % EPHEMERAL_ONE_IN == EPHEMERAL_ONE_IN - 1 { EPHEMERAL } else { "" })
+pub fn topic(run: &Run, number: u32) -> String {
+    let kind = if number % EPHEMERAL_ONE_IN == EPHEMERAL_ONE_IN - 1 { EPHEMERAL } else { "" };
+    run.named(format_args!("soak_{number:06}{kind}"))
 }
 
 /// A channel, the same on every topic.
@@ -75,11 +76,6 @@ const EPHEMERAL: &str = "#ephemeral";
 
 pub fn is_ephemeral(name: &str) -> bool {
     name.ends_with(EPHEMERAL)
-}
-
-/// Whether a topic can only have come from a soak, this one or one before it.
-pub fn is_soaks(topic: &str) -> bool {
-    topic.starts_with("soak_")
 }
 
 /// A name as a query's argument.
@@ -104,9 +100,11 @@ mod tests {
 
     #[test]
     fn the_pool_has_both_kinds() {
-        assert_eq!((topic(2).as_str(), topic(3).as_str()), ("soak_000002", "soak_000003#ephemeral"));
+        let run = Run::of("r");
+        let topics = [2, 3].map(|number| topic(&run, number));
+        assert_eq!(topics, ["perf_r_soak_000002", "perf_r_soak_000003#ephemeral"]);
+        assert!(topics.iter().all(|topic| run.owns(topic)));
         assert!(is_ephemeral(&channel(CHANNELS - 1)) && !is_ephemeral(&channel(0)));
-        assert_eq!(escaped(&topic(3)), "soak_000003%23ephemeral");
-        assert!(is_soaks(&topic(3)) && !is_soaks("topic_000003"));
+        assert_eq!(escaped(&topics[1]), "perf_r_soak_000003%23ephemeral");
     }
 }

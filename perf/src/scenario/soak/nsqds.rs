@@ -116,11 +116,11 @@ impl Nsqd {
         let mut topic = self.stage.any_topic(&mut self.random);
         let mut channels = CHANNELS;
         if !self.is_steady() {
-            topic -= u32::from(is_ephemeral(&names::topic(topic)));
+            topic -= u32::from(is_ephemeral(&self.stage.topic(topic)));
             channels -= 1;
         }
         let channel = self.random.random_range(0..=channels);
-        (names::topic(topic), (channel < channels).then(|| names::channel(channel)))
+        (self.stage.topic(topic), (channel < channels).then(|| names::channel(channel)))
     }
 
     async fn register(&mut self, topic: &str, channel: Option<&str>) -> Result<()> {
