@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 use crate::failure::{Failure, Result};
 use crate::measure::Process;
 use crate::population::{Run as RunId, parse_run};
-use crate::scenario::{Context, beside, churn, disconnect, hot, idle, lookup, populate, soak, storm, tidy};
+use crate::scenario::{Context, beside, churn, disconnect, hot, idle, lookup, populate, soak, storm, tidy, wrk};
 use crate::{compare, floor};
 
 /// Loads any nsqlookupd the way a real cluster does, and measures it
@@ -96,6 +96,14 @@ Examples:
 Fails when the answers at the end are not what was registered, or when memory, open files or latency
 are not those of the beginning.")]
     Soak(Run<soak::Options>),
+    /// Let wrk ask for one topic, as fast as answers come; what that costs the server
+    #[command(after_help = "\
+Examples:
+  lookupd-perf wrk --run a -t 1 -c 64 --server-pid $(pidof nsqlookupd)    a topic of `populate --run a`
+  lookupd-perf wrk --path /ping -d 5s
+
+wrk reads the status of an answer and nothing else. It is to be in PATH (Debian's package wrk).")]
+    Wrk(Run<wrk::Options>),
     /// Play a suite of scenarios against several servers in turn; a table, plots and every sample
     #[command(after_help = "\
 Examples:
@@ -208,6 +216,7 @@ fn execute(cli: Cli) -> Result<()> {
         Command::Idle(run) => drive(run, async |context, options| idle::run(context, &options).await),
         Command::Hot(run) => drive(run, async |context, options| hot::run(context, &options).await),
         Command::Beside(run) => drive(run, async |context, options| beside::run(context, &options).await),
+        Command::Wrk(run) => drive(run, async |context, options| wrk::run(context, &options).await),
         Command::Soak(run) => drive(run, async |context, options| soak::run(context, options).await),
     }
 }

@@ -42,6 +42,8 @@ pub enum Cell {
     OneTopic,
     /// The same as [`Self::Lookup`] at a server that was never asked before.
     Cold,
+    /// Lookups of a single topic over 64 kept connections, by wrk.
+    Wrk,
     /// Lookups one after the other.
     RoundTrip,
     /// `/nodes`, one after the other.
@@ -71,6 +73,7 @@ impl Display for Cell {
             Self::Reconnecting => "lookup, a connection each",
             Self::OneTopic => "lookup, one topic",
             Self::Cold => "lookup, cold",
+            Self::Wrk => "lookup, under wrk",
             Self::RoundTrip => "round trip",
             Self::Nodes => "/nodes",
             Self::Topics => "/topics",
@@ -100,7 +103,9 @@ impl Cell {
     /// What a server must be able to if the cell is to mean anything.
     pub fn needs(self) -> Ability {
         match self {
-            Self::Lookup | Self::Crowded | Self::Pipelined | Self::OneTopic | Self::RoundTrip => Ability::Document,
+            Self::Lookup | Self::Crowded | Self::Pipelined | Self::OneTopic | Self::Wrk | Self::RoundTrip => {
+                Ability::Document
+            }
             Self::Restart | Self::Idle => Ability::Answers,
             _ => Ability::Registry,
         }
@@ -154,6 +159,7 @@ impl Cell {
             Self::Pipelined => "lookup --pipeline 16",
             Self::Reconnecting => "lookup --no-keep-alive",
             Self::OneTopic => "lookup --among 1",
+            Self::Wrk => "wrk --threads 1 --connections 64",
             Self::RoundTrip => "lookup --connections 1",
             Self::Nodes => "lookup --connections 1 --path /nodes",
             Self::Topics => "lookup --connections 1 --path /topics",
@@ -175,7 +181,7 @@ impl Cell {
             }
             _ => add(&["--for", &time]),
         }
-        if self.in_slices() && ability < Ability::Registry {
+        if (self.in_slices() || self == Self::Wrk) && ability < Ability::Registry {
             add(&["--path", &lookup_target(&Run::of(RUN), 0)]);
         }
         if self != Self::Idle {
@@ -223,6 +229,10 @@ mod tests {
         assert_eq!(text(Cell::Lookup, Ability::Registry), format!("lookup --on-demand {population}"));
         assert!(
             text(Cell::OneTopic, Ability::Document).contains("--path /lookup?topic=perf_c_000000 --producers")
+        );
+        assert!(text(Cell::Wrk, Ability::Answers).contains("--for 1s 500ms --path /lookup?topic=perf_c_000000"));
+        assert!(
+            text(Cell::Wrk, Ability::Registry).starts_with("wrk --threads 1 --connections 64 --for 1s 500ms --p")
         );
         assert!(text(Cell::Cold, Ability::Registry).starts_with("lookup --for 1s 500ms --producers"));
         assert!(text(Cell::Disconnect, Ability::Registry).contains("--populated-by 7 --within 30s"));

@@ -26,7 +26,7 @@ pub struct Relation {
 pub const MEASURES: &[Measure] = {
     use Cell::{
         Churn, Cold, Crowded, Disconnect, Idle, Lookup, Nodes, OneTopic, Pipelined, Populate, Reconnecting,
-        Restart, RoundTrip, Storm, Topics,
+        Restart, RoundTrip, Storm, Topics, Wrk,
     };
     use Unit::{Bytes, PerCpuSecond, PerSecond, Seconds, Share, Times};
     &[
@@ -39,6 +39,8 @@ pub const MEASURES: &[Measure] = {
         new(Reconnecting, "lookups for each server CPU second, a connection each", PerCpuSecond, per_cpu_second),
         new(OneTopic, "lookups for each server CPU second, one topic", PerCpuSecond, per_cpu_second),
         new(Cold, "lookups for each server CPU second, caches cold", PerCpuSecond, per_cpu_second),
+        new(Wrk, "lookups for each server CPU second, under wrk", PerCpuSecond, per_cpu_second),
+        new(Wrk, "lookups a second, under wrk", PerSecond, |report| Some(report.per_second)),
         new(RoundTrip, "round trip of one connection, p50", Seconds, p50),
         new(RoundTrip, "round trip of one connection, p99", Seconds, p99),
         new(Nodes, "`/nodes`, the first", Seconds, first_answer),

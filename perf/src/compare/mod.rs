@@ -33,6 +33,7 @@ mod suite;
 mod table;
 
 use std::cell::Cell;
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
@@ -40,6 +41,7 @@ use std::time::{Instant, SystemTime};
 use signal_hook::consts::{SIGINT, SIGTERM};
 
 use crate::failure::{Failure, Result};
+use crate::scenario::wrk;
 use cpu::Cores;
 use generator::Generator;
 use host::Host;
@@ -121,7 +123,14 @@ pub fn run(options: Options, scenario_options: Vec<String>) -> Result<()> {
     if let Some(name) = repeated(&recipes) {
         return Err(Failure::Refused(format!("two servers are called {name}: give each a name of its own")));
     }
-    let visits = options.suite.visits();
+    let wrk = wrk::version();
+    let mut visits = options.suite.visits();
+    if wrk.is_none() {
+        visits = visits.into_iter().map(|visit| visit.without(cell::Cell::Wrk)).collect();
+        // A closed pipe is no reason to stop.
+        let message = "is left out: wrk is not in PATH (Debian's package wrk)";
+        let _ = writeln!(std::io::stderr(), "\"{}\" {message}", cell::Cell::Wrk);
+    }
     let first_static = recipes.len() - options.statics.len();
     let contenders = recipes.iter().enumerate().map(|(place, recipe)| {
         let document = place >= first_static;
@@ -141,7 +150,7 @@ pub fn run(options: Options, scenario_options: Vec<String>) -> Result<()> {
             .map_err(|error| Failure::io("listen for signals", error, "allow sigaction"))?;
     }
 
-    let mut comparison = empty(options.suite, &visits, contenders.clone(), cores);
+    let mut comparison = Comparison { wrk, ..empty(options.suite, &visits, contenders.clone(), cores) };
     let began = Instant::now();
     let stage =
         Stage { recipes: &recipes, contenders: &contenders, generator: &generator, cores, folder: folder.path() };
@@ -179,6 +188,7 @@ fn empty(suite: Suite, visits: &[Visit], servers: Vec<Contender>, cores: Cores) 
         began: humantime::format_rfc3339_seconds(SystemTime::now()).to_string(),
         seconds: 0.0,
         suite,
+        wrk: None,
         host: Host::here(),
         cores,
         scales,

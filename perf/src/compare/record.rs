@@ -22,6 +22,9 @@ pub struct Comparison {
     pub began: String,
     pub seconds: f64,
     pub suite: Suite,
+    /// What the second generator calls itself.
+    #[serde(default)]
+    pub wrk: Option<String>,
     pub host: Host,
     pub cores: Cores,
     pub scales: Vec<Scale>,
@@ -130,6 +133,7 @@ pub mod tests {
             began: "2026-01-01T00:00:00Z".into(),
             seconds: 12.5,
             suite: Suite::Quick,
+            wrk: Some("wrk 4.1.0".into()),
             host: Host {
                 kernel: "Linux 6.18".into(),
                 cpu: "Some CPU".into(),

@@ -17,7 +17,7 @@ pub fn markdown(comparison: &Comparison) -> String {
 }
 
 fn heading(comparison: &Comparison) -> String {
-    let Comparison { command, version, commit, began, seconds, host, cores, servers, .. } = comparison;
+    let Comparison { command, version, commit, began, seconds, wrk, host, cores, servers, .. } = comparison;
     let commit = commit.as_deref().unwrap_or("unknown");
     let mut text = format!(
         "`{command}`\n\n\
@@ -34,6 +34,9 @@ fn heading(comparison: &Comparison) -> String {
     for Contender { name, command, version, .. } in servers {
         let version = version.as_deref().unwrap_or("no version");
         writeln!(text, "- {name}: {version}, `{command}`").expect("a String takes everything");
+    }
+    if let Some(wrk) = wrk {
+        writeln!(text, "- the second generator: {wrk}").expect("a String takes everything");
     }
     text + "\n"
 }
@@ -186,6 +189,6 @@ mod tests {
     fn failures_are_told_below() {
         let text = markdown(&comparison());
         assert!(text.contains("- failed: ringlookupd, /nodes at S: wrong answer to GET /nodes"), "{text}");
-        assert!(text.contains("`lookupd-perf compare`"), "{text}");
+        assert!(text.contains("`lookupd-perf compare`") && text.contains("generator: wrk 4.1.0\n"), "{text}");
     }
 }

@@ -9,9 +9,11 @@ pub use process::Process;
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
+use nix::sys::resource::{UsageWho, getrusage};
+use nix::sys::time::TimeVal;
 use rustix::time::{ClockId, clock_gettime};
 
-use crate::failure::Result;
+use crate::failure::{Failure, Result};
 use crate::report::{Client, Report, Server};
 
 /// A core this busy has no time to spare: the rest is what sleeping and waking lose.
@@ -57,6 +59,13 @@ impl Meter {
 }
 
 impl Usage {
+    /// With so many CPU seconds more of the client's, in a process that it has started.
+    pub fn and_of_a_child(mut self, cpu_seconds: f64) -> Self {
+        self.client.cpu_seconds += cpu_seconds;
+        self.client.busy += cpu_seconds / self.seconds;
+        self
+    }
+
     /// Whether the client had no time to spare and the server did. Of an unknown server the second is assumed.
     fn is_client_bound(&self) -> bool {
         self.client.busy >= BUSY && self.server.is_none_or(|(_, _, busy)| busy < BUSY)
@@ -104,6 +113,18 @@ impl Usage {
 fn command_line() -> String {
     let arguments = std::env::args().skip(1);
     std::iter::once(env!("CARGO_BIN_NAME").to_owned()).chain(arguments).collect::<Vec<_>>().join(" ")
+}
+
+/// CPU time of children that have ended and were waited for.
+///
+/// # Errors
+/// When the kernel does not tell.
+pub fn children_cpu() -> Result<Duration> {
+    let usage = getrusage(UsageWho::RUSAGE_CHILDREN)
+        .map_err(|error| Failure::io("ask for the CPU time of children", error.into(), "allow getrusage"))?;
+    let micros = |time: TimeVal| time.tv_sec() * 1_000_000 + time.tv_usec();
+    let micros = micros(usage.user_time()) + micros(usage.system_time());
+    Ok(Duration::from_micros(u64::try_from(micros).expect("CPU time is not negative")))
 }
 
 /// CPU time of all threads of this process.

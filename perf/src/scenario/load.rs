@@ -64,7 +64,9 @@ impl Questions {
         }
     }
 
-    fn check(&self, question: u32, answer: http::Answer<'_>) -> Result<(), String> {
+    /// # Errors
+    /// What is wrong with the answer to a question.
+    pub fn check(&self, question: u32, answer: http::Answer<'_>) -> Result<(), String> {
         match self {
             Self::Lookups { checker, .. } => checker.complete(question, answer),
             Self::Path(_) => answers::ok(answer),

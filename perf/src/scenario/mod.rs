@@ -15,6 +15,7 @@ mod sampled;
 pub mod soak;
 pub mod storm;
 pub mod tidy;
+pub mod wrk;
 
 use std::cell::RefCell;
 use std::io::{self, Write};

@@ -1,7 +1,7 @@
 //! Every scenario against a server that answers rightly: it ends well and reports what it is for.
 
 use std::io::{BufRead, BufReader, Write};
-use std::process::{Child, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::Duration;
 
@@ -194,6 +194,26 @@ fn a_report_for_people_is_in_words_with_a_histogram() {
     {
         assert!(text.contains(part), "{part:?} is not in: {text}");
     }
+}
+
+#[test]
+fn wrk_asks_for_a_topic_that_another_process_holds() {
+    if Command::new("wrk").arg("--version").output().is_err() {
+        eprintln!("skipped: wrk is not in PATH");
+        return;
+    }
+    let server = Lookupd::start(Fault::None);
+    let mut holder =
+        against(&server, &["populate", "--run", "a"]).args(SMALL).stdout(Stdio::piped()).spawn().unwrap();
+    first_line(&mut holder);
+    let own = std::process::id().to_string();
+    let wrk = ["wrk", "--run", "a", "-c", "2", "-d", "1s", "--server-pid", &own, "--json"];
+    let report = report(&against(&server, &[wrk.as_slice(), &SMALL].concat()).output().unwrap());
+    assert!(report["operations"].as_u64().unwrap() > 0, "{report}");
+    assert!(report["server"]["cpu_seconds"].as_f64().unwrap() > 0.0, "{report}");
+    assert!(report["latency_us"]["p50"].as_f64() <= report["latency_us"]["max"].as_f64(), "{report}");
+    signal(&holder, Signal::INT);
+    assert!(holder.wait().unwrap().success());
 }
 
 /// A population that another process holds: `lookup` knows what it must show, `disconnect` ends it.
