@@ -172,7 +172,7 @@ mod tests {
 
     const START: Timestamp = Timestamp::from_nanos(1_700_000_000_000_000_000);
     const EPHEMERAL: Duration = Duration::from_secs(10);
-    const OTHER: Duration = Duration::from_mins(1);
+    const OTHER: Duration = Duration::from_secs(60);
     const ALL: usize = usize::MAX;
 
     fn registry() -> Registry {

@@ -372,7 +372,7 @@ mod tests {
     use crate::turn::ServerInfo;
 
     const START: Timestamp = Timestamp::from_nanos(1);
-    const TIMEOUT: Duration = Duration::from_mins(1);
+    const TIMEOUT: Duration = Duration::from_secs(60);
 
     #[derive(Clone, Default)]
     struct Sink(Arc<Mutex<Vec<u8>>>);
