@@ -145,7 +145,7 @@ fn is_whole_answer(read: &[u8]) -> bool {
 /// From SIGTERM on a new client is served or refused, and never left without an answer, and another server may have the
 /// ports while this one is held up by a client that does not read.
 fn new_clients_are_refused_at_once(interface: Interface) {
-    let mut server = Server::start(&[&flag(interface), "-drain-timeout=1h"]);
+    let mut server = Server::start::<&str>(&[&flag(interface), "-drain-timeout=1h"]);
     let (mut idle, stalled) = (Nsqd::identified(server.tcp, "idle", 1), stalled_reader(&server));
     server.signal(Signal::TERM);
     loop {
@@ -171,7 +171,7 @@ fn new_clients_are_refused_at_once(interface: Interface) {
 
 /// Clients that are owed nothing are told by a FIN, and nobody waits for theirs.
 fn idle_connections_do_not_hold_it_up(interface: Interface) {
-    let mut server = Server::start(&[&flag(interface), "-drain-timeout=1h"]);
+    let mut server = Server::start::<&str>(&[&flag(interface), "-drain-timeout=1h"]);
     let mut nsqd = Nsqd::identified(server.tcp, "idle", 1);
     let mut clients = [connect(server.tcp), connect(server.http), connect(server.http)];
     get(&mut clients[2], "/ping");
