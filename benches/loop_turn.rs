@@ -11,10 +11,10 @@ use std::time::{Duration, Instant, SystemTime};
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use population::{NOW, Population};
+use ringlookupd::context::{ServerInfo, WorkerContext};
 use ringlookupd::io::{Event, Request, SendBuffer, Service, Socket, Token};
 use ringlookupd::limits::Limits;
 use ringlookupd::log::Log;
-use ringlookupd::turn::{ServerInfo, Turn};
 use ringlookupd::worker::Worker;
 
 #[global_allocator]
@@ -37,8 +37,8 @@ impl Simulation {
         let server = ServerInfo { identify_reply: b"{}".to_vec(), info: b"{}".to_vec(), ..ServerInfo::default() };
         let registry = Arc::clone(&Population::of(100_000).registry);
         let (server, limits) = (Arc::new(server), Limits::default());
-        let turn = Turn::new(registry, server, limits, Arc::default(), Log::disabled(), NOW);
-        let worker = Worker::new(number, turn);
+        let context = WorkerContext::new(registry, server, limits, Arc::default(), Log::disabled(), NOW);
+        let worker = Worker::new(number, context);
         let mut simulation = Self { worker, clients: Vec::new(), sending: Vec::new() };
         for nth in 0..clients {
             let (socket, peer) = (Socket(nth.into()), SocketAddr::from(([10, 0, 0, 1], 1024 + nth)));

@@ -181,8 +181,8 @@ fn two_threads(c: &mut Criterion) {
             let mut topics = Topics::of(population);
             thread::scope(|scope| {
                 let measuring = Arc::new(());
-                let watch = Arc::downgrade(&measuring);
-                scope.spawn(move || neighbour(population, &watch));
+                let shared = Arc::downgrade(&measuring);
+                scope.spawn(move || neighbour(population, &shared));
                 b.iter(|| lookup(&mut reader, topics.next()));
                 drop(measuring);
             });
@@ -201,8 +201,8 @@ fn two_writers(c: &mut Criterion) {
             let missing: Vec<_> = population.missing().skip(16).take(16).collect();
             thread::scope(|scope| {
                 let measuring = Arc::new(());
-                let watch = Arc::downgrade(&measuring);
-                scope.spawn(move || neighbour(population, &watch));
+                let shared = Arc::downgrade(&measuring);
+                scope.spawn(move || neighbour(population, &shared));
                 b.iter(|| {
                     population.register(&missing);
                     population.unregister(&missing);

@@ -1,7 +1,7 @@
-//! Who may stay: places for connections, in all and for each address.
+//! Permits for connections: limits on their number, in all and for each address.
 //!
-//! Who is one too many is told so and closed at once. Waiting in the kernel's queue instead would look like a
-//! server that has died; so it can turn to another nsqlookupd, and come back.
+//! A connection over a limit gets an error and is closed at once. If it waited in the kernel's queue instead, the server
+//! would look dead to its client; this way the client can use another nsqlookupd and come back.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -10,65 +10,65 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::limits::{Limit, Limits, REFUSALS, WORKER_DESCRIPTORS};
 
-/// The places that are taken. Shared by all workers.
+/// The permits that are taken. Shared by all workers.
 #[derive(Default)]
 pub struct Admission {
-    places: AtomicUsize,
+    permits: AtomicUsize,
     refused: AtomicUsize,
-    /// Only of addresses that have a place, and only where there is a limit for each.
+    /// Permits by address. Used only with a limit for each address.
     by_address: Mutex<HashMap<IpAddr, usize>>,
 }
 
-/// What a new connection may do.
+/// The decision on a new connection.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Admitted {
     Welcome,
-    /// It may be told why it is closed.
+    /// It gets an error that names the limit, and is closed.
     Refused(Limit),
-    /// It is closed without a word: too many are being told already.
-    TurnedAway(Limit),
+    /// It is closed without an error: too many connections are being sent one already.
+    Dropped(Limit),
 }
 
-/// What a connection has taken, until it is dropped.
-pub struct Place {
+/// A connection's share of the limits. Dropping it gives the share back.
+pub struct Permit {
     admission: Arc<Admission>,
     taken: Taken,
 }
 
 enum Taken {
-    Place,
-    PlaceOf(IpAddr),
+    Permit,
+    PermitOf(IpAddr),
     Refusal,
     Nothing,
 }
 
 impl Admission {
-    /// Judges a new connection.
-    pub fn enter(self: &Arc<Self>, peer: IpAddr, limits: &Limits) -> (Admitted, Place) {
+    /// Decides on a new connection.
+    pub fn enter(self: &Arc<Self>, peer: IpAddr, limits: &Limits) -> (Admitted, Permit) {
         let (admitted, taken) = match self.take(peer, limits) {
             Ok(taken) => (Admitted::Welcome, taken),
             Err(limit) if take_one(&self.refused, REFUSALS) => (Admitted::Refused(limit), Taken::Refusal),
-            Err(limit) => (Admitted::TurnedAway(limit), Taken::Nothing),
+            Err(limit) => (Admitted::Dropped(limit), Taken::Nothing),
         };
-        (admitted, Place { admission: Arc::clone(self), taken })
+        (admitted, Permit { admission: Arc::clone(self), taken })
     }
 
     fn take(&self, peer: IpAddr, limits: &Limits) -> Result<Taken, Limit> {
-        if !take_one(&self.places, limits.size(Limit::Connections)) {
+        if !take_one(&self.permits, limits.size(Limit::Connections)) {
             return Err(Limit::Connections);
         }
         let each_max = limits.size(Limit::ConnectionsPerAddress);
         if each_max == usize::MAX {
-            return Ok(Taken::Place);
+            return Ok(Taken::Permit);
         }
         let mut by_address = self.by_address.lock().unwrap_or_else(PoisonError::into_inner);
-        let places = by_address.entry(peer).or_default();
-        if *places >= each_max {
-            self.places.fetch_sub(1, Relaxed);
+        let permits = by_address.entry(peer).or_default();
+        if *permits >= each_max {
+            self.permits.fetch_sub(1, Relaxed);
             return Err(Limit::ConnectionsPerAddress);
         }
-        *places += 1;
-        Ok(Taken::PlaceOf(peer))
+        *permits += 1;
+        Ok(Taken::PermitOf(peer))
     }
 }
 
@@ -77,7 +77,7 @@ fn take_one(count: &AtomicUsize, max: usize) -> bool {
     count.fetch_update(Relaxed, Relaxed, |count| (count < max).then_some(count + 1)).is_ok()
 }
 
-impl Drop for Place {
+impl Drop for Permit {
     fn drop(&mut self) {
         match self.taken {
             Taken::Nothing => return,
@@ -85,17 +85,17 @@ impl Drop for Place {
                 self.admission.refused.fetch_sub(1, Relaxed);
                 return;
             }
-            Taken::Place => {}
-            Taken::PlaceOf(peer) => {
+            Taken::Permit => {}
+            Taken::PermitOf(peer) => {
                 let mut by_address = self.admission.by_address.lock().unwrap_or_else(PoisonError::into_inner);
-                let places = by_address.get_mut(&peer).expect("counted when it came");
-                *places -= 1;
-                if *places == 0 {
+                let permits = by_address.get_mut(&peer).expect("counted when it came");
+                *permits -= 1;
+                if *permits == 0 {
                     by_address.remove(&peer);
                 }
             }
         }
-        self.admission.places.fetch_sub(1, Relaxed);
+        self.admission.permits.fetch_sub(1, Relaxed);
     }
 }
 
@@ -133,7 +133,7 @@ mod tests {
     }
 
     #[test]
-    fn a_place_is_free_again_when_its_connection_is_gone() {
+    fn a_permit_is_free_again_when_its_connection_is_gone() {
         let (admission, limits) = (Arc::<Admission>::default(), limits(2, 0));
         let enter = || admission.enter(address(1), &limits);
         let (first, second) = (enter(), enter());
@@ -146,7 +146,7 @@ mod tests {
     }
 
     #[test]
-    fn an_address_takes_no_place_of_others() {
+    fn an_address_takes_no_permit_of_others() {
         let (admission, limits) = (Arc::<Admission>::default(), limits(3, 1));
         let enter = |last| admission.enter(address(last), &limits);
         let first = enter(1);
@@ -158,7 +158,7 @@ mod tests {
         assert_eq!(enter(4).0, Admitted::Refused(Limit::Connections));
         drop((first, others));
         assert!(admission.by_address.lock().expect("nobody panicked").is_empty());
-        assert_eq!(admission.places.load(Relaxed), 0);
+        assert_eq!(admission.permits.load(Relaxed), 0);
     }
 
     #[test]
@@ -168,7 +168,7 @@ mod tests {
         let _first = enter();
         let refused: Vec<_> = (0..REFUSALS).map(|_| enter()).collect();
         assert!(refused.iter().all(|(admitted, _)| *admitted == Admitted::Refused(Limit::Connections)));
-        assert_eq!(enter().0, Admitted::TurnedAway(Limit::Connections));
+        assert_eq!(enter().0, Admitted::Dropped(Limit::Connections));
         drop(refused);
         assert_eq!(enter().0, Admitted::Refused(Limit::Connections));
     }

@@ -2,21 +2,21 @@
 
 use std::net::SocketAddr;
 
-use crate::admission::Place;
+use crate::admission::Permit;
 use crate::cause::Cause;
 use crate::clock::Timestamp;
+use crate::context::{Advance, WorkerContext};
 use crate::io::{Service, Socket, Token};
 use crate::limits::{INPUT_BACKLOG_MAX, Limit};
 use crate::output::Output;
 use crate::registry::ProducerId;
-use crate::turn::{Advance, Turn};
 use crate::{http, v1};
 
 /// A connection from accept to close.
 pub struct Connection {
     pub socket: Socket,
     pub session: Session,
-    pub place: Place,
+    pub permit: Permit,
     /// What arrived and is not done with: the beginning of something, or what waits for room in the output.
     pub input: Vec<u8>,
     pub output: Output,
@@ -94,49 +94,49 @@ impl Session {
         }
     }
 
-    fn refuse_over(&mut self, limit: Limit, turn: &Turn, output: &mut Output) {
+    fn refuse_over(&mut self, limit: Limit, context: &WorkerContext, output: &mut Output) {
         match self {
-            Self::V1(session) => session.refuse_over(limit, turn, output),
-            Self::Http(session) => session.refuse_over(limit, turn, output),
+            Self::V1(session) => session.refuse_over(limit, context, output),
+            Self::Http(session) => session.refuse_over(limit, context, output),
         }
     }
 
-    fn advance(&mut self, input: &[u8], turn: &mut Turn, output: &mut Output) -> Advance {
+    fn advance(&mut self, input: &[u8], context: &mut WorkerContext, output: &mut Output) -> Advance {
         match self {
-            Self::V1(session) => session.advance(input, turn, output),
-            Self::Http(session) => session.advance(input, turn, output),
+            Self::V1(session) => session.advance(input, context, output),
+            Self::Http(session) => session.advance(input, context, output),
         }
     }
 
-    fn finish(&mut self, rest: &[u8], turn: &mut Turn, output: &mut Output) {
+    fn finish(&mut self, rest: &[u8], context: &mut WorkerContext, output: &mut Output) {
         match self {
-            Self::V1(session) => session.finish(turn, output),
-            Self::Http(session) => session.finish(rest, turn, output),
+            Self::V1(session) => session.finish(context, output),
+            Self::Http(session) => session.finish(rest, context, output),
         }
     }
 
-    fn end(&mut self, cause: Cause<'_>, rest: &[u8], turn: &mut Turn) {
+    fn end(&mut self, cause: Cause<'_>, rest: &[u8], context: &mut WorkerContext) {
         match self {
-            Self::V1(session) => session.end(cause, rest, turn),
+            Self::V1(session) => session.end(cause, rest, context),
             Self::Http(_) => {}
         }
     }
 
     /// Notices that the producer of this connection has fallen silent, if it has.
-    pub fn notice_silence(&mut self, received_until: Timestamp, turn: &mut Turn) {
+    pub fn notice_silence(&mut self, received_until: Timestamp, context: &mut WorkerContext) {
         match self {
-            Self::V1(session) => session.notice_silence(received_until, turn),
+            Self::V1(session) => session.notice_silence(received_until, context),
             Self::Http(_) => {}
         }
     }
 }
 
 impl Connection {
-    pub fn new(socket: Socket, session: Session, place: Place, output: Output) -> Self {
+    pub fn new(socket: Socket, session: Session, permit: Permit, output: Output) -> Self {
         Self {
             socket,
             session,
-            place,
+            permit,
             input: Vec::new(),
             output,
             phase: Phase::Open,
@@ -150,14 +150,14 @@ impl Connection {
 
     /// Acts on input as far as there is room for the replies, reading `bytes` where they lie when nothing
     /// waits before them.
-    pub fn take_input(&mut self, bytes: &[u8], turn: &mut Turn) {
+    pub fn take_input(&mut self, bytes: &[u8], context: &mut WorkerContext) {
         let advance = if self.input.is_empty() {
-            let advance = self.session.advance(bytes, turn, &mut self.output);
+            let advance = self.session.advance(bytes, context, &mut self.output);
             self.input.extend_from_slice(&bytes[advance.used..]);
             advance
         } else {
             self.input.extend_from_slice(bytes);
-            let advance = self.session.advance(&self.input, turn, &mut self.output);
+            let advance = self.session.advance(&self.input, context, &mut self.output);
             self.input.drain(..advance.used);
             if self.input.is_empty() {
                 self.input = Vec::new();
@@ -165,33 +165,33 @@ impl Connection {
             advance
         };
         // What is left because the turn is full was preceded by a reply: it goes on when that is sent.
-        let stopped = turn.is_full() || !self.output.has_room();
-        turn.take(advance.used);
+        let stopped = context.is_full() || !self.output.has_room();
+        context.take(advance.used);
         if advance.close {
-            self.flush(Cause::Eof, turn);
+            self.flush(Cause::Eof, context);
         } else if self.receive == Receive::Eof && !stopped {
             // All that could be answered is: the rest stays unfinished for ever.
-            self.session.finish(&self.input, turn, &mut self.output);
-            self.flush(Cause::Eof, turn);
+            self.session.finish(&self.input, context, &mut self.output);
+            self.flush(Cause::Eof, context);
         }
     }
 
     /// Ends the protocol with an error.
-    pub fn refuse_over(&mut self, limit: Limit, turn: &mut Turn) {
-        self.session.refuse_over(limit, turn, &mut self.output);
-        self.flush(Cause::Over(limit), turn);
+    pub fn refuse_over(&mut self, limit: Limit, context: &mut WorkerContext) {
+        self.session.refuse_over(limit, context, &mut self.output);
+        self.flush(Cause::Over(limit), context);
     }
 
     /// Stops acting on input; the protocol is over. A protocol that refused the client has its own cause.
-    pub fn flush(&mut self, cause: Cause<'_>, turn: &mut Turn) {
+    pub fn flush(&mut self, cause: Cause<'_>, context: &mut WorkerContext) {
         if self.phase == Phase::Open {
             self.phase = Phase::Flushing;
-            self.session.end(cause, &self.input, turn);
+            self.session.end(cause, &self.input, context);
             self.input = Vec::new();
         }
     }
 
-    /// Whether it is the peer's turn, and only the peer's.
+    /// Whether only the peer can go on: nothing is being sent, and nothing is to be sent.
     pub fn is_waiting(&self) -> bool {
         self.phase == Phase::Open && !self.sending && self.output.is_empty()
     }
@@ -232,7 +232,7 @@ impl Slots {
         self.len() == 0
     }
 
-    /// The place that the next connection gets.
+    /// The token that the next connection gets.
     pub fn next(&self) -> Token {
         let slot =
             self.free.last().copied().unwrap_or_else(|| u32::try_from(self.slots.len()).unwrap_or(u32::MAX));

@@ -11,14 +11,14 @@
 //! - [`threads`]: the worker threads, and which backend all of them use.
 //! - [`io`]: the vocabulary between the core and the kernel, and the ring and epoll that speak it.
 //! - [`listening`]: a worker's listening sockets: when to accept, pause and close.
-//! - [`worker`]: the loop's state: events in, one commit a turn, requests out.
+//! - [`worker`]: the state of the event loop: events in, one commit an iteration, requests out.
 //! - [`drain`]: the end of a worker, step by step.
 //! - [`connection`]: a worker's connections, each with its input, output and phase.
 //! - [`cause`]: why a connection ends, for the log.
 //! - [`v1`]: the protocol of nsqd.
 //! - [`http`]: the protocol of consumers and nsqadmin.
-//! - [`turn`]: what sessions share during a turn, with the batch that waits for its end.
-//! - [`letterhead`]: how HTTP answers begin.
+//! - [`context`]: what a worker's sessions share, and the batch of changes for the next commit.
+//! - [`response_head`]: how HTTP answers begin.
 //! - [`output`]: what a connection still has to send.
 //! - [`registry`]: who produces what, in immutable snapshots.
 //! - [`clock`], [`log`] and [`metrics`]: time, lines and figures for the operator.
@@ -28,10 +28,10 @@ pub mod bind;
 pub mod cause;
 pub mod clock;
 pub mod connection;
+pub mod context;
 pub mod drain;
 pub mod http;
 pub mod io;
-pub mod letterhead;
 pub mod limits;
 pub mod listening;
 pub mod log;
@@ -40,9 +40,9 @@ pub mod options;
 pub mod output;
 pub mod process;
 pub mod registry;
+pub mod response_head;
 pub mod server;
 pub mod threads;
-pub mod turn;
 pub mod v1;
 pub mod worker;
 

@@ -53,7 +53,7 @@ pub struct Counters {
     /// Commands that were answered with an error.
     pub command_errors: Counter,
     /// Answers to HTTP requests by the first digit of the status, from 2 on.
-    pub answers: [Counter; 4],
+    pub responses: [Counter; 4],
     /// Receives that ended because all provided buffers were in use.
     pub no_buffers: Counter,
     /// Receives that were stopped because the client does not read its replies.
@@ -62,7 +62,7 @@ pub struct Counters {
     pub forgotten_topics: Counter,
     pub forgotten_channels: Counter,
     /// By [`Limit`].
-    pub strikes: [Counter; Limit::ALL.len()],
+    pub exceeded: [Counter; Limit::ALL.len()],
 }
 
 impl Counters {
@@ -70,8 +70,8 @@ impl Counters {
     ///
     /// # Panics
     /// When it is no final status.
-    pub fn answer(&self, class: u8) {
-        self.answers[usize::from(class - b'2')].increment();
+    pub fn response(&self, class: u8) {
+        self.responses[usize::from(class - b'2')].increment();
     }
 }
 
@@ -79,7 +79,7 @@ impl Counters {
 #[derive(Default)]
 pub struct Metrics {
     workers: Mutex<Vec<Arc<Counters>>>,
-    strike_lines: [Recurrent; Limit::ALL.len()],
+    exceeded_lines: [Recurrent; Limit::ALL.len()],
     accept_lines: Recurrent,
     wrong_port_lines: [Recurrent; Service::ALL.len()],
 }
@@ -128,9 +128,9 @@ impl Metrics {
     }
 
     /// When a line about the limit is due: how often it struck since the last.
-    pub fn strikes_to_tell(&self, limit: Limit, now: Timestamp) -> Option<u64> {
+    pub fn exceeded_to_log(&self, limit: Limit, now: Timestamp) -> Option<u64> {
         let place = limit as usize;
-        self.strike_lines[place].due(now, || self.total(|counters| &counters.strikes[place..=place]))
+        self.exceeded_lines[place].due(now, || self.total(|counters| &counters.exceeded[place..=place]))
     }
 
     /// The same for failures to accept.
@@ -198,10 +198,10 @@ impl Metrics {
         ] {
             writeln!(out, "nsqlookupd_commands_total{{command=\"{command}\"}} {total}")?;
         }
-        header(out, "http_answers_total", "counter", "Answers to HTTP requests.")?;
+        header(out, "http_requests_total", "counter", "HTTP requests answered, by the class of their status.")?;
         for (place, class) in (2..6).enumerate() {
-            let total = self.total(|all| &all.answers[place..=place]);
-            writeln!(out, "nsqlookupd_http_answers_total{{class=\"{class}xx\"}} {total}")?;
+            let total = self.total(|all| &all.responses[place..=place]);
+            writeln!(out, "nsqlookupd_http_requests_total{{class=\"{class}xx\"}} {total}")?;
         }
         let help = "Topics and channels forgotten because no producer had them for long enough, by kind.";
         header(out, "names_forgotten_total", "counter", help)?;
@@ -211,10 +211,10 @@ impl Metrics {
         ] {
             writeln!(out, "nsqlookupd_names_forgotten_total{{kind=\"{kind}\"}} {total}")?;
         }
-        header(out, "limit_strikes_total", "counter", "How often a limit was met, by its flag.")?;
+        header(out, "limit_exceeded_total", "counter", "How often clients exceeded a limit, by its flag.")?;
         for limit in Limit::ALL {
-            let total = self.total(|all| one(&all.strikes[limit as usize]));
-            writeln!(out, "nsqlookupd_limit_strikes_total{{limit=\"{}\"}} {total}", limit.name())?;
+            let total = self.total(|all| one(&all.exceeded[limit as usize]));
+            writeln!(out, "nsqlookupd_limit_exceeded_total{{limit=\"{}\"}} {total}", limit.name())?;
         }
         for (name, help, total) in [
             ("producer_silences_total", "How often a connected producer fell silent.", silences),
@@ -270,7 +270,7 @@ mod tests {
         let (some, other) = (metrics.worker(), metrics.worker());
         some.accepted[Service::Http as usize].increment();
         other.accepted[Service::Http as usize].increment();
-        some.strikes[Limit::Topics as usize].increment();
+        some.exceeded[Limit::Topics as usize].increment();
         let text = metrics.render(Gauges { topics: 7, ..Gauges::default() }, &Log::disabled());
         let build = concat!("nsqlookupd_build_info{version=\"", env!("CARGO_PKG_VERSION"), "\",commit=\"");
         assert!(text.contains(build), "{text}");
@@ -278,7 +278,7 @@ mod tests {
             "nsqlookupd_topics 7",
             "nsqlookupd_connections_accepted_total{service=\"tcp\"} 0",
             "nsqlookupd_connections_accepted_total{service=\"http\"} 2",
-            "nsqlookupd_limit_strikes_total{limit=\"max-topics\"} 1",
+            "nsqlookupd_limit_exceeded_total{limit=\"max-topics\"} 1",
         ] {
             assert!(text.lines().any(|other| other == line), "{line} is not in {text}");
         }
@@ -307,14 +307,14 @@ mod tests {
     fn a_line_a_minute_tells_of_all_since_the_last() {
         let metrics = Metrics::default();
         let counters = metrics.worker();
-        let strike = |now| {
-            counters.strikes[Limit::Topics as usize].increment();
-            metrics.strikes_to_tell(Limit::Topics, now)
+        let exceeded = |now| {
+            counters.exceeded[Limit::Topics as usize].increment();
+            metrics.exceeded_to_log(Limit::Topics, now)
         };
-        assert_eq!(strike(START), Some(1));
-        assert_eq!(strike(START), None);
-        assert_eq!(strike(START.after(LOG_PAUSE / 2)), None);
-        assert_eq!(strike(START.after(LOG_PAUSE)), Some(3));
-        assert_eq!(metrics.strikes_to_tell(Limit::Channels, START), Some(0));
+        assert_eq!(exceeded(START), Some(1));
+        assert_eq!(exceeded(START), None);
+        assert_eq!(exceeded(START.after(LOG_PAUSE / 2)), None);
+        assert_eq!(exceeded(START.after(LOG_PAUSE)), Some(3));
+        assert_eq!(metrics.exceeded_to_log(Limit::Channels, START), Some(0));
     }
 }

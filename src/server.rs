@@ -11,15 +11,15 @@ use crate::VERSION;
 use crate::admission::Room;
 use crate::bind::listeners;
 use crate::clock::Clock;
+use crate::context::{ServerInfo, Shared, WorkerContext};
 use crate::io::Service;
-use crate::io::support::NoRing;
+use crate::io::availability::NoRing;
 use crate::limits::{CONNECTIONS_FEW, Limit, Limits};
 use crate::log::Log;
 use crate::options::{ListenAddress, Options};
 use crate::process::{ProcessSignals, open_files, raise_open_file_limit};
 use crate::registry::{Lifetimes, Registry, write_json_string};
 use crate::threads::{End, Threads, Work};
-use crate::turn::{ServerInfo, Turn, Watch};
 use crate::worker::Worker;
 
 /// Why the server did not start, or stopped: one line for the operator.
@@ -79,7 +79,7 @@ impl Server {
         let (stopped, stop) = io::pipe().map_err(starting("workers"))?;
         let (count, limits) = within_open_files(raise_open_file_limit(), options, log);
         let threads = Threads::start(count, options, log)?;
-        let interface = threads.interface;
+        let backend = threads.backend;
         let listeners = |address: &ListenAddress| {
             listeners(address, count, &limits)
                 .map_err(|error| ServerError::Listen { address: address.clone(), error })
@@ -88,7 +88,7 @@ impl Server {
         let (http_address, http) = listeners(&options.http_address)?;
         let addresses = [v1_address, http_address];
         let info = Arc::new(server_info(options, addresses));
-        let watch = Arc::<Watch>::default();
+        let shared = Arc::<Shared>::default();
         let registry = Arc::new(Registry::new(Lifetimes {
             inactive_producer_timeout: options.inactive_producer_timeout,
             tombstone_lifetime: options.tombstone_lifetime,
@@ -98,16 +98,16 @@ impl Server {
         let clock = Clock::start();
         let stopped = Arc::new(OwnedFd::from(stopped));
         let work = (0..).zip(v1.into_iter().zip(http)).map(|(number, (v1, http))| {
-            let (registry, info, watch) = (Arc::clone(&registry), Arc::clone(&info), Arc::clone(&watch));
-            let turn = Turn::new(registry, info, limits, watch, log.clone(), clock.now());
-            let worker = Worker::new(number, turn);
+            let (registry, info, shared) = (Arc::clone(&registry), Arc::clone(&info), Arc::clone(&shared));
+            let context = WorkerContext::new(registry, info, limits, shared, log.clone(), clock.now());
+            let worker = Worker::new(number, context);
             Work { worker, listeners: [v1, http], stopped: Arc::clone(&stopped), clock: clock.clone() }
         });
         let workers = threads.serve(work.collect())?;
         let connections = limits.size(Limit::Connections);
         log.info(format_args!(
             "backend {}, {count} workers, at most {connections} connections",
-            interface.full_name()
+            backend.full_name()
         ));
         Ok(Self { log: log.clone(), addresses, workers, stop, signals })
     }

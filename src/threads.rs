@@ -16,9 +16,9 @@ use signal_hook::consts::SIGTERM;
 use signal_hook::low_level::raise;
 
 use crate::clock::Clock;
-use crate::io::support::NoRing;
+use crate::io::availability::NoRing;
 use crate::io::uring::Sizes;
-use crate::io::{Choice, Driver, IdleRing, Interface, Service};
+use crate::io::{Backend, BackendChoice, Driver, IdleRing, Service};
 use crate::log::Log;
 use crate::options::Options;
 use crate::process::{cores, pin_to};
@@ -30,7 +30,7 @@ pub type End = Result<(), ServerError>;
 
 /// Threads that wait for their [`Work`].
 pub struct Threads {
-    pub interface: Interface,
+    pub backend: Backend,
     threads: Vec<(Sender<Start>, JoinHandle<End>)>,
 }
 
@@ -44,7 +44,7 @@ pub struct Work {
 }
 
 struct Start {
-    interface: Interface,
+    backend: Backend,
     work: Work,
     serves: Sender<End>,
 }
@@ -69,7 +69,7 @@ impl Threads {
         let threads = (0..count).map(start).collect::<io::Result<_>>().map_err(starting("workers"))?;
         drop(ready);
         let rings = all(&all_ready, count)?;
-        Ok(Self { interface: interface(choice, rings, log)?, threads })
+        Ok(Self { backend: backend(choice, rings, log)?, threads })
     }
 
     /// Hands out the work, and returns when all threads serve.
@@ -83,7 +83,7 @@ impl Threads {
         let (starts, handles): (Vec<_>, Vec<_>) = self.threads.into_iter().unzip();
         for (start, work) in starts.into_iter().zip(work) {
             // Refused by a thread that has panicked, which is noticed below.
-            let _ = start.send(Start { interface: self.interface, work, serves: serves.clone() });
+            let _ = start.send(Start { backend: self.backend, work, serves: serves.clone() });
         }
         drop(serves);
         all(&all_serve, count)??;
@@ -92,15 +92,15 @@ impl Threads {
 }
 
 /// What all threads use, once each has reported whether it has its ring.
-fn interface(choice: Choice, rings: Result<(), NoRing>, log: &Log) -> Result<Interface, ServerError> {
+fn backend(choice: BackendChoice, rings: Result<(), NoRing>, log: &Log) -> Result<Backend, ServerError> {
     match (choice, rings) {
-        (Choice::Only(Interface::Epoll), _) => Ok(Interface::Epoll),
-        (_, Ok(())) => Ok(Interface::Uring),
-        (Choice::Auto, Err(why)) => {
+        (BackendChoice::Only(Backend::Epoll), _) => Ok(Backend::Epoll),
+        (_, Ok(())) => Ok(Backend::Uring),
+        (BackendChoice::Auto, Err(why)) => {
             log.warn(format_args!("{}", why.fallback()));
-            Ok(Interface::Epoll)
+            Ok(Backend::Epoll)
         }
-        (Choice::Only(Interface::Uring), Err(why)) => Err(ServerError::NoRing(why)),
+        (BackendChoice::Only(Backend::Uring), Err(why)) => Err(ServerError::NoRing(why)),
     }
 }
 
@@ -111,15 +111,20 @@ fn all<E>(reports: &Receiver<Result<(), E>>, count: usize) -> Result<Result<(), 
 }
 
 /// A worker's thread.
-fn run(choice: Choice, busy_poll: Duration, ready: Sender<Result<(), NoRing>>, started: &Receiver<Start>) -> End {
-    let has_ring = choice != Choice::Only(Interface::Epoll);
+fn run(
+    choice: BackendChoice,
+    busy_poll: Duration,
+    ready: Sender<Result<(), NoRing>>,
+    started: &Receiver<Start>,
+) -> End {
+    let has_ring = choice != BackendChoice::Only(Backend::Epoll);
     let ring = has_ring.then(|| IdleRing::new(Sizes::default(), !busy_poll.is_zero())).transpose();
     let (ring, result) = ring.map_or_else(|why| (None, Err(why)), |ring| (ring, Ok(())));
     // Nobody waits any more when another thread has failed first, and nothing is sent when the server does not start.
     let _ = ready.send(result);
     drop(ready);
-    let Ok(Start { interface, work, serves }) = started.recv() else { return Ok(()) };
-    let ring = ring.filter(|_| interface == Interface::Uring);
+    let Ok(Start { backend, work, serves }) = started.recv() else { return Ok(()) };
+    let ring = ring.filter(|_| backend == Backend::Uring);
     let Work { worker, listeners, stopped, clock } = work;
     let driver = match Driver::new(ring, listeners, stopped, busy_poll) {
         Ok(driver) => driver,

@@ -11,6 +11,7 @@ use crate::admission::Admitted;
 use crate::cause::Cause;
 use crate::clock::Timestamp;
 use crate::connection::{Connection, Phase, Receive, Session, Slots};
+use crate::context::WorkerContext;
 use crate::drain::Drain;
 use crate::http;
 use crate::io::{Event, ReceiveEnd, Request, SendBuffer, Service, Socket, Token};
@@ -21,12 +22,11 @@ use crate::limits::{
 use crate::listening::{Listening, Wanted};
 use crate::output::Output;
 use crate::registry::ProducerId;
-use crate::turn::Turn;
 
 /// One event loop's state, without its ring.
 pub struct Worker {
     number: u32,
-    turn: Turn,
+    context: WorkerContext,
     slots: Slots,
     listening: Listening,
     requests: Vec<Request>,
@@ -45,11 +45,11 @@ pub struct Worker {
 
 impl Worker {
     /// A worker that will accept with its first requests.
-    pub fn new(number: u32, turn: Turn) -> Self {
-        let now = turn.now;
+    pub fn new(number: u32, context: WorkerContext) -> Self {
+        let now = context.now;
         Self {
             number,
-            turn,
+            context,
             slots: Slots::default(),
             listening: Listening::new(now),
             requests: Vec::new(),
@@ -64,13 +64,13 @@ impl Worker {
 
     /// Begins a turn.
     pub fn begin_turn(&mut self, now: Timestamp) {
-        self.turn.now = now;
+        self.context.now = now;
     }
 
     /// Looks ahead at what the events of this turn will show, if that is worth it.
     pub fn look_ahead<'a>(&mut self, received: impl Iterator<Item = &'a [u8]>) {
-        if self.turn.reader.take_cold() >= LOOKUPS_PREFETCHED_MIN {
-            self.turn.reader.prefetch(received.filter_map(http::asked_topic));
+        if self.context.reader.take_cold() >= LOOKUPS_PREFETCHED_MIN {
+            self.context.reader.prefetch(received.filter_map(http::asked_topic));
         }
     }
 
@@ -89,7 +89,7 @@ impl Worker {
             Event::Closed { token } => {
                 let connection = self.slots.remove(token);
                 assert_eq!(connection.phase, Phase::Closing, "closed when asked to");
-                self.turn.counters.closed[connection.session.service() as usize].increment();
+                self.context.counters.closed[connection.session.service() as usize].increment();
             }
             Event::Stop => self.begin_drain(),
         }
@@ -97,37 +97,37 @@ impl Worker {
 
     /// Whether the turn should end, and what else has happened wait for the next.
     pub fn is_full(&self) -> bool {
-        self.turn.is_full()
+        self.context.is_full()
     }
 
     /// Commits, then asks for everything that the turn led to. `wall` tells the time of day, which is wanted
     /// once a tick. Returns whether a tick has passed.
     pub fn end_turn(&mut self, wall: impl FnOnce() -> SystemTime) -> bool {
-        let ticks = self.turn.now >= self.next_tick;
+        let ticks = self.context.now >= self.next_tick;
         if ticks {
-            self.next_tick = self.turn.now.after(TICK);
-            self.turn.tick(wall());
+            self.next_tick = self.context.now.after(TICK);
+            self.context.tick(wall());
             if self.received_until > self.next_deadline {
                 self.expire();
             }
-            if self.received_until > self.turn.next_silence {
+            if self.received_until > self.context.next_silence {
                 self.notice_silence();
             }
         }
         // The next turn begins with all that has arrived until now, unless this one has left some of it.
-        let (now, last) = (self.turn.now, self.received_until);
-        if !self.turn.is_full() || now.since(last) > EXPIRY_DELAY_MAX {
+        let (now, last) = (self.context.now, self.received_until);
+        if !self.context.is_full() || now.since(last) > EXPIRY_DELAY_MAX {
             self.received_until = now;
         }
         self.request_accepts();
         self.advance_drain();
-        self.turn.commit();
+        self.context.commit();
         while let Some(token) = self.dirty.pop() {
-            self.push_on(token);
+            self.progress(token);
         }
-        if self.drain.as_ref().is_some_and(|drain| drain.is_over(self.turn.now)) {
+        if self.drain.as_ref().is_some_and(|drain| drain.is_over(self.context.now)) {
             for token in self.slots.tokens(|_| true) {
-                self.turn.strike(Limit::DrainTimeout, self.slots.get(token).session.peer());
+                self.context.exceeded(Limit::DrainTimeout, self.slots.get(token).session.peer());
             }
         }
         ticks
@@ -141,14 +141,14 @@ impl Worker {
     /// How long the worker may sleep if nothing happens.
     pub fn timeout(&self) -> Duration {
         let grace_end = self.drain.as_ref().and_then(Drain::grace_end);
-        let next = [self.listening.next_accept(self.turn.now), grace_end];
-        next.into_iter().flatten().fold(self.next_tick, Timestamp::min).since(self.turn.now).min(TICK)
+        let next = [self.listening.next_accept(self.context.now), grace_end];
+        next.into_iter().flatten().fold(self.next_tick, Timestamp::min).since(self.context.now).min(TICK)
     }
 
     /// Whether a drain is over.
     pub fn is_finished(&self) -> bool {
         self.drain.as_ref().is_some_and(|drain| {
-            (self.listening.are_closed() && self.slots.is_empty()) || drain.is_over(self.turn.now)
+            (self.listening.are_closed() && self.slots.is_empty()) || drain.is_over(self.context.now)
         })
     }
 
@@ -163,36 +163,36 @@ impl Worker {
         }
         // A listener for every interface is an IPv6 socket; stock shows the IPv4 peers as such.
         let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
-        self.turn.counters.accepted[service as usize].increment();
+        self.context.counters.accepted[service as usize].increment();
         if service == Service::V1 {
-            self.turn.log.info(format_args!("TCP: new client({peer})"));
+            self.context.log.info(format_args!("TCP: new client({peer})"));
         }
-        let place = self.slots.next();
-        let id = ProducerId::new(self.number, place.slot, place.generation);
+        let next = self.slots.next();
+        let id = ProducerId::new(self.number, next.slot, next.generation);
         let session = Session::new(service, id, peer);
-        let (admitted, place) = self.turn.watch.admission.enter(peer.ip(), &self.turn.limits);
-        let output = Output::new(self.turn.limits.size(Limit::OutputSize));
-        let token = self.slots.insert(Connection::new(socket, session, place, output));
+        let (admitted, permit) = self.context.shared.admission.enter(peer.ip(), &self.context.limits);
+        let output = Output::new(self.context.limits.size(Limit::OutputSize));
+        let token = self.slots.insert(Connection::new(socket, session, permit, output));
         match admitted {
             Admitted::Welcome => {
                 self.await_input(token);
                 self.receive(token);
             }
             Admitted::Refused(limit) => self.refuse_over(token, limit),
-            Admitted::TurnedAway(limit) => {
-                self.turn.strike(limit, peer);
+            Admitted::Dropped(limit) => {
+                self.context.exceeded(limit, peer);
                 self.shut_down(token, Cause::Over(limit));
             }
         }
     }
 
     fn accept_ended(&mut self, service: Service, error: Option<io::Error>) {
-        let mut until = self.turn.now;
+        let mut until = self.context.now;
         if let Some(error) = error {
             until = until.after(ACCEPT_BACKOFF);
-            self.turn.counters.accept_failures[service as usize].increment();
-            if let Some(times) = self.turn.watch.metrics.accept_failures_to_tell(self.turn.now) {
-                self.turn.log.warn(format_args!(
+            self.context.counters.accept_failures[service as usize].increment();
+            if let Some(times) = self.context.shared.metrics.accept_failures_to_tell(self.context.now) {
+                self.context.log.warn(format_args!(
                     "temporary Accept() failure - {error} (times since the last such line: {times})"
                 ));
             }
@@ -207,7 +207,7 @@ impl Worker {
             None if self.slots.len() < CONNECTIONS_MAX as usize => Wanted::Accept,
             None => Wanted::Pause,
         };
-        self.listening.request(wanted, self.turn.now, &mut self.requests);
+        self.listening.request(wanted, self.context.now, &mut self.requests);
     }
 
     fn received(&mut self, token: Token, bytes: &[u8], armed: bool) {
@@ -223,7 +223,7 @@ impl Worker {
         match end {
             ReceiveEnd::NoBuffers => {
                 connection.receive = Receive::Idle;
-                self.turn.counters.no_buffers.increment();
+                self.context.counters.no_buffers.increment();
             }
             ReceiveEnd::Stopped => connection.receive = Receive::Idle,
             ReceiveEnd::Eof => {
@@ -234,7 +234,7 @@ impl Worker {
                 connection.receive = Receive::Eof;
                 // The second where the peer's network says that it is gone.
                 if matches!(error.kind(), io::ErrorKind::TimedOut | io::ErrorKind::HostUnreachable) {
-                    self.turn.strike(Limit::DeadPeerTimeout, connection.session.peer());
+                    self.context.exceeded(Limit::DeadPeerTimeout, connection.session.peer());
                 }
                 self.shut_down(token, Cause::Receive(error));
             }
@@ -270,7 +270,7 @@ impl Worker {
         let connection = self.slots.get(token);
         if connection.phase == Phase::Open {
             connection.output.lend(|| self.spare.pop().unwrap_or_default());
-            connection.take_input(bytes, &mut self.turn);
+            connection.take_input(bytes, &mut self.context);
             if let Some(buffer) = connection.output.reclaim() {
                 self.keep_spare(buffer);
             }
@@ -291,13 +291,13 @@ impl Worker {
         let from_its_begin = matches!(awaited, Some(Limit::HandshakeTimeout | Limit::RequestTimeout));
         if !(from_its_begin && connection.awaited == awaited) {
             connection.awaited = awaited;
-            let patience = awaited.map_or(Duration::MAX, |limit| self.turn.limits.time(limit));
+            let patience = awaited.map_or(Duration::MAX, |limit| self.context.limits.time(limit));
             self.expect_within(token, patience);
         }
     }
 
     fn expect_within(&mut self, token: Token, patience: Duration) {
-        let deadline = self.turn.now.after(patience);
+        let deadline = self.context.now.after(patience);
         self.slots.get(token).deadline = deadline;
         self.next_deadline = self.next_deadline.min(deadline);
     }
@@ -311,11 +311,11 @@ impl Worker {
     }
 
     /// Asks for whatever a connection needs next.
-    fn push_on(&mut self, token: Token) {
+    fn progress(&mut self, token: Token) {
         let connection = self.slots.get(token);
         connection.dirty = false;
         if connection.output.is_full() && !connection.input.is_empty() && connection.receive == Receive::Armed {
-            self.turn.strike(Limit::OutputSize, connection.session.peer());
+            self.context.exceeded(Limit::OutputSize, connection.session.peer());
         }
         if !connection.sending
             && matches!(connection.phase, Phase::Open | Phase::Flushing)
@@ -355,7 +355,7 @@ impl Worker {
         connection.sending = true;
         connection.awaited = Some(Limit::OutputTimeout);
         self.requests.push(Request::Send { token, socket: connection.socket, buffer });
-        self.expect_within(token, self.turn.limits.time(Limit::OutputTimeout));
+        self.expect_within(token, self.context.limits.time(Limit::OutputTimeout));
     }
 
     fn receive(&mut self, token: Token) {
@@ -372,13 +372,13 @@ impl Worker {
         if connection.receive == Receive::Armed {
             connection.receive = Receive::Stopping;
             self.requests.push(Request::StopReceive { token });
-            self.turn.counters.receives_stopped.increment();
+            self.context.counters.receives_stopped.increment();
         }
     }
 
     /// Ends the protocol with an error that says why; the connection ends when that is sent.
     fn refuse_over(&mut self, token: Token, limit: Limit) {
-        self.slots.get(token).refuse_over(limit, &mut self.turn);
+        self.slots.get(token).refuse_over(limit, &mut self.context);
         self.mark(token);
     }
 
@@ -400,7 +400,7 @@ impl Worker {
         if matches!(connection.phase, Phase::ShutDown | Phase::Closing) {
             return;
         }
-        connection.flush(cause, &mut self.turn);
+        connection.flush(cause, &mut self.context);
         connection.phase = Phase::ShutDown;
         connection.deadline = Timestamp::MAX;
         self.requests.push(Request::ShutdownBoth { token, socket: connection.socket });
@@ -417,7 +417,7 @@ impl Worker {
             match connection.awaited {
                 Some(limit) if connection.is_waiting() => self.refuse_over(token, limit),
                 Some(limit) => {
-                    self.turn.strike(limit, connection.session.peer());
+                    self.context.exceeded(limit, connection.session.peer());
                     self.shut_down(token, Cause::Over(limit));
                 }
                 // Its protocol is over already.
@@ -428,20 +428,20 @@ impl Worker {
 
     /// Looks for producers that have fallen silent, and finds out when the next one may.
     fn notice_silence(&mut self) {
-        self.turn.next_silence = Timestamp::MAX;
+        self.context.next_silence = Timestamp::MAX;
         for connection in self.slots.iter_mut() {
-            connection.session.notice_silence(self.received_until, &mut self.turn);
+            connection.session.notice_silence(self.received_until, &mut self.context);
         }
     }
 
     fn begin_drain(&mut self) {
-        self.turn.is_draining = true;
-        let (now, timeout) = (self.turn.now, self.turn.limits.time(Limit::DrainTimeout));
+        self.context.is_draining = true;
+        let (now, timeout) = (self.context.now, self.context.limits.time(Limit::DrainTimeout));
         self.drain.get_or_insert_with(|| Drain::new(now, timeout));
     }
 
     fn advance_drain(&mut self) {
-        let (now, closed, full) = (self.turn.now, self.listening.are_closed(), self.turn.is_full());
+        let (now, closed, full) = (self.context.now, self.listening.are_closed(), self.context.is_full());
         if self.drain.as_mut().is_some_and(|drain| drain.advance(now, closed, !full)) {
             for token in self.slots.tokens(Connection::is_waiting) {
                 self.shut_down(token, Cause::Shutdown);
@@ -462,16 +462,19 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
+    use crate::context::ServerInfo;
     use crate::limits::Limits;
     use crate::log::Log;
     use crate::registry::{Lifetimes, Registry};
-    use crate::turn::ServerInfo;
 
     fn worker(now: Timestamp) -> Worker {
         let lifetimes = Lifetimes { inactive_producer_timeout: TICK, ..Lifetimes::default() };
         let server = Arc::<ServerInfo>::default();
         let registry = Arc::new(Registry::new(lifetimes));
-        Worker::new(0, Turn::new(registry, server, Limits::default(), Arc::default(), Log::disabled(), now))
+        Worker::new(
+            0,
+            WorkerContext::new(registry, server, Limits::default(), Arc::default(), Log::disabled(), now),
+        )
     }
 
     /// Each listener rests for as long as it should, whatever the other does.

@@ -44,25 +44,25 @@ impl Scene {
         assert!(answer.starts_with("HTTP/1.1 200 OK\r\n") && answer.contains("steady"), "{answer}");
     }
 
-    fn strikes(&mut self) -> u64 {
+    fn exceeded(&mut self) -> u64 {
         let text = get(&mut self.client, "/metrics");
-        let sample = format!("nsqlookupd_limit_strikes_total{{limit=\"{}\"}} ", self.limit);
+        let sample = format!("nsqlookupd_limit_exceeded_total{{limit=\"{}\"}} ", self.limit);
         let value = text.lines().find_map(|line| line.strip_prefix(&sample)).expect("every limit has a counter");
         value.parse().expect("a number")
     }
 
     /// Waits until the limit has struck so often.
-    fn wait_for_strikes(&mut self, at_least: u64) {
+    fn wait_for_exceeded(&mut self, at_least: u64) {
         let begun = Instant::now();
-        while self.strikes() < at_least {
-            assert!(begun.elapsed() < PATIENCE, "the limit does not strike: {}", self.server.log());
+        while self.exceeded() < at_least {
+            assert!(begun.elapsed() < PATIENCE, "the limit does not exceeded: {}", self.server.log());
             thread::sleep(Duration::from_millis(10));
         }
     }
 
     /// The limit has struck so often, and nobody else has noticed.
-    fn end(mut self, strikes: u64) {
-        assert_eq!(self.strikes(), strikes);
+    fn end(mut self, exceeded: u64) {
+        assert_eq!(self.exceeded(), exceeded);
         self.check_neighbours();
         self.check_log();
         assert!(self.server.stop().success());
@@ -71,7 +71,7 @@ impl Scene {
     /// However often it struck, one line says so.
     fn check_log(&self) {
         let line = "client(127.0.0.1:";
-        let met = format!(") met the limit -{} (", self.limit);
+        let met = format!(") exceeded the limit -{} (", self.limit);
         self.server.wait_for_log(&met);
         let log = self.server.log();
         let lines: Vec<_> = log.lines().filter(|line| line.contains(&met)).collect();
@@ -241,7 +241,9 @@ fn registrations(limit: &'static str, second: &str, third: (&str, &str)) -> (Sce
     assert_eq!(reply, format!("E_INVALID exceeds {limit}").as_bytes());
     // Which name it was, and whose.
     scene.server.wait_for_log(" WARNING: nsqd(greedy) client(127.0.0.1:");
-    scene.server.wait_for_log(&format!(") REGISTER topic({topic}) channel({channel}) met the limit -{limit} ("));
+    scene
+        .server
+        .wait_for_log(&format!(") REGISTER topic({topic}) channel({channel}) exceeded the limit -{limit} ("));
     for words in ["topic channel", second, "topic"] {
         producer.register(words);
     }
@@ -324,14 +326,14 @@ fn the_output_of_a_connection() {
     let mut writer = deaf.try_clone().expect("a descriptor");
     let writing =
         thread::spawn(move || writer.write_all(&b"PING\n".repeat(pings)).expect("the server reads at last"));
-    scene.wait_for_strikes(1);
+    scene.wait_for_exceeded(1);
     scene.check_neighbours();
     let mut replies = vec![0; pings * OK.len()];
     deaf.read_exact(&mut replies).expect("each is answered");
     assert!(replies == OK.repeat(pings));
     writing.join().expect("all is written");
-    let strikes = scene.strikes();
-    scene.end(strikes);
+    let exceeded = scene.exceeded();
+    scene.end(exceeded);
 }
 
 #[test]
@@ -342,7 +344,7 @@ fn the_time_to_the_magic() {
     }
     // After the magic nothing is due.
     let mut silent = Nsqd(nsqd(&scene.server));
-    scene.wait_for_strikes(2);
+    scene.wait_for_exceeded(2);
     assert_refused(connect(scene.server.tcp), b"", "E_INVALID exceeds handshake-timeout");
     assert_eq!(silent.ask(b"PING\n"), b"OK");
     scene.end(3);
@@ -419,7 +421,7 @@ fn deaf(server: &Server) -> (Nsqd, TcpStream) {
 fn the_time_to_read() {
     let mut scene = Scene::new("output-timeout", "300ms");
     let (producer, mut deaf) = deaf(&scene.server);
-    scene.wait_for_strikes(1);
+    scene.wait_for_exceeded(1);
     // A FIN or a reset, and either comes too soon.
     let mut read = Vec::new();
     let _ = deaf.read_to_end(&mut read);

@@ -1,7 +1,7 @@
 //! Request bodies, which nsqlookupd reads only to throw them away.
 
-use super::fields::{is_field_name_byte, is_field_value_byte};
 use super::head::Body;
+use super::headers::{is_field_name_byte, is_field_value_byte};
 use crate::limits::HTTP_CHUNK_LINE_BYTES_MAX;
 
 /// Bytes that chunking may take beyond [`OVERHEAD_FREE`] a chunk and twice the data; stock:

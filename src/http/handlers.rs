@@ -10,9 +10,9 @@ use super::answer::{
 };
 use super::query::{Args, args};
 use super::routes::Endpoint;
+use crate::context::WorkerContext;
 use crate::limits::Limit;
 use crate::registry::Name;
-use crate::turn::Turn;
 
 /// Means every topic where something is read. Where something is changed it is no name (stock deletes
 /// everything, and tombstones whatever its map yields first).
@@ -29,60 +29,60 @@ fn takes_arguments(endpoint: Endpoint) -> bool {
 }
 
 /// Does what the endpoint is for.
-pub fn call(endpoint: Endpoint, query: &[u8], peer: SocketAddr, turn: &mut Turn) -> Answer {
+pub fn call(endpoint: Endpoint, query: &[u8], peer: SocketAddr, context: &mut WorkerContext) -> Answer {
     let args = if takes_arguments(endpoint) { args(query) } else { Ok(Args::default()) };
     let Ok(args) = args else { return Answer::Error(INVALID_REQUEST) };
     let answer = match endpoint {
         Endpoint::Ping => Ok(Answer::Pong),
         Endpoint::Info => Ok(Answer::Info),
-        Endpoint::Topics => Ok(Answer::Stream(turn.reader.topics(turn.now))),
-        Endpoint::Nodes => Ok(Answer::Stream(turn.reader.nodes(turn.now))),
-        Endpoint::Debug => Ok(Answer::Stream(turn.reader.debug(turn.now))),
-        Endpoint::Metrics => Ok(Answer::Metrics(turn.metrics())),
-        Endpoint::Lookup => lookup(&args, turn),
-        Endpoint::Channels => channels(&args, turn),
-        Endpoint::CreateTopic => create_topic(&args, peer, turn),
-        Endpoint::DeleteTopic => delete_topic(&args, turn),
-        Endpoint::CreateChannel => create_channel(&args, peer, turn),
-        Endpoint::DeleteChannel => delete_channel(&args, turn),
-        Endpoint::TombstoneTopic => tombstone_topic(&args, turn),
+        Endpoint::Topics => Ok(Answer::Stream(context.reader.topics(context.now))),
+        Endpoint::Nodes => Ok(Answer::Stream(context.reader.nodes(context.now))),
+        Endpoint::Debug => Ok(Answer::Stream(context.reader.debug(context.now))),
+        Endpoint::Metrics => Ok(Answer::Metrics(context.metrics())),
+        Endpoint::Lookup => lookup(&args, context),
+        Endpoint::Channels => channels(&args, context),
+        Endpoint::CreateTopic => create_topic(&args, peer, context),
+        Endpoint::DeleteTopic => delete_topic(&args, context),
+        Endpoint::CreateChannel => create_channel(&args, peer, context),
+        Endpoint::DeleteChannel => delete_channel(&args, context),
+        Endpoint::TombstoneTopic => tombstone_topic(&args, context),
     };
     answer.unwrap_or_else(Answer::Error)
 }
 
 type Outcome = Result<Answer, ApiError>;
 
-fn lookup(args: &Args<'_>, turn: &mut Turn) -> Outcome {
+fn lookup(args: &Args<'_>, context: &mut WorkerContext) -> Outcome {
     let topic = argument(args.topic.as_ref(), MISSING_ARG_TOPIC)?;
     let answer = if topic == EVERY_TOPIC {
-        turn.reader.lookup_all(turn.now).map(Answer::Stream)
+        context.reader.lookup_all(context.now).map(Answer::Stream)
     } else {
-        turn.reader.lookup(topic, turn.now).map(Answer::Lookup)
+        context.reader.lookup(topic, context.now).map(Answer::Lookup)
     };
     answer.ok_or(TOPIC_NOT_FOUND)
 }
 
-fn channels(args: &Args<'_>, turn: &mut Turn) -> Outcome {
+fn channels(args: &Args<'_>, context: &mut WorkerContext) -> Outcome {
     let topic = argument(args.topic.as_ref(), MISSING_ARG_TOPIC)?;
     if topic == EVERY_TOPIC {
-        return Ok(Answer::Stream(turn.reader.all_channels(turn.now)));
+        return Ok(Answer::Stream(context.reader.all_channels(context.now)));
     }
     let mut body = Vec::new();
-    turn.reader.channels(topic, &mut body);
+    context.reader.channels(topic, &mut body);
     Ok(Answer::Json(body))
 }
 
-fn create_topic(args: &Args<'_>, peer: SocketAddr, turn: &mut Turn) -> Outcome {
+fn create_topic(args: &Args<'_>, peer: SocketAddr, context: &mut WorkerContext) -> Outcome {
     let topic = topic_name(args)?;
-    create(topic, None, peer, turn)?;
-    turn.log.info(format_args!("DB: adding topic({topic})"));
+    create(topic, None, peer, context)?;
+    context.log.info(format_args!("DB: adding topic({topic})"));
     Ok(Answer::Done)
 }
 
-fn delete_topic(args: &Args<'_>, turn: &mut Turn) -> Outcome {
+fn delete_topic(args: &Args<'_>, context: &mut WorkerContext) -> Outcome {
     let topic = topic_to_change(args)?;
-    let (lifetimes, now) = (turn.lifetimes, turn.now);
-    let (channels, was_listed, live) = turn.write(|writer| {
+    let (lifetimes, now) = (context.lifetimes, context.now);
+    let (channels, was_listed, live) = context.write(|writer| {
         let before = (
             writer.channels(topic, None),
             writer.is_listed(topic),
@@ -93,40 +93,45 @@ fn delete_topic(args: &Args<'_>, turn: &mut Turn) -> Outcome {
     });
     let topic = String::from_utf8_lossy(topic);
     for channel in channels.names {
-        turn.log.info(format_args!("DB: removing channel({channel}) from topic({topic})"));
+        context.log.info(format_args!("DB: removing channel({channel}) from topic({topic})"));
     }
     if channels.more > 0 {
-        turn.log.info(format_args!("DB: removing {} more channels from topic({topic})", channels.more));
+        context.log.info(format_args!("DB: removing {} more channels from topic({topic})", channels.more));
     }
     if was_listed {
-        turn.log.info(format_args!("DB: removing topic({topic})"));
+        context.log.info(format_args!("DB: removing topic({topic})"));
     }
-    warn_of_deletion(format_args!("topic({topic})"), live, turn);
+    warn_of_deletion(format_args!("topic({topic})"), live, context);
     Ok(Answer::Done)
 }
 
 /// An nsqd registers a name when it makes it and when it connects, and has no reason to do so again.
-fn warn_of_deletion(what: fmt::Arguments<'_>, live: usize, turn: &Turn) {
+fn warn_of_deletion(what: fmt::Arguments<'_>, live: usize, context: &WorkerContext) {
     if live > 0 {
-        turn.log.warn(format_args!(
+        context.log.warn(format_args!(
             "{what} was deleted while {live} connected nsqd have it: not listed for them until they register it \
              again, when they reconnect or create it anew; delete it on them too, as nsqadmin does"
         ));
     }
 }
 
-fn create_channel(args: &Args<'_>, peer: SocketAddr, turn: &mut Turn) -> Outcome {
+fn create_channel(args: &Args<'_>, peer: SocketAddr, context: &mut WorkerContext) -> Outcome {
     let (topic, channel) = (topic_name(args)?, channel_name(args)?);
-    create(topic, Some(channel), peer, turn)?;
-    turn.log.info(format_args!("DB: adding channel({channel}) in topic({topic})"));
-    turn.log.info(format_args!("DB: adding topic({topic})"));
+    create(topic, Some(channel), peer, context)?;
+    context.log.info(format_args!("DB: adding channel({channel}) in topic({topic})"));
+    context.log.info(format_args!("DB: adding topic({topic})"));
     Ok(Answer::Done)
 }
 
 /// Makes a topic, or a channel and its topic with it.
-fn create(topic: Name, channel: Option<Name>, peer: SocketAddr, turn: &mut Turn) -> Result<(), ApiError> {
-    let limits = turn.limits;
-    let created = turn.write(|writer| {
+fn create(
+    topic: Name,
+    channel: Option<Name>,
+    peer: SocketAddr,
+    context: &mut WorkerContext,
+) -> Result<(), ApiError> {
+    let limits = context.limits;
+    let created = context.write(|writer| {
         writer.judge(&limits, None, topic, channel)?;
         match channel {
             Some(channel) => writer.create_channel(topic, channel),
@@ -135,34 +140,34 @@ fn create(topic: Name, channel: Option<Name>, peer: SocketAddr, turn: &mut Turn)
         Ok(())
     });
     created.map_err(|limit| {
-        turn.strike(limit, peer);
+        context.exceeded(limit, peer);
         if limit == Limit::Topics { TOO_MANY_TOPICS } else { TOO_MANY_CHANNELS }
     })
 }
 
-fn delete_channel(args: &Args<'_>, turn: &mut Turn) -> Outcome {
+fn delete_channel(args: &Args<'_>, context: &mut WorkerContext) -> Outcome {
     let (topic, channel) = (topic_name(args)?, channel_name(args)?);
-    let (lifetimes, now) = (turn.lifetimes, turn.now);
-    let (live, was_there) = turn.write(|writer| {
+    let (lifetimes, now) = (context.lifetimes, context.now);
+    let (live, was_there) = context.write(|writer| {
         let live = writer.live_producers(topic.as_bytes(), Some(channel), lifetimes, now);
         (live, writer.delete_channel(topic, channel))
     });
     if !was_there {
         return Err(CHANNEL_NOT_FOUND);
     }
-    turn.log.info(format_args!("DB: removing channel({channel}) from topic({topic})"));
-    warn_of_deletion(format_args!("channel({channel}) of topic({topic})"), live, turn);
+    context.log.info(format_args!("DB: removing channel({channel}) from topic({topic})"));
+    warn_of_deletion(format_args!("channel({channel}) of topic({topic})"), live, context);
     Ok(Answer::Done)
 }
 
-fn tombstone_topic(args: &Args<'_>, turn: &mut Turn) -> Outcome {
+fn tombstone_topic(args: &Args<'_>, context: &mut WorkerContext) -> Outcome {
     let topic = topic_to_change(args)?;
     let node = argument(args.node.as_ref(), MISSING_ARG_NODE)?;
     let (shown_node, shown_topic) = (String::from_utf8_lossy(node), String::from_utf8_lossy(topic));
-    turn.log.info(format_args!("DB: setting tombstone for producer@{shown_node} of topic({shown_topic})"));
-    let now = turn.now;
-    if turn.write(|writer| writer.tombstone(topic, node, now)) == 0 {
-        turn.log.warn(format_args!(
+    context.log.info(format_args!("DB: setting tombstone for producer@{shown_node} of topic({shown_topic})"));
+    let now = context.now;
+    if context.write(|writer| writer.tombstone(topic, node, now)) == 0 {
+        context.log.warn(format_args!(
             "no tombstone set: topic({shown_topic}) has no producer@{shown_node}; a node is \
              broadcast_address:http_port, such as nsqd-1:4151 or [2001:db8::1]:4151"
         ));

@@ -2,9 +2,9 @@
 
 mod answer;
 mod body;
-mod fields;
 mod handlers;
 mod head;
+mod headers;
 pub mod parse;
 mod query;
 mod response;

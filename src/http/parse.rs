@@ -19,8 +19,8 @@ use std::mem::MaybeUninit;
 
 use memchr::{memchr, memchr_iter};
 
-use super::fields::{Fields, Lone, is_token_byte, trim};
 use super::head::{Body, Expect, Head, Persistence, Refusal, Version};
+use super::headers::{Headers, SingleHeader, is_token_byte, trim};
 use super::target::{Url, cut};
 use crate::limits::{HTTP_KNOWN_FIELDS_BYTES_MAX, Limit, Limits};
 
@@ -66,7 +66,7 @@ enum Before {
 #[derive(Default)]
 struct KnownFields {
     lines: Vec<u8>,
-    terms: Terms,
+    terms: MessageInfo,
 }
 
 impl HeadReader {
@@ -138,7 +138,7 @@ impl KnownFields {
     }
 
     /// Too many lines, and what is no usual request's, are not remembered.
-    fn learn(&mut self, line: &RequestLine<'_>, head: &[u8], terms: Terms) {
+    fn learn(&mut self, line: &RequestLine<'_>, head: &[u8], terms: MessageInfo) {
         self.lines.clear();
         let lines = memchr(b'\n', head).map_or(&[][..], |newline| &head[newline + 1..]);
         if lines.len() <= HTTP_KNOWN_FIELDS_BYTES_MAX && line.is_usual() {
@@ -245,7 +245,7 @@ fn judge_unfinished<'a>(partial: &[u8], start: usize, scan: &mut Scan, bytes_max
 
 /// What `httparse` makes of the head that `input` starts with, and its length; `None` also when it is not
 /// all there.
-fn parse_fast(input: &[u8]) -> Option<(RequestLine<'_>, Fields, usize)> {
+fn parse_fast(input: &[u8]) -> Option<(RequestLine<'_>, Headers, usize)> {
     // Blank lines ahead of a request pass with httparse, not with stock.
     if matches!(input.first(), None | Some(b'\r' | b'\n')) {
         return None;
@@ -257,7 +257,7 @@ fn parse_fast(input: &[u8]) -> Option<(RequestLine<'_>, Fields, usize)> {
     };
     let line =
         RequestLine { method: request.method?, target: request.path?.as_bytes(), version: (1, request.version?) };
-    let mut fields = Fields::default();
+    let mut fields = Headers::default();
     for header in request.headers.iter() {
         fields.add(header.name.as_bytes(), header.value);
     }
@@ -265,10 +265,10 @@ fn parse_fast(input: &[u8]) -> Option<(RequestLine<'_>, Fields, usize)> {
 }
 
 /// Stock: `textproto.Reader.ReadMIMEHeader`.
-fn parse_careful(head: &[u8]) -> Result<(RequestLine<'_>, Fields), Refusal> {
+fn parse_careful(head: &[u8]) -> Result<(RequestLine<'_>, Headers), Refusal> {
     let mut lines = head.split(|&b| b == b'\n').map(without_cr).peekable();
     let line = parse_request_line(lines.next().unwrap_or_default())?;
-    let mut fields = Fields::default();
+    let mut fields = Headers::default();
     let mut unfolded = Vec::new();
     while let Some(first) = lines.next().filter(|line| !line.is_empty()) {
         // Only a first header line can be seen here with a space ahead; others continue the line
@@ -295,13 +295,13 @@ struct RequestLine<'a> {
 
 /// What the header lines say of their request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Terms {
+struct MessageInfo {
     persistence: Persistence,
     body: Body,
     expect: Expect,
 }
 
-impl Default for Terms {
+impl Default for MessageInfo {
     fn default() -> Self {
         Self { persistence: Persistence::KeepAlive, body: Body::None, expect: Expect::None }
     }
@@ -329,8 +329,8 @@ impl<'a> RequestLine<'a> {
     }
 
     #[inline]
-    fn head(&self, url: Url<'a>, terms: Terms) -> Head<'a> {
-        let Terms { persistence, body, expect } = terms;
+    fn head(&self, url: Url<'a>, terms: MessageInfo) -> Head<'a> {
+        let MessageInfo { persistence, body, expect } = terms;
         let version = if self.version >= (1, 1) { Version::Http11 } else { Version::Http10 };
         Head { method: self.method, target: self.target, url, version, persistence, body, expect }
     }
@@ -354,12 +354,16 @@ fn parse_request_line(line: &[u8]) -> Result<RequestLine<'_>, Refusal> {
 
 /// Puts the findings together in stock's order: `readRequest`, `readTransfer`, then
 /// `conn.readRequest`.
-fn judge<'a>(line: &RequestLine<'a>, fields: &Fields, headers_max: usize) -> Result<(Url<'a>, Terms), Refusal> {
+fn judge<'a>(
+    line: &RequestLine<'a>,
+    fields: &Headers,
+    headers_max: usize,
+) -> Result<(Url<'a>, MessageInfo), Refusal> {
     if fields.count > headers_max {
         return Err(Refusal::TooManyHeaders);
     }
     let url = line.url()?;
-    if fields.host == Lone::Repeated {
+    if fields.host == SingleHeader::Repeated {
         return Err(Refusal::BadRequest);
     }
     let body = fields.body(line.version)?;
@@ -372,10 +376,10 @@ fn judge<'a>(line: &RequestLine<'a>, fields: &Fields, headers_max: usize) -> Res
     }
     let since_11 = line.version >= (1, 1);
     match fields.host {
-        Lone::Absent if since_11 && line.method != "CONNECT" && !upgrade => {
+        SingleHeader::Absent if since_11 && line.method != "CONNECT" && !upgrade => {
             return Err(Refusal::MissingHost);
         }
-        Lone::Invalid => return Err(Refusal::MalformedHost),
+        SingleHeader::Invalid => return Err(Refusal::MalformedHost),
         _ => {}
     }
     if fields.invalid_name {
@@ -391,7 +395,7 @@ fn judge<'a>(line: &RequestLine<'a>, fields: &Fields, headers_max: usize) -> Res
         Some(Expect::Continue) if !since_11 || body == Body::None => Expect::None,
         expect => expect.unwrap_or(Expect::None),
     };
-    Ok((url, Terms { persistence, body, expect }))
+    Ok((url, MessageInfo { persistence, body, expect }))
 }
 
 fn without_newline(line: &[u8]) -> &[u8] {

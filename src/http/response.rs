@@ -4,11 +4,11 @@ use std::io::Write as _;
 
 use super::answer::{Answer, ApiError, Status};
 use super::head::{Head, Persistence, Version};
-use crate::letterhead::{JSON_HEADERS, Letterhead};
+use crate::context::WorkerContext;
 use crate::limits::SHARED_BODY_BYTES_MIN;
 use crate::output::{Framing, Output};
 use crate::registry::{LookupBody, Stream};
-use crate::turn::Turn;
+use crate::response_head::{JSON_HEADERS, ResponseHead};
 
 /// What the body is (stock's two headers of that kind).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -57,21 +57,21 @@ pub struct Responder<'a> {
     pub request: &'a Head<'a>,
     /// The connection closes after this answer, whatever the client would like.
     pub close: bool,
-    pub letterhead: &'a Letterhead,
+    pub response_head: &'a ResponseHead,
     pub output: &'a mut Output,
 }
 
 impl Responder<'_> {
     /// An endpoint's answer. Like the others, returns whether the connection stays open.
-    pub fn answer(self, answer: Answer, turn: &Turn) -> bool {
+    pub fn answer(self, answer: Answer, context: &WorkerContext) -> bool {
         match answer {
             Answer::Done => self.whole(Status::Ok, Kind::Empty, b""),
             Answer::Pong => self.whole(Status::Ok, Kind::Text, b"OK"),
-            Answer::Info => self.whole(Status::Ok, Kind::Json, &turn.server.info),
+            Answer::Info => self.whole(Status::Ok, Kind::Json, &context.server.info),
             Answer::Json(body) => self.whole(Status::Ok, Kind::Json, &body),
             Answer::Metrics(text) => self.whole(Status::Ok, Kind::Metrics, text.as_bytes()),
             Answer::Error(error) => self.error(error, None),
-            Answer::Lookup(lookup) => self.lookup(&turn.reader.body(&lookup)),
+            Answer::Lookup(lookup) => self.lookup(&context.reader.body(&lookup)),
             Answer::Stream(stream) => self.stream(stream),
         }
     }
@@ -139,7 +139,7 @@ impl Responder<'_> {
         // One growth for the whole answer, and not one for each line.
         out.reserve(HEAD_BYTES);
         if http11 && status == Status::Ok && kind == Kind::Json && extra.is_none() {
-            out.extend_from_slice(self.letterhead.ok_json());
+            out.extend_from_slice(self.response_head.ok_json());
         } else {
             out.extend_from_slice(if http11 { b"HTTP/1.1 " } else { b"HTTP/1.0 " });
             out.extend_from_slice(status.line().as_bytes());
@@ -151,7 +151,7 @@ impl Responder<'_> {
             header(out, before);
             out.extend_from_slice(kind.headers().as_bytes());
             header(out, after);
-            out.extend_from_slice(self.letterhead.date().as_bytes());
+            out.extend_from_slice(self.response_head.date().as_bytes());
         }
         // Go says nothing of a body that is empty for HEAD.
         if let Length::Known(length) = length
@@ -187,9 +187,9 @@ impl Responder<'_> {
 }
 
 /// Stages an error that ends the connection and answers no request, or not a whole one.
-pub fn unasked(ApiError(status, message): ApiError, turn: &Turn, output: &mut Output) {
-    turn.counters.answer(status.code().as_bytes()[0]);
-    let (line, headers, date) = (status.line(), Kind::Json.headers(), turn.letterhead.date());
+pub fn unasked(ApiError(status, message): ApiError, context: &WorkerContext, output: &mut Output) {
+    context.counters.response(status.code().as_bytes()[0]);
+    let (line, headers, date) = (status.line(), Kind::Json.headers(), context.response_head.date());
     let body = format!("{{\"message\":\"{message}\"}}");
     let length = body.len();
     write!(

@@ -13,11 +13,11 @@ use super::head::{Body, Expect, Head, Persistence, Refusal};
 use super::parse::{HeadLimits, HeadReader, Parsed};
 use super::response::{Kind, Responder, unasked};
 use super::routes::{Route, route};
+use crate::context::{Advance, WorkerContext};
 use crate::io::Service;
 use crate::limits::{HTTP_OPTIONS_BODY_BYTES_MAX, HTTP_UNREAD_BODY_BYTES_MAX, Limit, Limits};
 use crate::log::Level;
 use crate::output::Output;
-use crate::turn::{Advance, Turn};
 use crate::v1::parse::MAGIC;
 
 /// The protocol's state on one connection.
@@ -92,20 +92,20 @@ impl Session {
 
     /// Tells the client of a limit that it has met by being there, or by not going on. Between requests nothing
     /// is said (Go's server likewise): it would be the answer to the request that may be on its way.
-    pub fn refuse_over(&self, limit: Limit, turn: &Turn, output: &mut Output) {
-        turn.strike(limit, self.peer);
+    pub fn refuse_over(&self, limit: Limit, context: &WorkerContext, output: &mut Output) {
+        context.exceeded(limit, self.peer);
         match limit {
             Limit::IdleTimeout => {}
-            Limit::RequestTimeout => unasked(REQUEST_TIMEOUT, turn, output),
-            _ => unasked(TOO_MANY_CONNECTIONS, turn, output),
+            Limit::RequestTimeout => unasked(REQUEST_TIMEOUT, context, output),
+            _ => unasked(TOO_MANY_CONNECTIONS, context, output),
         }
     }
 
     /// Takes what is complete of `input`, as far as the turn and the output have room, and stages the answers.
-    pub fn advance(&mut self, input: &[u8], turn: &mut Turn, output: &mut Output) -> Advance {
+    pub fn advance(&mut self, input: &[u8], context: &mut WorkerContext, output: &mut Output) -> Advance {
         let mut used = 0;
-        let limits = HeadLimits::of(&turn.limits);
-        while output.has_room() && !turn.is_full() {
+        let limits = HeadLimits::of(&context.limits);
+        while output.has_room() && !context.is_full() {
             let rest = &input[used..];
             if rest.is_empty() {
                 break;
@@ -114,17 +114,17 @@ impl Session {
                 State::Head => match self.heads.read(rest, limits) {
                     Parsed::NeedMore => break,
                     Parsed::Refused(refusal) => {
-                        self.refuse(refusal, rest, turn, output);
+                        self.refuse(refusal, rest, context, output);
                         return Advance { used: input.len(), close: true };
                     }
                     Parsed::Request { head, used } => {
                         // The server stops: only what is here already is answered.
-                        let close = turn.is_draining && used == rest.len();
-                        let keep = self.begin(&head, &rest[..used], close, turn, output);
+                        let close = context.is_draining && used == rest.len();
+                        let keep = self.begin(&head, &rest[..used], close, context, output);
                         Advance { used, close: !keep }
                     }
                 },
-                State::Body(_) => self.go_on(rest, turn, output),
+                State::Body(_) => self.go_on(rest, context, output),
             };
             used += step.used;
             if step.close {
@@ -135,46 +135,53 @@ impl Session {
     }
 
     /// The peer will send no more, and `rest` is what it left unfinished.
-    pub fn finish(&mut self, rest: &[u8], turn: &mut Turn, output: &mut Output) {
+    pub fn finish(&mut self, rest: &[u8], context: &mut WorkerContext, output: &mut Output) {
         match &self.state {
             State::Head => {
                 if let Some(refusal) = self.heads.refusal_at_eof(rest) {
-                    self.refuse(refusal, rest, turn, output);
+                    self.refuse(refusal, rest, context, output);
                 }
             }
             State::Body(_) => {
-                self.end_body(Err(INVALID_REQUEST), true, turn, output);
+                self.end_body(Err(INVALID_REQUEST), true, context, output);
             }
         }
     }
 
     /// Responds to `input`, which is no request.
-    fn refuse(&self, refusal: Refusal, input: &[u8], turn: &Turn, output: &mut Output) {
+    fn refuse(&self, refusal: Refusal, input: &[u8], context: &WorkerContext, output: &mut Output) {
         if input.starts_with(MAGIC) {
-            turn.wrong_port(Service::Http, self.peer);
+            context.wrong_port(Service::Http, self.peer);
         }
         if let Some(limit) = refusal.limit() {
-            turn.strike(limit, self.peer);
+            context.exceeded(limit, self.peer);
         }
         let response = refusal.response().as_bytes();
-        turn.counters.answer(response["HTTP/1.1 ".len()]);
+        context.counters.response(response["HTTP/1.1 ".len()]);
         output.staged().extend_from_slice(response);
     }
 
     /// Answers a request, or puts it aside until its body is over. False when the connection is to close.
-    fn begin(&mut self, head: &Head<'_>, text: &[u8], close: bool, turn: &mut Turn, output: &mut Output) -> bool {
+    fn begin(
+        &mut self,
+        head: &Head<'_>,
+        text: &[u8],
+        close: bool,
+        context: &mut WorkerContext,
+        output: &mut Output,
+    ) -> bool {
         self.heads.next(head.method);
         if head.expect == Expect::Unknown {
-            turn.counters.answer(b'4');
-            return respond(head, true, turn, output).whole(Status::ExpectationFailed, Kind::None, b"");
+            context.counters.response(b'4');
+            return respond(head, true, context, output).whole(Status::ExpectationFailed, Kind::None, b"");
         }
         if head.body == Body::None {
-            return self.answer(head, close, turn, output);
+            return self.answer(head, close, context, output);
         }
         let reader = Reader::of(head);
         let length = if let Body::Length(length) = head.body { length } else { 0 };
-        if reader == Reader::Endpoint && length > reader.bytes_max(&turn.limits) {
-            return self.refuse_body(head, turn, output);
+        if reader == Reader::Endpoint && length > reader.bytes_max(&context.limits) {
+            return self.refuse_body(head, context, output);
         }
         if reader != Reader::Nobody && head.expect == Expect::Continue {
             output.staged().extend_from_slice(b"HTTP/1.1 100 Continue\r\n\r\n");
@@ -182,7 +189,7 @@ impl Session {
         let too_long = length >= HTTP_UNREAD_BODY_BYTES_MAX;
         let unwelcome = too_long || head.expect == Expect::Continue || head.persistence == Persistence::Close;
         if reader == Reader::Nobody && unwelcome {
-            return self.answer(head, true, turn, output);
+            return self.answer(head, true, context, output);
         }
         // The line ends that may stand before a request that follows a POST are not the head's.
         let newlines = text.iter().take_while(|byte| b"\r\n".contains(byte)).count();
@@ -191,51 +198,58 @@ impl Session {
         true
     }
 
-    fn go_on(&mut self, input: &[u8], turn: &mut Turn, output: &mut Output) -> Advance {
+    fn go_on(&mut self, input: &[u8], context: &mut WorkerContext, output: &mut Output) -> Advance {
         let State::Body(pending) = &mut self.state else { unreachable!("called for a body") };
         let progress = pending.decoder.consume(input);
-        let too_long = pending.decoder.received() > pending.reader.bytes_max(&turn.limits);
+        let too_long = pending.decoder.received() > pending.reader.bytes_max(&context.limits);
         let outcome = match progress.state {
             BodyState::More | BodyState::Done if too_long => Err(BODY_TOO_LARGE),
             BodyState::More => return Advance { used: progress.used, close: false },
             BodyState::Done => Ok(()),
             BodyState::Malformed => Err(INVALID_REQUEST),
         };
-        let close = turn.is_draining && progress.used == input.len();
-        Advance { used: progress.used, close: !self.end_body(outcome, close, turn, output) }
+        let close = context.is_draining && progress.used == input.len();
+        Advance { used: progress.used, close: !self.end_body(outcome, close, context, output) }
     }
 
     /// Answers the request that was put aside. False when the connection is to close.
-    fn end_body(&mut self, body: Result<(), ApiError>, close: bool, turn: &mut Turn, output: &mut Output) -> bool {
+    fn end_body(
+        &mut self,
+        body: Result<(), ApiError>,
+        close: bool,
+        context: &mut WorkerContext,
+        output: &mut Output,
+    ) -> bool {
         let State::Body(pending) = std::mem::replace(&mut self.state, State::Head) else {
             unreachable!("called for a body")
         };
-        let Parsed::Request { head, .. } = HeadReader::default().read(&pending.head, HeadLimits::of(&turn.limits))
+        let Parsed::Request { head, .. } =
+            HeadReader::default().read(&pending.head, HeadLimits::of(&context.limits))
         else {
             unreachable!("it was parsed before")
         };
         match body {
-            Err(BODY_TOO_LARGE) if pending.reader == Reader::Endpoint => self.refuse_body(&head, turn, output),
+            Err(BODY_TOO_LARGE) if pending.reader == Reader::Endpoint => self.refuse_body(&head, context, output),
             Err(error) if pending.reader == Reader::Endpoint => {
-                turn.counters.answer(b'4');
-                respond(&head, true, turn, output).error(error, None)
+                context.counters.response(b'4');
+                respond(&head, true, context, output).error(error, None)
             }
-            body => self.answer(&head, close || body.is_err(), turn, output),
+            body => self.answer(&head, close || body.is_err(), context, output),
         }
     }
 
-    fn refuse_body(&self, head: &Head<'_>, turn: &mut Turn, output: &mut Output) -> bool {
-        turn.strike(Limit::RequestBodySize, self.peer);
-        turn.counters.answer(b'4');
-        respond(head, true, turn, output).error(BODY_TOO_LARGE, None)
+    fn refuse_body(&self, head: &Head<'_>, context: &mut WorkerContext, output: &mut Output) -> bool {
+        context.exceeded(Limit::RequestBodySize, self.peer);
+        context.counters.response(b'4');
+        respond(head, true, context, output).error(BODY_TOO_LARGE, None)
     }
 
-    fn answer(&self, head: &Head<'_>, close: bool, turn: &mut Turn, output: &mut Output) -> bool {
-        let begun = turn.log.enabled(Level::Debug).then(Instant::now);
+    fn answer(&self, head: &Head<'_>, close: bool, context: &mut WorkerContext, output: &mut Output) -> bool {
+        let begun = context.log.enabled(Level::Debug).then(Instant::now);
         let (status, keep) = match route(head.method, &head.url) {
             Route::Endpoint(endpoint) => {
-                let answer = handlers::call(endpoint, head.url.query, self.peer, turn);
-                (answer.status(), respond(head, close, turn, output).answer(answer, turn))
+                let answer = handlers::call(endpoint, head.url.query, self.peer, context);
+                (answer.status(), respond(head, close, context, output).answer(answer, context))
             }
             Route::Redirect { status, location, body } => {
                 let (status, kind) = match status {
@@ -243,30 +257,35 @@ impl Session {
                     _ => (Status::TemporaryRedirect, Kind::None),
                 };
                 let location = Some(("Location", location.as_slice()));
-                (status, respond(head, close, turn, output).with_header(status, kind, location, &body))
+                (status, respond(head, close, context, output).with_header(status, kind, location, &body))
             }
             Route::Options { allow } => {
                 let allow = allow.map(|allow| ("Allow", allow.as_bytes()));
-                (Status::Ok, respond(head, close, turn, output).with_header(Status::Ok, Kind::None, allow, b""))
+                (Status::Ok, respond(head, close, context, output).with_header(Status::Ok, Kind::None, allow, b""))
             }
             Route::MethodNotAllowed { allow } => (
                 Status::MethodNotAllowed,
-                respond(head, close, turn, output).error(METHOD_NOT_ALLOWED, Some(allow)),
+                respond(head, close, context, output).error(METHOD_NOT_ALLOWED, Some(allow)),
             ),
-            Route::NotFound => (Status::NotFound, respond(head, close, turn, output).error(NOT_FOUND, None)),
+            Route::NotFound => (Status::NotFound, respond(head, close, context, output).error(NOT_FOUND, None)),
         };
-        turn.counters.answer(status.code().as_bytes()[0]);
+        context.counters.response(status.code().as_bytes()[0]);
         if let Some(begun) = begun {
             let (code, method, peer) = (status.code(), head.method, self.peer);
             let (target, took) = (String::from_utf8_lossy(head.target), begun.elapsed());
-            turn.log.debug(format_args!("{code} {method} {target} ({peer}) {took:?}"));
+            context.log.debug(format_args!("{code} {method} {target} ({peer}) {took:?}"));
         }
         keep
     }
 }
 
-fn respond<'a>(request: &'a Head<'a>, close: bool, turn: &'a Turn, output: &'a mut Output) -> Responder<'a> {
-    Responder { request, close, letterhead: &turn.letterhead, output }
+fn respond<'a>(
+    request: &'a Head<'a>,
+    close: bool,
+    context: &'a WorkerContext,
+    output: &'a mut Output,
+) -> Responder<'a> {
+    Responder { request, close, response_head: &context.response_head, output }
 }
 
 #[cfg(test)]
@@ -275,9 +294,9 @@ mod tests {
 
     use super::*;
     use crate::clock::Timestamp;
+    use crate::context::ServerInfo;
     use crate::log::Log;
     use crate::registry::{Lifetimes, Registry};
-    use crate::turn::ServerInfo;
 
     /// All that a client of a server with many topics is sent, and whether its connection stays open.
     fn answers(requests: &str) -> (String, bool) {
@@ -287,24 +306,25 @@ mod tests {
         let registry = Arc::new(Registry::new(lifetimes));
         let server = Arc::<ServerInfo>::default();
         let (log, writer) = Log::start(Level::Fatal, String::new()).expect("a thread");
-        let mut turn = Turn::new(registry, server, limits, Arc::default(), log, Timestamp::from_nanos(1));
+        let mut context =
+            WorkerContext::new(registry, server, limits, Arc::default(), log, Timestamp::from_nanos(1));
         for topic in 0..300 {
             let topic = crate::registry::Name::new(format!("topic{topic}").as_bytes()).expect("a valid name");
-            turn.write(|writer| writer.create_topic(topic));
+            context.write(|writer| writer.create_topic(topic));
         }
-        turn.commit();
+        context.commit();
         let mut session = Session::new("127.0.0.1:1".parse().expect("an address"));
         let (mut output, mut sent) = (Output::new(limits.size(Limit::OutputSize)), Vec::new());
         let mut rest = requests.as_bytes();
         loop {
-            let Advance { used, close } = session.advance(rest, &mut turn, &mut output);
+            let Advance { used, close } = session.advance(rest, &mut context, &mut output);
             rest = &rest[used..];
             let before = sent.len();
             while let Some(buffer) = output.next_buffer() {
                 sent.extend_from_slice(buffer.rest());
             }
             if close || (used == 0 && sent.len() == before) {
-                drop(turn);
+                drop(context);
                 writer.close();
                 return (String::from_utf8(sent).expect("UTF-8"), !close);
             }

@@ -13,20 +13,20 @@ use super::{Event, IdleRing, Request, Service};
 
 /// What the operator allows.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Choice {
+pub enum BackendChoice {
     /// io_uring, or epoll where there is none.
     Auto,
-    Only(Interface),
+    Only(Backend),
 }
 
 /// A way into the kernel.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Interface {
+pub enum Backend {
     Uring,
     Epoll,
 }
 
-impl Interface {
+impl Backend {
     /// The name that the kernel's manual pages have for it.
     #[must_use]
     pub fn full_name(self) -> &'static str {
@@ -37,28 +37,28 @@ impl Interface {
     }
 }
 
-impl Choice {
+impl BackendChoice {
     /// The name that the flag and the file take.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
             Self::Auto => "auto",
-            Self::Only(Interface::Uring) => "uring",
-            Self::Only(Interface::Epoll) => "epoll",
+            Self::Only(Backend::Uring) => "uring",
+            Self::Only(Backend::Epoll) => "epoll",
         }
     }
 }
 
 /// A text that is no choice's name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct ParseChoiceError;
+pub struct ParseBackendChoiceError;
 
-impl FromStr for Choice {
-    type Err = ParseChoiceError;
+impl FromStr for BackendChoice {
+    type Err = ParseBackendChoiceError;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let choices = [Self::Auto, Self::Only(Interface::Uring), Self::Only(Interface::Epoll)];
-        choices.into_iter().find(|choice| choice.name() == text).ok_or(ParseChoiceError)
+        let choices = [Self::Auto, Self::Only(Backend::Uring), Self::Only(Backend::Epoll)];
+        choices.into_iter().find(|choice| choice.name() == text).ok_or(ParseBackendChoiceError)
     }
 }
 

@@ -277,7 +277,7 @@ impl Epoll {
         self.connections.get_mut(slot as usize)?.as_mut()
     }
 
-    /// Has a connection read from in its turn, if it wants to be and there may be something.
+    /// Queues a connection for reading, if a receive is armed and there may be input.
     fn list(&mut self, slot: u32) {
         if let Some(connection) = &mut self.connections[slot as usize]
             && connection.armed

@@ -4,8 +4,8 @@ use std::io;
 
 use io_uring::{IoUring, Probe, opcode};
 
+use super::availability::{Call, NoRing};
 use super::buffers::BufferRing;
-use super::support::{Call, NoRing};
 use super::uring::Sizes;
 
 /// A ring that works. To be made on the thread that uses it (SINGLE_ISSUER).

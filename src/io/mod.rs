@@ -10,20 +10,20 @@
 //! - `ShutdownWrite` and `ShutdownBoth` take effect when they are submitted and are not answered. Both are plain
 //!   system calls: the ring would run them on a kernel thread, which cannot be created at the process's thread limit.
 
+pub mod availability;
 mod buffers;
 mod driver;
 pub mod epoll;
 mod idle;
 mod receives;
 mod sockets;
-pub mod support;
 pub mod uring;
 
 use std::io;
 use std::net::SocketAddr;
 
 use bytes::Bytes;
-pub use driver::{Choice, Driver, Interface, ParseChoiceError};
+pub use driver::{Backend, BackendChoice, Driver, ParseBackendChoiceError};
 pub use idle::IdleRing;
 
 /// The two protocols, each with a listening socket of its own.

@@ -71,7 +71,7 @@ pub struct Ring {
     /// Receives that begin again with the next [`Ring::wait`].
     restarted: Vec<squeue::Entry>,
     /// The buffer that the last event showed.
-    shown: Option<u16>,
+    borrowed_buffer: Option<u16>,
     listeners: [Listener; Service::ALL.len()],
     stop: Arc<OwnedFd>,
     busy_poll: Duration,
@@ -125,7 +125,7 @@ impl Ring {
             completions: VecDeque::new(),
             receives: Receives::default(),
             restarted: Vec::new(),
-            shown: None,
+            borrowed_buffer: None,
             listeners: listeners.map(Listener::new),
             stop,
             busy_poll,
@@ -201,7 +201,7 @@ impl Ring {
         let timespec = Timespec::from(timeout);
         let entered = self.uring.submitter().submit_with_args(1, &SubmitArgs::new().timespec(&timespec));
         self.collect();
-        forgive(entered)
+        ignore_transient(entered)
     }
 
     /// Submits what is queued and looks for a completion for so long, awake; whether there is one. The flag
@@ -211,14 +211,14 @@ impl Ring {
             return Ok(false);
         }
         let end = Instant::now() + duration;
-        forgive(self.uring.submit())?;
+        ignore_transient(self.uring.submit())?;
         loop {
             self.collect();
             if !self.completions.is_empty() {
                 return Ok(true);
             }
             if self.uring.submission().taskrun() {
-                forgive(self.uring.submit())?;
+                ignore_transient(self.uring.submit())?;
             } else if Instant::now() >= end {
                 return Ok(false);
             } else {
@@ -241,7 +241,7 @@ impl Ring {
     /// # Panics
     /// When the kernel answers what it was not asked.
     pub fn next_event(&mut self) -> Option<Event<'_>> {
-        if let Some(id) = self.shown.take() {
+        if let Some(id) = self.borrowed_buffer.take() {
             self.buffers.give_back(id);
         }
         loop {
@@ -317,7 +317,7 @@ impl Ring {
 
     fn receipt(&mut self, token: Token, completion: &cqueue::Entry) -> Event<'_> {
         let buffer = BufferRing::named_by(completion);
-        self.shown = buffer;
+        self.borrowed_buffer = buffer;
         let armed = cqueue::more(completion.flags());
         let end = match (result(completion), buffer) {
             (Ok(len), Some(id)) if len > 0 => {
@@ -454,8 +454,8 @@ fn result(completion: &cqueue::Entry) -> io::Result<usize> {
 }
 
 /// EBUSY and EAGAIN: the kernel is short of room for completions or of memory; what was not submitted stays
-/// queued for the next turn, which has just been given room.
-fn forgive(entered: io::Result<usize>) -> io::Result<()> {
+/// queued for the next wait, which has just been given room.
+fn ignore_transient(entered: io::Result<usize>) -> io::Result<()> {
     match entered.map_err(|error| (error.raw_os_error(), error)) {
         Ok(_) | Err((Some(libc::ETIME | libc::EINTR | libc::EBUSY | libc::EAGAIN), _)) => Ok(()),
         Err((_, error)) => Err(error),

@@ -20,7 +20,7 @@ pub const BACKLOG: i32 = 65_535;
 pub const BIND_PATIENCE: Duration = Duration::from_secs(1);
 pub const BIND_PAUSE: Duration = Duration::from_millis(10);
 
-/// Work of one turn, in registrations. A turn that has done so much ends, whatever else has happened meanwhile, so
+/// Work of one iteration, in registrations. An iteration that has done so much ends, whatever else has happened meanwhile, so
 /// that nobody waits long behind what others pipeline.
 pub const TURN_WEIGHT_MAX: u32 = 1024;
 /// What a disconnect counts for, however many topics the producer has: a round number for a large nsqd.

@@ -7,25 +7,25 @@ use toml::de::{DeTable, Error};
 use toml::{Table, Value};
 
 use super::flags::settings;
-use super::nearest::nearest;
-use super::{Given, OptionsError};
+use super::suggest::suggest;
+use super::{OptionsError, Overrides};
 
 /// How much of a text from the file an error shows.
 const EXCERPT_CHARACTERS: usize = 100;
 
 /// Reads the file at `path`. Unlike stock, which ignores unknown keys, this refuses them: a misspelled key would
 /// leave a default in force that nobody chose.
-pub(super) fn load(path: &str) -> Result<Given, OptionsError> {
+pub(super) fn load(path: &str) -> Result<Overrides, OptionsError> {
     let bytes =
         fs::read(path).map_err(|error| OptionsError::File(format!("cannot read -config {path:?}: {error}")))?;
     parse(&bytes).map_err(|reason| OptionsError::File(format!("in -config {path:?}: {reason}")))
 }
 
-fn parse(bytes: &[u8]) -> Result<Given, String> {
+fn parse(bytes: &[u8]) -> Result<Overrides, String> {
     let text = str::from_utf8(bytes)
         .map_err(|error| mistake(&String::from_utf8_lossy(bytes), error.valid_up_to(), None, "not UTF-8"))?;
     let table: Table = toml::from_str(text).map_err(|error| syntax_error(text, error))?;
-    let mut given = Given::default();
+    let mut given = Overrides::default();
     for (key, value) in &table {
         let setting = settings().find(|setting| setting.key == key).ok_or_else(|| unknown(key))?;
         (setting.set)(&mut given, value)
@@ -37,7 +37,7 @@ fn parse(bytes: &[u8]) -> Result<Given, String> {
 fn unknown(key: &str) -> String {
     let keys: Vec<_> = settings().map(|setting| setting.key).collect();
     let guess =
-        nearest(key, keys.iter().copied()).map_or_else(String::new, |known| format!("did you mean {known}? "));
+        suggest(key, keys.iter().copied()).map_or_else(String::new, |known| format!("did you mean {known}? "));
     format!("unknown key {}: {guess}use {}", excerpt(key), keys.join(", "))
 }
 
@@ -92,7 +92,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::io::{Choice, Interface};
+    use crate::io::{Backend, BackendChoice};
     use crate::limits::Limit;
     use crate::log::Level;
 
@@ -127,7 +127,7 @@ mod tests {
         assert_eq!(given.tombstone_lifetime, Some(Duration::from_millis(1500)));
         assert_eq!(given.workers.unwrap().get(), 3);
         assert_eq!(given.pin_workers, Some(true));
-        assert_eq!(given.io, Some(Choice::Only(Interface::Epoll)));
+        assert_eq!(given.io, Some(BackendChoice::Only(Backend::Epoll)));
         let limits =
             [(Limit::Topics, 7), (Limit::IdleTimeout, 120_000_000_000), (Limit::DrainTimeout, 1_500_000_000)];
         assert_eq!(given.limits, limits.into());

@@ -11,10 +11,10 @@ use std::time::Duration;
 
 use toml::Value;
 
-use super::nearest::nearest;
 use super::setting::{self, Setting};
-use super::{Given, ListenAddress, Options, OptionsError};
-use crate::io::Choice;
+use super::suggest::suggest;
+use super::{ListenAddress, Options, OptionsError, Overrides};
+use crate::io::BackendChoice;
 use crate::limits::Limit;
 use crate::log::Level;
 
@@ -29,7 +29,7 @@ pub(super) struct Flag {
     /// The default as `-help` shows it.
     default: fn(&Options) -> Option<String>,
     /// Reads a value into its place; the error says what is wrong with the value and what is allowed.
-    pub(super) set: fn(&mut Given, &Value) -> Result<(), String>,
+    pub(super) set: fn(&mut Overrides, &Value) -> Result<(), String>,
 }
 
 /// A flag without a default.
@@ -50,7 +50,7 @@ macro_rules! choice {
     };
 }
 
-/// A flag whose value has a default, in a field of the same name in [`Given`] and [`Options`].
+/// A flag whose value has a default, in a field of the same name in [`Overrides`] and [`Options`].
 macro_rules! setting {
     ($name:literal, $field:ident: $type:ty, $meaning:literal) => {
         Flag {
@@ -140,11 +140,11 @@ const SETTINGS: [Flag; 14] = [
         "threads that serve, 1 to 1024; the default is one for each usable core"
     ),
     setting!("pin-workers", pin_workers: bool, "keep each worker on a core of its own"),
-    setting!("io", io: Choice, "way into the kernel: auto (io_uring, or epoll where there is none), uring or epoll"),
+    setting!("io", io: BackendChoice, "backend: auto (io_uring, or epoll where io_uring is not available), uring or epoll"),
     setting!(
         "busy-poll",
         busy_poll: Duration,
-        "time for which a worker stays awake to answer sooner, at the cost of its core"
+        "time for which a worker polls before it sleeps: lower latency at the cost of a busy core"
     ),
 ];
 
@@ -176,12 +176,12 @@ pub(super) fn settings() -> impl Iterator<Item = &'static Flag> {
 }
 
 /// Reads the arguments, which do not include the program's name. `None` asks for [`usage`].
-pub(super) fn parse(args: impl Iterator<Item = OsString>) -> Result<Option<Given>, OptionsError> {
+pub(super) fn parse(args: impl Iterator<Item = OsString>) -> Result<Option<Overrides>, OptionsError> {
     let mut args = args.map(|arg| {
         arg.into_string()
             .map_err(|arg| OptionsError::CommandLine(format!("argument {:?} is not UTF-8", arg.to_string_lossy())))
     });
-    let mut given = Given::default();
+    let mut given = Overrides::default();
     while let Some(arg) = args.next().transpose()? {
         if arg == "--" {
             return match args.next() {
@@ -229,7 +229,7 @@ fn find(arg: &str, name: &str) -> Result<&'static Flag, OptionsError> {
         return Err(OptionsError::CommandLine(format!("bad flag {arg:?}: use -name, -name=value or -name value")));
     }
     all().find(|flag| flag.name == name).ok_or_else(|| {
-        let advice = match nearest(name, all().map(|flag| flag.name)) {
+        let advice = match suggest(name, all().map(|flag| flag.name)) {
             Some(known) => format!("did you mean -{known}?"),
             None => "-help lists the flags".to_owned(),
         };
@@ -254,7 +254,7 @@ pub(super) fn usage(defaults: &Options) -> String {
 mod tests {
     use super::*;
 
-    fn given(args: &[&str]) -> Given {
+    fn given(args: &[&str]) -> Overrides {
         parse(args.iter().map(OsString::from)).unwrap().expect("no usage asked for")
     }
 

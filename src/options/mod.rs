@@ -6,8 +6,8 @@ mod address;
 mod duration;
 mod file;
 mod flags;
-mod nearest;
 mod setting;
+mod suggest;
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -51,7 +51,7 @@ pub struct Options {
     /// Whether each worker keeps to a core of its own.
     pub pin_workers: bool,
     /// How the workers talk to the kernel.
-    pub io: io::Choice,
+    pub io: io::BackendChoice,
     /// For how long a worker looks out for what comes next before it sleeps.
     pub busy_poll: Duration,
     /// What clients may do.
@@ -96,7 +96,7 @@ impl std::error::Error for OptionsError {}
 
 /// What one source says; `None` leaves the choice to the next one.
 #[derive(Debug, Default)]
-struct Given {
+struct Overrides {
     config: Option<String>,
     version: Option<bool>,
     log_level: Option<Level>,
@@ -110,7 +110,7 @@ struct Given {
     forget_unused_after: Option<Duration>,
     workers: Option<NonZeroUsize>,
     pin_workers: Option<bool>,
-    io: Option<io::Choice>,
+    io: Option<io::BackendChoice>,
     busy_poll: Option<Duration>,
     limits: BTreeMap<Limit, u64>,
 }
@@ -129,16 +129,16 @@ impl Options {
         }
         let file = match given.config.as_deref() {
             // Stock: an empty path is no file.
-            None | Some("") => Given::default(),
+            None | Some("") => Overrides::default(),
             Some(path) => file::load(path)?,
         };
-        Ok(Invocation::Run(Box::new(given.over(file.over(Self::default())))))
+        Ok(Invocation::Run(Box::new(given.apply_to(file.apply_to(Self::default())))))
     }
 }
 
-impl Given {
+impl Overrides {
     /// What is given here, and for the rest what `base` holds.
-    fn over(self, base: Options) -> Options {
+    fn apply_to(self, base: Options) -> Options {
         let mut limits = base.limits;
         self.limits.into_iter().for_each(|(limit, value)| limits.set(limit, value));
         Options {
@@ -176,7 +176,7 @@ impl Default for Options {
             log_prefix: "[nsqlookupd] ".to_owned(),
             workers: thread::available_parallelism().map_or(NonZeroUsize::MIN, |cores| cores.min(WORKERS_MAX)),
             pin_workers: false,
-            io: io::Choice::Auto,
+            io: io::BackendChoice::Auto,
             busy_poll: Duration::ZERO,
             limits: Limits::default(),
         }
@@ -207,7 +207,7 @@ mod tests {
         assert_eq!(options.log_level, Level::Info);
         assert_eq!(options.log_prefix, "[nsqlookupd] ");
         assert!(!options.pin_workers);
-        assert_eq!(options.io, io::Choice::Auto);
+        assert_eq!(options.io, io::BackendChoice::Auto);
     }
 
     #[test]
@@ -217,14 +217,14 @@ mod tests {
 
     #[test]
     fn the_command_line_goes_before_a_file_and_a_file_before_a_default() {
-        let given = |level, prefix: Option<&str>| Given {
+        let given = |level, prefix: Option<&str>| Overrides {
             log_level: level,
             log_prefix: prefix.map(str::to_owned),
-            ..Given::default()
+            ..Overrides::default()
         };
         let flags = given(Some(Level::Debug), None);
         let file = given(Some(Level::Fatal), Some("file "));
-        let options = flags.over(file.over(Options::default()));
+        let options = flags.apply_to(file.apply_to(Options::default()));
         assert_eq!(options.log_level, Level::Debug);
         assert_eq!(options.log_prefix, "file ");
         assert_eq!(options.tombstone_lifetime, Options::default().tombstone_lifetime);

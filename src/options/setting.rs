@@ -7,7 +7,7 @@ use toml::Value;
 
 use super::address::ListenAddress;
 use super::duration::{GoDuration, from_milliseconds, parse_duration};
-use crate::io::Choice;
+use crate::io::BackendChoice;
 use crate::limits::{Limit, Unit, WORKERS_MAX};
 use crate::log::Level;
 
@@ -72,8 +72,8 @@ impl Setting for Level {
     }
 }
 
-impl Setting for Choice {
-    const ARGUMENT: &'static str = "interface";
+impl Setting for BackendChoice {
+    const ARGUMENT: &'static str = "backend";
     const ALLOWED: &'static str = "use auto, uring or epoll";
 
     fn read(value: &Value) -> Result<Self, String> {

@@ -8,11 +8,11 @@ use super::identify::peer_info;
 use super::parse::{self, Command, MAGIC, Words};
 use crate::cause::Cause;
 use crate::clock::Timestamp;
+use crate::context::{Advance, Mutation, WorkerContext};
 use crate::io::Service;
 use crate::limits::Limit;
 use crate::output::Output;
 use crate::registry::{Name, Producer, ProducerId, Registered};
-use crate::turn::{Advance, Mutation, Turn};
 
 /// The protocol's state on one connection.
 pub struct Session {
@@ -74,19 +74,19 @@ impl Session {
     }
 
     /// Tells the client of a limit that it has met by being there, or by not going on.
-    pub fn refuse_over(&mut self, limit: Limit, turn: &Turn, output: &mut Output) {
-        self.refuse(Error::Over(limit), turn, output.staged());
+    pub fn refuse_over(&mut self, limit: Limit, context: &WorkerContext, output: &mut Output) {
+        self.refuse(Error::Over(limit), context, output.staged());
     }
 
     /// Takes what is complete of `input`, as far as the turn and the output have room, and stages the replies.
-    pub fn advance(&mut self, input: &[u8], turn: &mut Turn, output: &mut Output) -> Advance {
+    pub fn advance(&mut self, input: &[u8], context: &mut WorkerContext, output: &mut Output) -> Advance {
         let mut used = 0;
-        while output.has_room() && !turn.is_full() {
-            match self.step(&input[used..], turn, output.staged()) {
+        while output.has_room() && !context.is_full() {
+            match self.step(&input[used..], context, output.staged()) {
                 Ok(Some(taken)) => used += taken,
                 Ok(None) => break,
                 Err(error) => {
-                    self.refuse(error, turn, output.staged());
+                    self.refuse(error, context, output.staged());
                     return Advance { used: input.len(), close: true };
                 }
             }
@@ -95,59 +95,59 @@ impl Session {
     }
 
     /// The peer will send no more.
-    pub fn finish(&mut self, turn: &mut Turn, output: &mut Output) {
+    pub fn finish(&mut self, context: &mut WorkerContext, output: &mut Output) {
         match self.state {
             State::Magic | State::Line { .. } => {}
-            State::BodySize => self.refuse(Error::NoBodySize, turn, output.staged()),
-            State::Body { .. } => self.refuse(Error::NoBody, turn, output.staged()),
+            State::BodySize => self.refuse(Error::NoBodySize, context, output.staged()),
+            State::Body { .. } => self.refuse(Error::NoBody, context, output.staged()),
         }
     }
 
     /// The connection ends: its producer leaves the registry. `rest` is what the peer left unfinished. The log gives
     /// the cause, or the error that came before it.
-    pub fn end(&mut self, cause: Cause<'_>, rest: &[u8], turn: &mut Turn) {
+    pub fn end(&mut self, cause: Cause<'_>, rest: &[u8], context: &mut WorkerContext) {
         let peer = self.peer;
         if self.state != State::Magic {
-            turn.log.info(format_args!("PROTOCOL(V1): [{peer}] exiting ioloop"));
+            context.log.info(format_args!("PROTOCOL(V1): [{peer}] exiting ioloop"));
         }
         match (self.state, self.refused.take(), cause) {
             // Mostly a health check. Stock logs an error.
             (State::Magic, None, Cause::Eof | Cause::Receive(_)) if rest.is_empty() => {
-                turn.log.debug(format_args!("failed to read protocol version - {cause}"));
+                context.log.debug(format_args!("failed to read protocol version - {cause}"));
             }
             (State::Magic, None, Cause::Eof) => {
-                turn.log.error(format_args!("failed to read protocol version - unexpected EOF"));
+                context.log.error(format_args!("failed to read protocol version - unexpected EOF"));
             }
             (State::Magic, None, Cause::Receive(_)) => {
-                turn.log.error(format_args!("failed to read protocol version - {cause}"));
+                context.log.error(format_args!("failed to read protocol version - {cause}"));
             }
             // It was refused, or is one of those that end with the server.
             (State::Magic, ..) => {}
-            (_, Some(error), _) => turn.log.error(format_args!("client({peer}) - {error}")),
-            (_, None, cause) => turn.log.error(format_args!("client({peer}) - {cause}")),
+            (_, Some(error), _) => context.log.error(format_args!("client({peer}) - {error}")),
+            (_, None, cause) => context.log.error(format_args!("client({peer}) - {cause}")),
         }
         if let Some(producer) = self.producer.take() {
             if std::mem::take(&mut self.is_silent) {
-                turn.counters.silences_over.increment();
+                context.counters.silences_over.increment();
             }
-            turn.mutate(Mutation::Disconnect(producer));
+            context.mutate(Mutation::Disconnect(producer));
         }
     }
 
     /// Logs that the producer has fallen silent, once until it is back. All that had arrived at `received_until` has been
     /// acted on. A PING moves no deadline: the next moment at which the producer may be silent is found here.
-    pub fn notice_silence(&mut self, received_until: Timestamp, turn: &mut Turn) {
+    pub fn notice_silence(&mut self, received_until: Timestamp, context: &mut WorkerContext) {
         let Some(producer) = self.producer.as_ref().filter(|_| !self.is_silent) else { return };
         let last = producer.last_update();
-        let until = turn.lifetimes.listed_until(last);
+        let until = context.lifetimes.listed_until(last);
         if received_until <= until {
-            turn.next_silence = turn.next_silence.min(until);
+            context.next_silence = context.next_silence.min(until);
             return;
         }
         self.is_silent = true;
-        turn.counters.silences.increment();
+        context.counters.silences.increment();
         let (client, ago, node) = (producer.remote_address(), received_until.since(last), producer.node());
-        turn.log.warn(format_args!(
+        context.log.warn(format_args!(
             "client({client}) is silent: last PING {ago:.1?} ago, over -inactive-producer-timeout; \
              not listed until its next PING; node {node}"
         ));
@@ -157,18 +157,18 @@ impl Session {
     fn step<'a>(
         &mut self,
         input: &'a [u8],
-        turn: &mut Turn,
+        context: &mut WorkerContext,
         out: &mut Vec<u8>,
     ) -> Result<Option<usize>, Error<'a>> {
         match &mut self.state {
             State::Magic => {
                 let Some(magic) = input.first_chunk::<4>() else { return Ok(None) };
                 let (peer, shown) = (self.peer, String::from_utf8_lossy(magic));
-                turn.log.info(format_args!("CLIENT({peer}): desired protocol magic '{shown}'"));
+                context.log.info(format_args!("CLIENT({peer}): desired protocol magic '{shown}'"));
                 if magic != MAGIC {
-                    turn.log.error(format_args!("client({peer}) bad protocol magic '{shown}'"));
+                    context.log.error(format_args!("client({peer}) bad protocol magic '{shown}'"));
                     if parse::begins_http(*magic) {
-                        turn.wrong_port(Service::V1, peer);
+                        context.wrong_port(Service::V1, peer);
                     }
                     return Err(Error::BadProtocol);
                 }
@@ -177,14 +177,14 @@ impl Session {
             }
             State::Line { scanned } => {
                 let Some(end) = parse::line_end(input, scanned) else {
-                    let too_long = input.len() > turn.limits.size(Limit::CommandSize);
+                    let too_long = input.len() > context.limits.size(Limit::CommandSize);
                     return if too_long { Err(Error::LineTooLong) } else { Ok(None) };
                 };
-                if end - 1 > turn.limits.size(Limit::CommandSize) {
+                if end - 1 > context.limits.size(Limit::CommandSize) {
                     return Err(Error::LineTooLong);
                 }
-                match self.execute(parse::command(&input[..end]), turn, out) {
-                    Err(error) if !error.ends_connection() => self.refuse(error, turn, out),
+                match self.execute(parse::command(&input[..end]), context, out) {
+                    Err(error) if !error.ends_connection() => self.refuse(error, context, out),
                     result => result?,
                 }
                 Ok(Some(end))
@@ -193,7 +193,7 @@ impl Session {
                 let Some(&size) = input.first_chunk() else { return Ok(None) };
                 let size = i32::from_be_bytes(size);
                 let body = usize::try_from(size).map_err(|_| Error::BadBodySize(size))?;
-                if body > turn.limits.size(Limit::IdentifySize) {
+                if body > context.limits.size(Limit::IdentifySize) {
                     return Err(Error::BodyTooLong(size));
                 }
                 self.state = State::Body { size: body };
@@ -202,18 +202,23 @@ impl Session {
             &mut State::Body { size } => {
                 let Some(body) = input.get(..size) else { return Ok(None) };
                 self.state = State::Line { scanned: 0 };
-                self.identify(body, turn)?;
-                frame(out, |out| out.extend_from_slice(&turn.server.identify_reply));
+                self.identify(body, context)?;
+                frame(out, |out| out.extend_from_slice(&context.server.identify_reply));
                 Ok(Some(size))
             }
         }
     }
 
-    fn execute<'a>(&mut self, command: Command<'a>, turn: &mut Turn, out: &mut Vec<u8>) -> Result<(), Error<'a>> {
+    fn execute<'a>(
+        &mut self,
+        command: Command<'a>,
+        context: &mut WorkerContext,
+        out: &mut Vec<u8>,
+    ) -> Result<(), Error<'a>> {
         match command {
             Command::Ping => {
-                turn.counters.pings.increment();
-                self.ping(turn);
+                context.counters.pings.increment();
+                self.ping(context);
             }
             Command::Identify => {
                 if self.producer.is_some() {
@@ -223,13 +228,13 @@ impl Session {
                 return Ok(());
             }
             Command::Register(words) => {
-                turn.counters.registers.increment();
-                self.register(words, turn)?;
+                context.counters.registers.increment();
+                self.register(words, context)?;
             }
             Command::Unregister(words) => {
-                turn.counters.unregisters.increment();
+                context.counters.unregisters.increment();
                 let (producer, topic, channel) = self.registration("UNREGISTER", words)?;
-                turn.mutate(Mutation::Unregister { producer, topic, channel });
+                context.mutate(Mutation::Unregister { producer, topic, channel });
             }
             Command::Unknown(word) => return Err(Error::UnknownCommand(word)),
         }
@@ -238,32 +243,32 @@ impl Session {
     }
 
     /// A PING before IDENTIFY is answered and means nothing (stock).
-    fn ping(&mut self, turn: &mut Turn) {
+    fn ping(&mut self, context: &mut WorkerContext) {
         let Some(producer) = &self.producer else { return };
-        let before = producer.touch(turn.now);
-        let (client, ago) = (producer.remote_address(), turn.now.since(before));
-        turn.log.debug(format_args!("CLIENT({client}): pinged (last ping {ago:?})"));
+        let before = producer.touch(context.now);
+        let (client, ago) = (producer.remote_address(), context.now.since(before));
+        context.log.debug(format_args!("CLIENT({client}): pinged (last ping {ago:?})"));
         if self.is_silent {
             self.is_silent = false;
-            turn.counters.silences_over.increment();
-            turn.next_silence = turn.next_silence.min(turn.lifetimes.listed_until(turn.now));
+            context.counters.silences_over.increment();
+            context.next_silence = context.next_silence.min(context.lifetimes.listed_until(context.now));
             let node = producer.node();
-            turn.log.info(format_args!(
+            context.log.info(format_args!(
                 "client({client}) is back: listed again after {ago:.1?} without a PING; node {node}"
             ));
         }
     }
 
-    fn identify(&mut self, body: &[u8], turn: &mut Turn) -> Result<(), Error<'static>> {
-        turn.counters.identifies.increment();
+    fn identify(&mut self, body: &[u8], context: &mut WorkerContext) -> Result<(), Error<'static>> {
+        context.counters.identifies.increment();
         let info = peer_info(body)?;
-        turn.log.info(format_args!(
+        context.log.info(format_args!(
             "CLIENT({}): IDENTIFY Address:{} TCP:{} HTTP:{} Version:{}",
             self.peer, info.broadcast_address, info.tcp_port, info.http_port, info.version
         ));
-        let producer = Arc::new(Producer::new(self.id, self.peer.to_string(), info, turn.now));
-        turn.next_silence = turn.next_silence.min(turn.lifetimes.listed_until(turn.now));
-        turn.mutate(Mutation::Identify(Arc::clone(&producer)));
+        let producer = Arc::new(Producer::new(self.id, self.peer.to_string(), info, context.now));
+        context.next_silence = context.next_silence.min(context.lifetimes.listed_until(context.now));
+        context.mutate(Mutation::Identify(Arc::clone(&producer)));
         self.producer = Some(producer);
         Ok(())
     }
@@ -284,14 +289,14 @@ impl Session {
 
     /// A topic over a limit is refused. With a channel over a limit the topic alone is registered: consumers find a
     /// producer by its topic, and when nsqd connects it registers a topic that has channels only together with these.
-    fn register<'a>(&mut self, words: Option<Words<'a>>, turn: &mut Turn) -> Result<(), Error<'a>> {
+    fn register<'a>(&mut self, words: Option<Words<'a>>, context: &mut WorkerContext) -> Result<(), Error<'a>> {
         let (producer, topic, channel) = self.registration("REGISTER", words)?;
-        let over = self.limit_exceeded(&producer, topic, channel, turn);
+        let over = self.limit_exceeded(&producer, topic, channel, context);
         if over.is_none_or(Limit::is_of_channels) {
             let channel = channel.filter(|_| over.is_none());
             self.registered.topics += 1;
             self.registered.channels += usize::from(channel.is_some());
-            turn.mutate(Mutation::Register { producer, topic, channel });
+            context.mutate(Mutation::Register { producer, topic, channel });
         }
         match over.zip(words) {
             Some((limit, words)) => Err(Error::RegisterOver(limit, words)),
@@ -306,14 +311,14 @@ impl Session {
         producer: &Arc<Producer>,
         topic: Name,
         channel: Option<Name>,
-        turn: &mut Turn,
+        context: &mut WorkerContext,
     ) -> Option<Limit> {
         let Registered { topics, channels } = self.registered;
-        let near = topics >= turn.limits.size(Limit::TopicsPerProducer)
-            || channels >= turn.limits.size(Limit::ChannelsPerProducer)
-            || !turn.has_room();
+        let near = topics >= context.limits.size(Limit::TopicsPerProducer)
+            || channels >= context.limits.size(Limit::ChannelsPerProducer)
+            || !context.has_room();
         if near {
-            match turn.judge(producer, topic, channel) {
+            match context.judge(producer, topic, channel) {
                 Ok(registered) => self.registered = registered,
                 Err(limit) => return Some(limit),
             }
@@ -321,8 +326,8 @@ impl Session {
         None
     }
 
-    fn refuse(&mut self, error: Error<'_>, turn: &Turn, out: &mut Vec<u8>) {
-        turn.counters.command_errors.increment();
+    fn refuse(&mut self, error: Error<'_>, context: &WorkerContext, out: &mut Vec<u8>) {
+        context.counters.command_errors.increment();
         frame(out, |out| {
             let from = out.len();
             error.write(out);
@@ -331,19 +336,19 @@ impl Session {
                 self.refused = Some(text.as_ref().into());
             }
             match (error, error.limit()) {
-                (Error::RegisterOver(limit, words), _) => self.strike_by_register(limit, words, turn),
-                (_, Some(limit)) => turn.strike(limit, self.peer),
-                (_, None) => turn.log.error(format_args!("[{}] - {text}{}", self.peer, error.detail())),
+                (Error::RegisterOver(limit, words), _) => self.register_exceeded(limit, words, context),
+                (_, Some(limit)) => context.exceeded(limit, self.peer),
+                (_, None) => context.log.error(format_args!("[{}] - {text}{}", self.peer, error.detail())),
             }
         });
     }
 
     /// Says which nsqd it is, as its operator knows it, and which name it could not register.
-    fn strike_by_register(&self, limit: Limit, Words { topic, channel }: Words<'_>, turn: &Turn) {
+    fn register_exceeded(&self, limit: Limit, Words { topic, channel }: Words<'_>, context: &WorkerContext) {
         let nsqd = self.producer.as_ref().map_or("", |producer| &producer.info().broadcast_address);
         let (peer, topic) = (self.peer, String::from_utf8_lossy(topic));
         let channel = String::from_utf8_lossy(channel.unwrap_or_default());
-        turn.strike_by(
+        context.exceeded_by(
             limit,
             format_args!("nsqd({nsqd}) client({peer}) REGISTER topic({topic}) channel({channel})"),
         );
@@ -366,10 +371,10 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+    use crate::context::ServerInfo;
     use crate::limits::Limits;
     use crate::log::{Level, Log, LogWriter};
     use crate::registry::{Lifetimes, Registry};
-    use crate::turn::ServerInfo;
 
     const START: Timestamp = Timestamp::from_nanos(1);
     const TIMEOUT: Duration = Duration::from_secs(60);
@@ -389,7 +394,7 @@ mod tests {
 
     /// A worker's turn and an nsqd that has identified, at `START`.
     struct Scene {
-        turn: Turn,
+        context: WorkerContext,
         session: Session,
         sink: Sink,
         writer: LogWriter,
@@ -402,9 +407,9 @@ mod tests {
             let registry = Arc::new(Registry::new(lifetimes));
             let sink = Sink::default();
             let (log, writer) = Log::start_with(sink.clone(), Level::Info, String::new()).expect("a thread");
-            let turn = Turn::new(registry, server, Limits::default(), Arc::default(), log, START);
+            let context = WorkerContext::new(registry, server, Limits::default(), Arc::default(), log, START);
             let session = Session::new(ProducerId::new(0, 0, 0), ([127, 0, 0, 1], 5).into());
-            let mut scene = Self { turn, session, sink, writer };
+            let mut scene = Self { context, session, sink, writer };
             let body = br#"{"broadcast_address":"n","tcp_port":1,"http_port":2,"version":"1"}"#;
             let len = u32::try_from(body.len()).expect("short").to_be_bytes();
             scene.send(Duration::ZERO, &[b"  V1IDENTIFY\n", &len[..], body].concat());
@@ -413,26 +418,26 @@ mod tests {
 
         /// So long after `START`.
         fn send(&mut self, at: Duration, input: &[u8]) {
-            self.turn.now = START.after(at);
-            let advance = self.session.advance(input, &mut self.turn, &mut Output::new(usize::MAX));
+            self.context.now = START.after(at);
+            let advance = self.session.advance(input, &mut self.context, &mut Output::new(usize::MAX));
             assert_eq!(advance.used, input.len());
-            self.turn.commit();
+            self.context.commit();
         }
 
         /// Does what the worker does with each of its sessions when one may be silent. Returns how long after `START`
         /// the next may be.
         fn look(&mut self, at: Duration) -> Duration {
-            self.turn.now = START.after(at);
-            self.turn.next_silence = Timestamp::MAX;
-            self.session.notice_silence(self.turn.now, &mut self.turn);
-            self.turn.next_silence.since(START)
+            self.context.now = START.after(at);
+            self.context.next_silence = Timestamp::MAX;
+            self.session.notice_silence(self.context.now, &mut self.context);
+            self.context.next_silence.since(START)
         }
 
         /// The messages about silence, at the end.
         fn end(mut self) -> Vec<String> {
-            self.session.end(Cause::Eof, b"", &mut self.turn);
-            self.turn.commit();
-            assert!(self.turn.metrics().contains("\nnsqlookupd_producers_silent 0\n"));
+            self.session.end(Cause::Eof, b"", &mut self.context);
+            self.context.commit();
+            assert!(self.context.metrics().contains("\nnsqlookupd_producers_silent 0\n"));
             self.writer.close();
             let log = self.sink.0.lock().expect("no holder panics");
             let lines = str::from_utf8(&log).expect("UTF-8").lines();
@@ -451,7 +456,7 @@ mod tests {
     #[test]
     fn a_producer_that_pings_in_time_is_never_silent() {
         let mut scene = Scene::new();
-        assert_eq!(scene.turn.next_silence, START.after(TIMEOUT), "noted at IDENTIFY");
+        assert_eq!(scene.context.next_silence, START.after(TIMEOUT), "noted at IDENTIFY");
         for times in 1..10 {
             scene.send(times * TIMEOUT, b"PING\n");
             assert_eq!(scene.look(times * TIMEOUT), (times + 1) * TIMEOUT);
@@ -465,15 +470,15 @@ mod tests {
         // The last moment at which it is listed.
         assert_eq!(scene.look(TIMEOUT), TIMEOUT);
         assert_eq!(scene.look(TIMEOUT + SECOND), NEVER);
-        assert!(scene.turn.metrics().contains("\nnsqlookupd_producers_silent 1\n"));
+        assert!(scene.context.metrics().contains("\nnsqlookupd_producers_silent 1\n"));
         // No sign of life in stock.
         scene.send(2 * TIMEOUT, b"REGISTER t\n");
         assert_eq!(scene.look(2 * TIMEOUT), NEVER);
         scene.send(3 * TIMEOUT, b"PING\nPING\n");
-        assert_eq!(scene.turn.next_silence, START.after(4 * TIMEOUT), "noted with the PING");
-        assert!(scene.turn.metrics().contains("\nnsqlookupd_producers_silent 0\n"));
+        assert_eq!(scene.context.next_silence, START.after(4 * TIMEOUT), "noted with the PING");
+        assert!(scene.context.metrics().contains("\nnsqlookupd_producers_silent 0\n"));
         assert_eq!(scene.look(4 * TIMEOUT + 2 * SECOND), NEVER);
-        assert!(scene.turn.metrics().contains("\nnsqlookupd_producer_silences_total 2\n"));
+        assert!(scene.context.metrics().contains("\nnsqlookupd_producer_silences_total 2\n"));
         let silent = |ago| {
             format!(
                 "WARNING: client(127.0.0.1:5) is silent: last PING {ago} ago, over -inactive-producer-timeout; \

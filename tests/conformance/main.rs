@@ -19,16 +19,16 @@ use std::process::ExitCode;
 
 use libtest_mimic::{Arguments, Failed, Trial};
 
-use both_drivers::INTERFACES;
+use both_drivers::BACKENDS;
 use case::Case;
-use ringlookupd::io::Interface;
+use ringlookupd::io::Backend;
 use support::Server;
 
 /// Names another server program to play the cases against: stock's, to verify this player.
 const SERVER_VARIABLE: &str = "RINGLOOKUPD_CONFORMANCE_SERVER";
 
 fn main() -> ExitCode {
-    if let Some(why) = both_drivers::missing(Interface::Uring) {
+    if let Some(why) = both_drivers::missing(Backend::Uring) {
         eprintln!("uring:: is skipped: {why}");
     }
     let mut trials = recorded_cases();
@@ -53,7 +53,7 @@ fn recorded_cases() -> Vec<Trial> {
 #[derive(Clone, Copy)]
 enum Target {
     /// This package's server.
-    Own(Interface),
+    Own(Backend),
     /// Another server, which does not know our flags.
     Other,
 }
@@ -61,7 +61,7 @@ enum Target {
 fn targets() -> Vec<Target> {
     match std::env::var_os(SERVER_VARIABLE) {
         Some(_) => vec![Target::Other],
-        None => INTERFACES.map(Target::Own).into(),
+        None => BACKENDS.map(Target::Own).into(),
     }
 }
 
@@ -71,10 +71,10 @@ impl Target {
         let path = path.to_owned();
         match self {
             Self::Other => Trial::test(case, move || play_file(&path, &[])),
-            Self::Own(interface) => {
-                let name = format!("{}::{case}", both_drivers::name(interface));
-                let missing = both_drivers::missing(interface);
-                Trial::test(name, move || play_file(&path, &[both_drivers::flag(interface)]))
+            Self::Own(backend) => {
+                let name = format!("{}::{case}", both_drivers::name(backend));
+                let missing = both_drivers::missing(backend);
+                Trial::test(name, move || play_file(&path, &[both_drivers::flag(backend)]))
                     .with_ignored_flag(missing.is_some())
             }
         }

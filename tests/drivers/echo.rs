@@ -5,9 +5,9 @@ use std::net::{Shutdown, SocketAddr};
 use std::thread;
 use std::time::Duration;
 
-use ringlookupd::io::{Driver, Interface, ReceiveEnd, Request, Service, Socket, Token};
+use ringlookupd::io::{Backend, Driver, ReceiveEnd, Request, Service, Socket, Token};
 
-use crate::rig::{Rig, Told, client, receive, take_turn, token};
+use crate::harness::{Harness, OwnedEvent, client, receive, take_turn, token};
 
 on_both_drivers!(everything_is_echoed, everything_is_echoed_by_a_driver_that_stays_awake);
 
@@ -21,7 +21,7 @@ struct Echo {
 }
 
 impl Echo {
-    fn push_on(&mut self, token: Token, driver: &mut Driver) {
+    fn progress(&mut self, token: Token, driver: &mut Driver) {
         let socket = self.socket;
         let next = if self.sending {
             return;
@@ -37,29 +37,29 @@ impl Echo {
     }
 }
 
-fn everything_is_echoed(interface: Interface) {
+fn everything_is_echoed(backend: Backend) {
     let _turn = take_turn();
-    let rare = echo(Rig::new(interface));
-    assert_eq!(rare, interface == Interface::Uring, "neither two buffers nor four completions are enough for all");
+    let rare = echo(Harness::new(backend));
+    assert_eq!(rare, backend == Backend::Uring, "neither two buffers nor four completions are enough for all");
 }
 
-fn everything_is_echoed_by_a_driver_that_stays_awake(interface: Interface) {
+fn everything_is_echoed_by_a_driver_that_stays_awake(backend: Backend) {
     let _turn = take_turn();
-    let _ = echo(Rig::with(interface, Duration::from_millis(1)));
+    let _ = echo(Harness::with(backend, Duration::from_millis(1)));
 }
 
 /// Far more receives and sends are under way than the queues hold, and all connections share two buffers.
 /// Whether both ran out.
-fn echo(mut rig: Rig) -> bool {
+fn echo(mut harness: Harness) -> bool {
     const CLIENTS: usize = 40;
-    let address = rig.address;
+    let address = harness.address;
     let clients: Vec<_> = (0..CLIENTS).map(|number| thread::spawn(move || talk(address, number))).collect();
-    rig.ask(Request::Accept(Service::V1));
+    harness.ask(Request::Accept(Service::V1));
     let mut connections: Vec<Echo> = Vec::new();
     let (mut no_buffers, mut disarmed, mut closed) = (0, 0, 0);
-    rig.run(|driver, told| {
-        match told {
-            Told::Accepted { socket, armed, .. } => {
+    harness.run(|driver, event| {
+        match event {
+            OwnedEvent::Accepted { socket, armed, .. } => {
                 if !armed {
                     driver.submit(Request::Accept(Service::V1)).expect("re-armed");
                 }
@@ -67,16 +67,16 @@ fn echo(mut rig: Rig) -> bool {
                 connections.push(Echo { socket, waiting: Vec::new(), sending: false, eof: false });
                 receive(driver, token, socket);
             }
-            Told::Received { token, bytes, armed } => {
+            OwnedEvent::Received { token, bytes, armed } => {
                 let connection = &mut connections[token.slot as usize];
                 connection.waiting.extend(bytes);
                 if !armed {
                     disarmed += 1;
                     receive(driver, token, connection.socket);
                 }
-                connection.push_on(token, driver);
+                connection.progress(token, driver);
             }
-            Told::ReceiveEnded(token, end) => {
+            OwnedEvent::ReceiveEnded(token, end) => {
                 let connection = &mut connections[token.slot as usize];
                 match end {
                     ReceiveEnd::Eof => connection.eof = true,
@@ -86,16 +86,16 @@ fn echo(mut rig: Rig) -> bool {
                     }
                     other => panic!("{other:?}"),
                 }
-                connection.push_on(token, driver);
+                connection.progress(token, driver);
             }
-            Told::Sent(token, mut buffer, sent) => {
+            OwnedEvent::Sent(token, mut buffer, sent) => {
                 buffer.advance(sent.expect("the client reads"));
                 let connection = &mut connections[token.slot as usize];
                 connection.sending = false;
                 connection.waiting.splice(0..0, buffer.rest().iter().copied());
-                connection.push_on(token, driver);
+                connection.progress(token, driver);
             }
-            Told::Closed(_) => closed += 1,
+            OwnedEvent::Closed(_) => closed += 1,
             other => panic!("{other:?}"),
         }
         closed == CLIENTS

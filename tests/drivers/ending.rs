@@ -3,45 +3,45 @@
 use std::io::Write;
 use std::time::Duration;
 
-use ringlookupd::io::{Interface, Request, Service};
+use ringlookupd::io::{Backend, Request, Service};
 
-use crate::rig::{Rig, Told, descriptors, large, receive, take_turn, token};
+use crate::harness::{Harness, OwnedEvent, descriptors, large, receive, take_turn, token};
 
 on_both_drivers!(the_end_of_the_pipe_is_a_stop, a_driver_is_dropped_with_everything_under_way);
 
-fn the_end_of_the_pipe_is_a_stop(interface: Interface) {
+fn the_end_of_the_pipe_is_a_stop(backend: Backend) {
     let _turn = take_turn();
-    let mut rig = Rig::new(interface);
-    drop(rig.stop.take());
-    rig.collect(|all| matches!(all, [Told::Stop]));
+    let mut harness = Harness::new(backend);
+    drop(harness.stop.take());
+    harness.collect(|all| matches!(all, [OwnedEvent::Stop]));
 }
 
 /// A driver may go at any time: nothing crashes, the buffers that were being sent are freed, the descriptors of
 /// the driver are gone.
-fn a_driver_is_dropped_with_everything_under_way(interface: Interface) {
+fn a_driver_is_dropped_with_everything_under_way(backend: Backend) {
     let _turn = take_turn();
-    let mut janitor = Rig::new(interface);
+    let mut janitor = Harness::new(backend);
     let body = large();
     let before = descriptors();
     for round in 0..20 {
-        let mut rig = Rig::new(interface);
-        rig.ask(Request::Accept(Service::V1));
-        rig.ask(Request::Accept(Service::Http));
-        let connections: Vec<_> = (0..5).map(|_| rig.connect()).collect();
+        let mut harness = Harness::new(backend);
+        harness.ask(Request::Accept(Service::V1));
+        harness.ask(Request::Accept(Service::Http));
+        let connections: Vec<_> = (0..5).map(|_| harness.connect()).collect();
         for (slot, (client, socket)) in (0..).zip(&connections) {
             let (token, socket, mut client) = (token(slot), *socket, client);
             client.write_all(&[b'x'; 300]).expect("it is connected");
-            receive(&mut rig.driver, token, socket);
-            rig.ask(Request::Send { token, socket, buffer: body.clone().into() });
+            receive(&mut harness.driver, token, socket);
+            harness.ask(Request::Send { token, socket, buffer: body.clone().into() });
             if slot == 4 {
-                rig.ask(Request::StopReceive { token });
-                rig.ask(Request::ShutdownWrite { token, socket });
+                harness.ask(Request::StopReceive { token });
+                harness.ask(Request::ShutdownWrite { token, socket });
             }
         }
         if round % 2 == 0 {
-            rig.driver.wait(Duration::ZERO).expect("the driver works");
+            harness.driver.wait(Duration::ZERO).expect("the driver works");
         }
-        drop(rig);
+        drop(harness);
         assert!(body.is_unique(), "what was being sent is let go of");
         // The sockets are the worker's, not the driver's.
         for (slot, (_, socket)) in (0..).zip(connections) {

@@ -12,6 +12,6 @@ mod both_drivers;
 mod accepting;
 mod echo;
 mod ending;
+mod harness;
 mod receiving;
-mod rig;
 mod sending;

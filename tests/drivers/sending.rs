@@ -4,10 +4,10 @@ use std::io::{Read, Write};
 use std::thread;
 
 use bytes::Bytes;
-use ringlookupd::io::{Interface, ReceiveEnd, Request, SendBuffer, Service};
+use ringlookupd::io::{Backend, ReceiveEnd, Request, SendBuffer, Service};
 use ringlookupd::limits::SEND_PIECES_MAX;
 
-use crate::rig::{Rig, Told, is_end_of, large, receive, received, take_turn, token};
+use crate::harness::{Harness, OwnedEvent, is_end_of, large, receive, received, take_turn, token};
 
 on_both_drivers!(
     a_fin_follows_the_last_byte,
@@ -17,69 +17,69 @@ on_both_drivers!(
     a_stream_hides_nobody
 );
 
-fn a_fin_follows_the_last_byte(interface: Interface) {
+fn a_fin_follows_the_last_byte(backend: Backend) {
     let _turn = take_turn();
-    let mut rig = Rig::new(interface);
-    rig.ask(Request::Accept(Service::V1));
-    let (mut client, socket) = rig.connect();
+    let mut harness = Harness::new(backend);
+    harness.ask(Request::Accept(Service::V1));
+    let (mut client, socket) = harness.connect();
     let token = token(3);
-    receive(&mut rig.driver, token, socket);
-    rig.ask(Request::Send { token, socket, buffer: b"bye".to_vec().into() });
-    let all = rig.collect(|all| !all.is_empty());
-    assert!(matches!(&all[..], [Told::Sent(_, _, Ok(3))]), "{all:?}");
-    rig.ask(Request::ShutdownWrite { token, socket });
+    receive(&mut harness.driver, token, socket);
+    harness.ask(Request::Send { token, socket, buffer: b"bye".to_vec().into() });
+    let all = harness.collect(|all| !all.is_empty());
+    assert!(matches!(&all[..], [OwnedEvent::Sent(_, _, Ok(3))]), "{all:?}");
+    harness.ask(Request::ShutdownWrite { token, socket });
     let mut heard = Vec::new();
     client.read_to_end(&mut heard).expect("a FIN, not a reset");
     assert_eq!(heard, b"bye");
     // The other direction is still open.
     client.write_all(b"thanks").expect("it is connected");
     drop(client);
-    let all = rig.collect(|all| all.iter().any(|told| is_end_of(told, token)));
+    let all = harness.collect(|all| all.iter().any(|event| is_end_of(event, token)));
     assert_eq!(received(&all), b"thanks");
-    assert!(matches!(all.last(), Some(Told::ReceiveEnded(_, ReceiveEnd::Eof))), "{all:?}");
-    rig.close(token, socket);
+    assert!(matches!(all.last(), Some(OwnedEvent::ReceiveEnded(_, ReceiveEnd::Eof))), "{all:?}");
+    harness.close(token, socket);
 }
 
-fn a_shutdown_ends_a_receive_and_a_send(interface: Interface) {
+fn a_shutdown_ends_a_receive_and_a_send(backend: Backend) {
     let _turn = take_turn();
-    let mut rig = Rig::new(interface);
-    rig.ask(Request::Accept(Service::V1));
-    let (client, socket) = rig.connect();
+    let mut harness = Harness::new(backend);
+    harness.ask(Request::Accept(Service::V1));
+    let (client, socket) = harness.connect();
     let (token, body) = (token(0), large());
-    receive(&mut rig.driver, token, socket);
-    rig.ask(Request::Send { token, socket, buffer: body.clone().into() });
-    rig.ask(Request::ShutdownBoth { token, socket });
-    let all = rig.collect(|all| all.len() == 2);
-    let count = |wanted: fn(&Told) -> bool| all.iter().filter(|told| wanted(told)).count();
-    assert_eq!(count(|told| matches!(told, Told::ReceiveEnded(..))), 1, "{all:?}");
-    let cut_short = |told: &Told| match told {
-        Told::Sent(_, buffer, sent) => sent.as_ref().map_or(true, |&sent| sent < buffer.rest().len()),
+    receive(&mut harness.driver, token, socket);
+    harness.ask(Request::Send { token, socket, buffer: body.clone().into() });
+    harness.ask(Request::ShutdownBoth { token, socket });
+    let all = harness.collect(|all| all.len() == 2);
+    let count = |wanted: fn(&OwnedEvent) -> bool| all.iter().filter(|event| wanted(event)).count();
+    assert_eq!(count(|event| matches!(event, OwnedEvent::ReceiveEnded(..))), 1, "{all:?}");
+    let cut_short = |event: &OwnedEvent| match event {
+        OwnedEvent::Sent(_, buffer, sent) => sent.as_ref().map_or(true, |&sent| sent < buffer.rest().len()),
         _ => false,
     };
     assert!(all.iter().any(cut_short), "the send is over, and not because it is done");
-    rig.close(token, socket);
+    harness.close(token, socket);
     drop((all, client));
     assert!(body.is_unique(), "the buffer came back");
 }
 
-fn a_slow_reader_gets_every_byte(interface: Interface) {
-    send_to_a_slow_reader(interface, Into::into);
+fn a_slow_reader_gets_every_byte(backend: Backend) {
+    send_to_a_slow_reader(backend, Into::into);
 }
 
 /// More of them than one call gathers, and of very different lengths.
-fn pieces_are_sent_one_behind_the_other(interface: Interface) {
-    send_to_a_slow_reader(interface, |body| {
+fn pieces_are_sent_one_behind_the_other(backend: Backend) {
+    send_to_a_slow_reader(backend, |body| {
         let mut ends: Vec<_> = (0..2 * SEND_PIECES_MAX).map(|nth| nth * nth).chain([body.len()]).collect();
         ends.sort_unstable();
         ends.windows(2).map(|ends| body.slice(ends[0]..ends[1])).collect::<Vec<_>>().into()
     });
 }
 
-fn send_to_a_slow_reader(interface: Interface, buffer: fn(Bytes) -> SendBuffer) {
+fn send_to_a_slow_reader(backend: Backend, buffer: fn(Bytes) -> SendBuffer) {
     let _turn = take_turn();
-    let mut rig = Rig::new(interface);
-    rig.ask(Request::Accept(Service::V1));
-    let (mut client, socket) = rig.connect();
+    let mut harness = Harness::new(backend);
+    harness.ask(Request::Accept(Service::V1));
+    let (mut client, socket) = harness.connect();
     let (token, body) = (token(5), large());
     let reader = thread::spawn(move || {
         let mut heard = Vec::new();
@@ -89,9 +89,9 @@ fn send_to_a_slow_reader(interface: Interface, buffer: fn(Bytes) -> SendBuffer) 
         }
         heard
     });
-    rig.ask(Request::Send { token, socket, buffer: buffer(body.clone()) });
-    rig.run(|driver, told| {
-        let Told::Sent(token, mut buffer, sent) = told else { panic!("{told:?}") };
+    harness.ask(Request::Send { token, socket, buffer: buffer(body.clone()) });
+    harness.run(|driver, event| {
+        let OwnedEvent::Sent(token, mut buffer, sent) = event else { panic!("{event:?}") };
         buffer.advance(sent.expect("the client reads"));
         let is_out = buffer.rest().is_empty();
         if !is_out {
@@ -99,22 +99,22 @@ fn send_to_a_slow_reader(interface: Interface, buffer: fn(Bytes) -> SendBuffer) 
         }
         is_out
     });
-    rig.close(token, socket);
+    harness.close(token, socket);
     assert!(reader.join().expect("no panic") == body, "all of it, in order");
 }
 
 /// A connection whose every send leads to the next does not keep the others from being heard.
-fn a_stream_hides_nobody(interface: Interface) {
+fn a_stream_hides_nobody(backend: Backend) {
     let _turn = take_turn();
-    let mut rig = Rig::new(interface);
-    rig.ask(Request::Accept(Service::V1));
-    let ((_stream, socket), (mut quiet, other)) = (rig.connect(), rig.connect());
+    let mut harness = Harness::new(backend);
+    harness.ask(Request::Accept(Service::V1));
+    let ((_stream, socket), (mut quiet, other)) = (harness.connect(), harness.connect());
     let next = move || Request::Send { token: token(1), socket, buffer: vec![b's'].into() };
-    receive(&mut rig.driver, token(2), other);
-    rig.ask(next());
+    receive(&mut harness.driver, token(2), other);
+    harness.ask(next());
     let (mut sent, mut asked) = (0, 0);
-    rig.run(|driver, told| match told {
-        Told::Sent(..) => {
+    harness.run(|driver, event| match event {
+        OwnedEvent::Sent(..) => {
             sent += 1;
             if sent == 10 {
                 quiet.write_all(b"q").expect("it is connected");
@@ -123,7 +123,7 @@ fn a_stream_hides_nobody(interface: Interface) {
             driver.submit(next()).expect("the kernel takes it");
             false
         }
-        Told::Received { .. } => true,
+        OwnedEvent::Received { .. } => true,
         other => panic!("{other:?}"),
     });
     assert!(sent - asked < 10, "heard after {} more", sent - asked);

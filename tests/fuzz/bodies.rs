@@ -12,13 +12,13 @@ use std::time::{Duration, SystemTime};
 
 use ringlookupd::clock::Timestamp;
 use ringlookupd::connection::{Connection, Phase, Receive, Session};
+use ringlookupd::context::{ServerInfo, Shared, WorkerContext};
 use ringlookupd::io::{Service, Socket};
 use ringlookupd::limits::{Limit, Limits};
 use ringlookupd::log::Log;
 use ringlookupd::options::{Invocation, Options};
 use ringlookupd::output::Output;
 use ringlookupd::registry::{Lifetimes, PeerInfo, ProducerId, Registry};
-use ringlookupd::turn::{ServerInfo, Turn, Watch};
 use ringlookupd::v1::identify::peer_info;
 use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
 use serde_json::Value;
@@ -68,17 +68,18 @@ fn talk(service: Service, pieces: &[&[u8]]) -> (Vec<u8>, Vec<u8>) {
     let now = Timestamp::from_nanos(1_700_000_000_000_000_000);
     let (identify_reply, info) = (b"{\"i\":1}".into(), b"{\"v\":1}".into());
     let info = Arc::new(ServerInfo { identify_reply, info, ..ServerInfo::default() });
-    let (limits, watch) = (Limits::default(), Arc::<Watch>::default());
-    let mut turn = Turn::new(Arc::clone(&registry), info, limits, Arc::clone(&watch), Log::disabled(), now);
-    turn.tick(SystemTime::UNIX_EPOCH);
+    let (limits, shared) = (Limits::default(), Arc::<Shared>::default());
+    let mut context =
+        WorkerContext::new(Arc::clone(&registry), info, limits, Arc::clone(&shared), Log::disabled(), now);
+    context.tick(SystemTime::UNIX_EPOCH);
     let peer = SocketAddr::from((Ipv4Addr::LOCALHOST, 1));
     let session = Session::new(service, ProducerId::new(0, 0, 0), peer);
-    let (_, place) = watch.admission.enter(peer.ip(), &limits);
+    let (_, place) = shared.admission.enter(peer.ip(), &limits);
     let output = Output::new(limits.size(Limit::OutputSize));
     let mut connection = Connection::new(Socket(0), session, place, output);
     let mut said = Vec::new();
     for piece in pieces {
-        take(&mut connection, piece, &mut turn, &mut said);
+        take(&mut connection, piece, &mut context, &mut said);
     }
     let mut debug = Vec::new();
     let mut stream = registry.reader().debug(now);
@@ -86,19 +87,19 @@ fn talk(service: Service, pieces: &[&[u8]]) -> (Vec<u8>, Vec<u8>) {
         debug.extend_from_slice(&page);
     }
     connection.receive = Receive::Eof;
-    take(&mut connection, &[], &mut turn, &mut said);
+    take(&mut connection, &[], &mut context, &mut said);
     assert!(connection.phase != Phase::Open, "nothing is left to do after a FIN");
     (said, debug)
 }
 
 /// As the worker does it: turn after turn until all is out.
-fn take(connection: &mut Connection, bytes: &[u8], turn: &mut Turn, said: &mut Vec<u8>) {
+fn take(connection: &mut Connection, bytes: &[u8], context: &mut WorkerContext, said: &mut Vec<u8>) {
     let mut bytes = bytes;
     loop {
         if connection.phase == Phase::Open {
-            connection.take_input(std::mem::take(&mut bytes), turn);
+            connection.take_input(std::mem::take(&mut bytes), context);
         }
-        turn.commit();
+        context.commit();
         let before = said.len();
         while let Some(buffer) = connection.output.next_buffer() {
             said.extend_from_slice(buffer.rest());

@@ -67,7 +67,7 @@ pub fn descriptors(driver: Driver) {
         let before = scene.observed().descriptors();
         let mut first: Vec<_> = (0..CLIENTS).filter_map(|_| served(scene.server.tcp)).collect();
         assert!((LIMIT / 2..LIMIT).contains(&first.len()), "{} are served", first.len());
-        scene.server.wait_for_log("met the limit -max-connections");
+        scene.server.wait_for_log("exceeded the limit -max-connections");
         for _ in 0..10 {
             for stream in &mut first {
                 stream.write_all(b"PING\n").expect("it is served");

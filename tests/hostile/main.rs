@@ -30,7 +30,7 @@ macro_rules! on {
                 consumers: head byte_by_byte_requests half_closed_requests pipelined_requests keep_alive star
                     names_asked_for;
                 smuggling: conflicting_lengths length_with_chunked odd_lengths odd_lines chunk_sizes;
-                memory: endless body deaf_producers deaf_consumers topics;
+                memory: endless body stalled_producers stalled_consumers topics;
                 connections: sigterm resets connect_and_leave descriptors receive_buffers;
                 log: forging unread full_disk;
             }

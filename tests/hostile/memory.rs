@@ -36,41 +36,41 @@ pub fn body(driver: Driver) {
 }
 
 /// Producers that ask and do not read.
-pub fn deaf_producers(driver: Driver) {
+pub fn stalled_producers(driver: Driver) {
     driver.beside(|scene| {
-        let mut deaf: Vec<_> = (0..20).map(|_| said(scene.server.tcp, b"  V1")).collect();
-        stuff(scene, &mut deaf, &b"PING\n".repeat(10_000));
+        let mut stalled: Vec<_> = (0..20).map(|_| said(scene.server.tcp, b"  V1")).collect();
+        stuff(scene, &mut stalled, &b"PING\n".repeat(10_000));
         scene.stayed_below(32);
-        deaf
+        stalled
     });
 }
 
 /// Consumers that ask for a lot and do not read.
-pub fn deaf_consumers(driver: Driver) {
+pub fn stalled_consumers(driver: Driver) {
     driver.beside(|scene| {
         let mut producer = Nsqd::identified(scene.server.tcp, "large", 256);
         for topic in 0..2000 {
             producer.register(&format!("topic-{topic}"));
         }
-        let mut deaf: Vec<_> = (0..200).map(|_| connect(scene.server.http)).collect();
-        for stream in &mut deaf {
+        let mut stalled: Vec<_> = (0..200).map(|_| connect(scene.server.http)).collect();
+        for stream in &mut stalled {
             send_get(stream, "/debug");
             wait_for_answer(stream);
         }
-        stuff(scene, &mut deaf, &b"GET /debug HTTP/1.1\r\nHost: h\r\n\r\n".repeat(1000));
+        stuff(scene, &mut stalled, &b"GET /debug HTTP/1.1\r\nHost: h\r\n\r\n".repeat(1000));
         scene.stayed_below(96);
-        (producer, deaf)
+        (producer, stalled)
     });
 }
 
 /// Sends on all of them until the server has read nothing for a while.
-fn stuff(scene: &Scene, deaf: &mut [TcpStream], bytes: &[u8]) {
-    for stream in deaf.iter() {
+fn stuff(scene: &Scene, stalled: &mut [TcpStream], bytes: &[u8]) {
+    for stream in stalled.iter() {
         stream.set_nonblocking(true).expect("a socket");
     }
     loop {
         let mut taken = 0;
-        for stream in &mut *deaf {
+        for stream in &mut *stalled {
             match uninterrupted(|| stream.write(bytes)) {
                 Ok(len) => taken += len,
                 Err(error) => assert_eq!(error.kind(), ErrorKind::WouldBlock, "{error}"),

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::net::SocketAddr;
 
 use minreq::Method;
-use ringlookupd::io::Interface;
+use ringlookupd::io::Backend;
 use serde_json::{Value, json};
 
 use crate::cluster::{Lookupd, Nsqadmin, Nsqd, closed_port, set};
@@ -21,11 +21,11 @@ on_both_drivers!(
 );
 
 /// Every page that is fed by lookupd shows the topic, its channel and the nodes.
-fn pages_show_topic_channel_and_nodes(interface: Interface) {
+fn pages_show_topic_channel_and_nodes(backend: Backend) {
     let Some(programs) = Programs::find() else {
         return;
     };
-    let lookupd = Lookupd::start(interface);
+    let lookupd = Lookupd::start(backend);
     let nsqds = [Nsqd::start(&programs, &[&lookupd]), Nsqd::start(&programs, &[&lookupd])];
     for nsqd in &nsqds {
         nsqd.create_topic("orders");
@@ -84,11 +84,11 @@ fn nodes_of(stats: &Value) -> BTreeSet<SocketAddr> {
 
 /// The form on nsqadmin's Lookup page creates a topic and a channel that no nsqd has yet, and the links beside them
 /// delete both again.
-fn creates_and_deletes_topic_and_channel(interface: Interface) {
+fn creates_and_deletes_topic_and_channel(backend: Backend) {
     let Some(programs) = Programs::find() else {
         return;
     };
-    let lookupd = Lookupd::start(interface);
+    let lookupd = Lookupd::start(backend);
     let admin = Nsqadmin::start(&programs, &[&lookupd]);
 
     let orders = json!({"topic": "orders", "channel": "archive"});
@@ -105,11 +105,11 @@ fn creates_and_deletes_topic_and_channel(interface: Interface) {
 
 /// Deleting a topic that nsqd has reaches nsqd too: nsqadmin learns from lookupd where to go, before it deletes the
 /// topic there.
-fn deletes_topic_and_channel_of_nsqd(interface: Interface) {
+fn deletes_topic_and_channel_of_nsqd(backend: Backend) {
     let Some(programs) = Programs::find() else {
         return;
     };
-    let lookupd = Lookupd::start(interface);
+    let lookupd = Lookupd::start(backend);
     let nsqd = Nsqd::start(&programs, &[&lookupd]);
     nsqd.create_topic("orders");
     nsqd.create_channel("orders", "archive");
@@ -128,11 +128,11 @@ fn deletes_topic_and_channel_of_nsqd(interface: Interface) {
 }
 
 /// The tombstone button takes one of two producers out of `/lookup`, and nsqadmin deletes the topic there.
-fn tombstone_takes_a_producer_out(interface: Interface) {
+fn tombstone_takes_a_producer_out(backend: Backend) {
     let Some(programs) = Programs::find() else {
         return;
     };
-    let lookupd = Lookupd::start(interface);
+    let lookupd = Lookupd::start(backend);
     let buried = Nsqd::start(&programs, &[&lookupd]);
     let other = Nsqd::start(&programs, &[&lookupd]);
     for nsqd in [&buried, &other] {
@@ -151,11 +151,11 @@ fn tombstone_takes_a_producer_out(interface: Interface) {
 
 /// nsqadmin cannot reach this nsqd to delete the topic there, as behind a firewall, and says so. The tombstone alone
 /// keeps the producer out of `/lookup`, and stands to be seen in `/nodes` and on nsqadmin's page.
-fn tombstone_shows_in_nodes(interface: Interface) {
+fn tombstone_shows_in_nodes(backend: Backend) {
     let Some(programs) = Programs::find() else {
         return;
     };
-    let lookupd = Lookupd::start(interface);
+    let lookupd = Lookupd::start(backend);
     let port = closed_port();
     let nsqd = Nsqd::start_with(&programs, &[&lookupd], &[&format!("-broadcast-http-port={port}")]);
     nsqd.create_topic("orders");
@@ -173,11 +173,11 @@ fn tombstone_shows_in_nodes(interface: Interface) {
 }
 
 /// nsqadmin names a node by its address with brackets, though the nsqd has said it without.
-fn tombstone_takes_an_ipv6_producer_out(interface: Interface) {
+fn tombstone_takes_an_ipv6_producer_out(backend: Backend) {
     let Some(programs) = Programs::find() else {
         return;
     };
-    let lookupd = Lookupd::start(interface);
+    let lookupd = Lookupd::start(backend);
     let port = closed_port();
     let args = ["-broadcast-address=2001:db8::1".to_owned(), format!("-broadcast-http-port={port}")];
     let nsqd = Nsqd::start_with(&programs, &[&lookupd], &args.each_ref().map(String::as_str));

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 
 use minreq::{Method, Response};
-use ringlookupd::io::Interface;
+use ringlookupd::io::Backend;
 use rustix::process::Signal;
 use serde_json::Value;
 use tempfile::TempDir;
@@ -16,7 +16,7 @@ use crate::wait;
 
 /// The server under test.
 pub struct Lookupd {
-    interface: Interface,
+    backend: Backend,
     flags: Vec<String>,
     pub server: Server,
     pub tcp: SocketAddr,
@@ -24,21 +24,21 @@ pub struct Lookupd {
 }
 
 impl Lookupd {
-    pub fn start(interface: Interface) -> Self {
-        Self::start_with(interface, &[])
+    pub fn start(backend: Backend) -> Self {
+        Self::start_with(backend, &[])
     }
 
-    pub fn start_with(interface: Interface, flags: &[String]) -> Self {
+    pub fn start_with(backend: Backend, flags: &[String]) -> Self {
         let own = [
             // nsqd asks for a new topic's channels at this address.
             "-broadcast-address=127.0.0.1",
             // At debug level each HTTP request has a line.
             "-log-level=debug",
         ];
-        let (program, io) = programs::lookupd(interface);
+        let (program, io) = programs::lookupd(backend);
         let all = [&own.map(str::to_owned), &io[..], flags].concat();
         let server = Server::start_program(&program, &all);
-        Self { interface, flags: flags.to_vec(), tcp: server.tcp, http: server.http, server }
+        Self { backend, flags: flags.to_vec(), tcp: server.tcp, http: server.http, server }
     }
 
     /// Ends the process with SIGKILL.
@@ -52,7 +52,7 @@ impl Lookupd {
     pub fn restart(mut self) -> Self {
         self.kill();
         let addresses = [format!("-tcp-address={}", self.tcp), format!("-http-address={}", self.http)];
-        Self::start_with(self.interface, &[self.flags.as_slice(), &addresses].concat())
+        Self::start_with(self.backend, &[self.flags.as_slice(), &addresses].concat())
     }
 
     pub fn topics(&self) -> BTreeSet<String> {

@@ -2,7 +2,7 @@
 
 use std::io::{self, Write};
 
-use ringlookupd::io::Interface;
+use ringlookupd::io::Backend;
 
 use crate::cluster::{Lookupd, Nsqd};
 use crate::daemon::Daemon;
@@ -17,11 +17,11 @@ on_both_drivers!(
 );
 
 /// `to_nsq` publishes to one nsqd, `nsq_tail` finds it through lookupd, and lookupd learns of the tail's channel.
-fn nsq_tail_receives_what_to_nsq_publishes(interface: Interface) {
+fn nsq_tail_receives_what_to_nsq_publishes(backend: Backend) {
     let Some(programs) = Programs::find() else {
         return;
     };
-    let lookupd = Lookupd::start(interface);
+    let lookupd = Lookupd::start(backend);
     let nsqd = Nsqd::start(&programs, &[&lookupd]);
     let to_nsq = |lines: &str| {
         let (stdin, mut input) = io::pipe().expect("a pipe");
@@ -49,25 +49,25 @@ fn nsq_tail_receives_what_to_nsq_publishes(interface: Interface) {
     assert_eq!(tail.finish(), ["after", "afterwards", "before"]);
 }
 
-fn go_nsq_finds_its_topic(interface: Interface) {
-    finds_its_topic(interface, Client::GoNsq);
+fn go_nsq_finds_its_topic(backend: Backend) {
+    finds_its_topic(backend, Client::GoNsq);
 }
 
-fn pynsq_finds_its_topic(interface: Interface) {
-    finds_its_topic(interface, Client::Pynsq);
+fn pynsq_finds_its_topic(backend: Backend) {
+    finds_its_topic(backend, Client::Pynsq);
 }
 
-fn nsqjs_finds_its_topic(interface: Interface) {
-    finds_its_topic(interface, Client::Nsqjs);
+fn nsqjs_finds_its_topic(backend: Backend) {
+    finds_its_topic(backend, Client::Nsqjs);
 }
 
 /// The consumer is there first and is told that its topic is unknown. Then two nsqd get messages for it: it finds
 /// both, receives everything and finishes it.
-fn finds_its_topic(interface: Interface, client: Client) {
+fn finds_its_topic(backend: Backend, client: Client) {
     let Some(programs) = Programs::find() else {
         return;
     };
-    let lookupd = Lookupd::start(interface);
+    let lookupd = Lookupd::start(backend);
     let nsqds = [Nsqd::start(&programs, &[&lookupd]), Nsqd::start(&programs, &[&lookupd])];
     let consumer = Daemon::start(&mut programs.consumer(client, "orders", "work", 4, &[lookupd.http]));
     lookupd.server.wait_for_log("404 GET /lookup?topic=orders");

@@ -1,6 +1,6 @@
 //! What nsqd says about itself reaches everybody who asks, and goes when nsqd goes.
 
-use ringlookupd::io::Interface;
+use ringlookupd::io::Backend;
 
 use crate::cluster::{Lookupd, Nsqd, names, set};
 use crate::programs::Programs;
@@ -15,11 +15,11 @@ on_both_drivers!(
 
 /// Two nsqd register. `/nodes` tells both apart with all that an operator needs, and `/lookup` names for each topic
 /// those that have it.
-fn nsqds_appear_in_nodes_and_lookup(interface: Interface) {
+fn nsqds_appear_in_nodes_and_lookup(backend: Backend) {
     let Some(programs) = Programs::find() else {
         return;
     };
-    let lookupd = Lookupd::start(interface);
+    let lookupd = Lookupd::start(backend);
     let first = Nsqd::start(&programs, &[&lookupd]);
     let second = Nsqd::start(&programs, &[&lookupd]);
     lookupd.await_nodes(&[&first, &second]);
@@ -43,11 +43,11 @@ fn nsqds_appear_in_nodes_and_lookup(interface: Interface) {
 
 /// A topic that is new to an nsqd starts with the channels that lookupd knows, so that a message published before
 /// its consumers have found this nsqd waits for them. nsqd asks at the address in the answer to its IDENTIFY.
-fn new_topic_starts_with_the_channels_of_its_namesake(interface: Interface) {
+fn new_topic_starts_with_the_channels_of_its_namesake(backend: Backend) {
     let Some(programs) = Programs::find() else {
         return;
     };
-    let lookupd = Lookupd::start(interface);
+    let lookupd = Lookupd::start(backend);
     let first = Nsqd::start(&programs, &[&lookupd]);
     first.create_topic("orders");
     first.create_channel("orders", "archive");
@@ -62,11 +62,11 @@ fn new_topic_starts_with_the_channels_of_its_namesake(interface: Interface) {
 }
 
 /// SIGKILL leaves an nsqd no time to unregister: the end of its connection must do.
-fn killed_nsqd_vanishes(interface: Interface) {
+fn killed_nsqd_vanishes(backend: Backend) {
     let Some(programs) = Programs::find() else {
         return;
     };
-    let lookupd = Lookupd::start(interface);
+    let lookupd = Lookupd::start(backend);
     let killed = Nsqd::start(&programs, &[&lookupd]);
     let survivor = Nsqd::start(&programs, &[&lookupd]);
     for nsqd in [&killed, &survivor] {
@@ -81,11 +81,11 @@ fn killed_nsqd_vanishes(interface: Interface) {
 
 /// An nsqd that is silent for longer than the inactivity timeout leaves `/lookup` and `/nodes`, and the `PING` that
 /// it sends every 15 s brings it back.
-fn heartbeat_brings_back_a_lapsed_nsqd(interface: Interface) {
+fn heartbeat_brings_back_a_lapsed_nsqd(backend: Backend) {
     let Some(programs) = Programs::find() else {
         return;
     };
-    let lookupd = Lookupd::start_with(interface, &["-inactive-producer-timeout=2s".to_owned()]);
+    let lookupd = Lookupd::start_with(backend, &["-inactive-producer-timeout=2s".to_owned()]);
     let nsqd = Nsqd::start(&programs, &[&lookupd]);
     nsqd.create_topic("orders");
     lookupd.await_producers("orders", &[&nsqd]);

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use ringlookupd::io::Interface;
+use ringlookupd::io::Backend;
 
 use crate::cluster::{Lookupd, Nsqd, set};
 use crate::daemon::Daemon;
@@ -18,12 +18,12 @@ on_both_drivers!(
 
 /// Consumers of every library ask two lookupd. One of them is killed; an nsqd that starts only afterwards can be
 /// found through the other alone. The consumers find it there, and so do consumers that start after the loss.
-fn consumers_outlive_one_of_two_lookupds(interface: Interface) {
+fn consumers_outlive_one_of_two_lookupds(backend: Backend) {
     let Some(programs) = Programs::find() else {
         return;
     };
-    let mut lost = Lookupd::start(interface);
-    let kept = Lookupd::start(interface);
+    let mut lost = Lookupd::start(backend);
+    let kept = Lookupd::start(backend);
     let lookupds = [lost.http, kept.http];
     let consume = |client, channel: &str, count| {
         Daemon::start(&mut programs.consumer(client, "orders", channel, count, &lookupds))
@@ -59,11 +59,11 @@ fn consumers_outlive_one_of_two_lookupds(interface: Interface) {
 
 /// A lookupd is killed and starts again, with nothing, on the ports that it had. nsqd notices when it next has
 /// something to say, connects anew with the command after that, and then registers all it has.
-fn restarted_lookupd_gets_its_nsqd_back(interface: Interface) {
+fn restarted_lookupd_gets_its_nsqd_back(backend: Backend) {
     let Some(programs) = Programs::find() else {
         return;
     };
-    let lookupd = Lookupd::start(interface);
+    let lookupd = Lookupd::start(backend);
     let nsqd = Nsqd::start(&programs, &[&lookupd]);
     nsqd.create_topic("orders");
     nsqd.create_channel("orders", "archive");
@@ -83,12 +83,12 @@ fn restarted_lookupd_gets_its_nsqd_back(interface: Interface) {
 /// SIGKILL comes while others look up, register and unregister, and the nsqd have nothing to say to the lookupd that
 /// starts after it but their heartbeats: the first that fails ends the old connection, the next makes a new one and
 /// registers everything. nsqd has no flag for the 15 s between two.
-fn heartbeats_bring_all_back_to_a_lookupd_killed_under_load(interface: Interface) {
+fn heartbeats_bring_all_back_to_a_lookupd_killed_under_load(backend: Backend) {
     let Some(programs) = Programs::find() else {
         return;
     };
     // At debug level the load would write a line for each lookup.
-    let lookupd = Lookupd::start_with(interface, &["-log-level=info".to_owned()]);
+    let lookupd = Lookupd::start_with(backend, &["-log-level=info".to_owned()]);
     let nsqds = [(); 3].map(|()| Nsqd::start(&programs, &[&lookupd]));
     for (nsqd, own) in nsqds.iter().zip(OWN) {
         for topic in ["orders", own] {

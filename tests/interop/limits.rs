@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use ringlookupd::io::Interface;
+use ringlookupd::io::Backend;
 
 use crate::cluster::{Lookupd, Nsqd, set};
 use crate::programs::Programs;
@@ -12,11 +12,11 @@ on_both_drivers!(topics_too_many_cost_an_nsqd_nothing_else, a_channel_too_many_d
 
 /// nsqd has five topics and registers them all when it connects. It takes the errors for replies and goes on: at its next
 /// heartbeat it still has the same connection, on which the three topics that fit are listed.
-fn topics_too_many_cost_an_nsqd_nothing_else(interface: Interface) {
+fn topics_too_many_cost_an_nsqd_nothing_else(backend: Backend) {
     let Some(programs) = Programs::find() else {
         return;
     };
-    let lookupd = Lookupd::start_with(interface, &["-max-topics-per-producer=3".into()]);
+    let lookupd = Lookupd::start_with(backend, &["-max-topics-per-producer=3".into()]);
     let nsqd = Nsqd::start(&programs, &[]);
     for topic in ["one", "two", "three", "four", "five"] {
         nsqd.create_topic(topic);
@@ -24,7 +24,7 @@ fn topics_too_many_cost_an_nsqd_nothing_else(interface: Interface) {
     }
     nsqd.use_lookupds(&[&lookupd]);
     wait::until_eq("the topics of the node", &Some(3), || lookupd.node_topics().get(&nsqd.tcp).map(BTreeSet::len));
-    lookupd.server.wait_for_log(") channel(channel) met the limit -max-topics-per-producer (");
+    lookupd.server.wait_for_log(") channel(channel) exceeded the limit -max-topics-per-producer (");
     let listed = lookupd.node_topics()[&nsqd.tcp].clone();
     let connection = |lookupd: &Lookupd| lookupd.nodes()[0]["remote_address"].clone();
     let first = connection(&lookupd);
@@ -47,11 +47,11 @@ fn topics_too_many_cost_an_nsqd_nothing_else(interface: Interface) {
 }
 
 /// When it connects, nsqd registers a topic that has channels only together with these.
-fn a_channel_too_many_does_not_hide_its_topic(interface: Interface) {
+fn a_channel_too_many_does_not_hide_its_topic(backend: Backend) {
     let Some(programs) = Programs::find() else {
         return;
     };
-    let lookupd = Lookupd::start_with(interface, &["-max-channels-per-producer=1".into()]);
+    let lookupd = Lookupd::start_with(backend, &["-max-channels-per-producer=1".into()]);
     let nsqd = Nsqd::start(&programs, &[]);
     for topic in ["orders", "returns"] {
         nsqd.create_topic(topic);

@@ -5,7 +5,7 @@ use std::io::Write;
 use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
-use ringlookupd::io::Interface;
+use ringlookupd::io::Backend;
 use socket2::SockRef;
 
 use crate::programs::{self, Programs};
@@ -17,14 +17,14 @@ on_both_drivers!(lines_about_nodes_are_stocks);
 
 /// The README's list of differences has what is filtered out here: requests are logged at debug, and a disconnect in one
 /// line. Of the lines that are added, stock has none.
-fn lines_about_nodes_are_stocks(interface: Interface) {
+fn lines_about_nodes_are_stocks(backend: Backend) {
     let Some(programs) = Programs::find() else {
         return;
     };
     let stock = programs.command("nsqlookupd").get_program().to_owned();
     assert!(fs::exists(&stock).is_ok_and(|exists| exists), "{} comes with nsqd", stock.display());
     let expected = play(&Server::start_program(stock.as_ref(), &[] as &[&str]));
-    let (program, io) = programs::lookupd(interface);
+    let (program, io) = programs::lookupd(backend);
     let actual = play(&Server::start_program(&program, &io));
     assert_eq!(actual, expected, "ours, then stock's");
 }

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::thread;
 
-use ringlookupd::io::Interface;
+use ringlookupd::io::Backend;
 
 use crate::both_drivers::flag;
 
@@ -89,10 +89,10 @@ impl Programs {
 }
 
 /// The server under test, with the flag that another server would not know.
-pub fn lookupd(interface: Interface) -> (PathBuf, Vec<String>) {
+pub fn lookupd(backend: Backend) -> (PathBuf, Vec<String>) {
     match env::var_os("RINGLOOKUPD_SERVER") {
         Some(other) => (other.into(), Vec::new()),
-        None => (env!("CARGO_BIN_EXE_ringlookupd").into(), vec![flag(interface)]),
+        None => (env!("CARGO_BIN_EXE_ringlookupd").into(), vec![flag(backend)]),
     }
 }
 

@@ -6,12 +6,12 @@ use std::process::{Child, ChildStderr, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use ringlookupd::io::Interface;
+use ringlookupd::io::Backend;
 use ringlookupd::limits::WORKER_DESCRIPTORS;
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::PROGRAM;
-use crate::both_drivers::{INTERFACES, flag, missing};
+use crate::both_drivers::{BACKENDS, flag, missing};
 use crate::support::clients::{Nsqd, OK, connect, get, read_to_end, uninterrupted};
 use crate::support::observed::Observed;
 use crate::support::{DEFAULTS, PATIENCE, Server, logged_address};
@@ -97,23 +97,23 @@ impl Drop for Unlogged {
     }
 }
 
-fn nobody_reads_the_log(interface: Interface) {
-    Unlogged::start(&["-log-level=debug", &flag(interface)]).serves_and_stops();
+fn nobody_reads_the_log(backend: Backend) {
+    Unlogged::start(&["-log-level=debug", &flag(backend)]).serves_and_stops();
 }
 
-fn the_log_is_a_broken_pipe(interface: Interface) {
-    let mut server = Unlogged::start(&["-log-level=debug", &flag(interface)]);
+fn the_log_is_a_broken_pipe(backend: Backend) {
+    let mut server = Unlogged::start(&["-log-level=debug", &flag(backend)]);
     server.stderr = None;
     server.serves_and_stops();
 }
 
-fn the_log_is_closed_from_the_start(interface: Interface) {
+fn the_log_is_closed_from_the_start(backend: Backend) {
     // Somebody has to say which ports are free.
     let before = Server::start::<&str>(&[]);
     let (tcp, http) = (before.tcp, before.http);
     assert!(before.stop().success());
     let mut command = Command::new("sh");
-    command.args(["-c", "exec \"$0\" \"$@\" 2>&-", PROGRAM, "-log-level=debug", &flag(interface)]);
+    command.args(["-c", "exec \"$0\" \"$@\" 2>&-", PROGRAM, "-log-level=debug", &flag(backend)]);
     command.args([format!("-tcp-address={tcp}"), format!("-http-address={http}")]);
     let process = command.stdin(Stdio::null()).spawn().expect("it starts");
     let server = Unlogged { process, stderr: None, tcp, http };
@@ -177,13 +177,13 @@ fn wait_for_room(address: SocketAddr) {
 }
 
 /// More clients come at once than there are descriptors, so that the kernel accepts them before anybody counts.
-fn descriptors_run_out(interface: Interface) {
+fn descriptors_run_out(backend: Backend) {
     const CLIENTS: usize = 200;
     let mut command = Command::new("sh");
     command
         .args(["-c", "ulimit -n 64; exec \"$0\" \"$@\"", PROGRAM, "-workers=1"])
         .args(DEFAULTS)
-        .arg(flag(interface));
+        .arg(flag(backend));
     let server = Server::start_command(&mut command);
     let mut observer = connect(server.http);
     get(&mut observer, "/ping");
@@ -242,11 +242,11 @@ fn there_are_as_many_connections_as_descriptors() {
 }
 
 /// Where there are hardly any descriptors, fewer workers leave room for connections, and one line says what to raise.
-fn few_descriptors_serve_as_many_as_fit(interface: Interface) {
+fn few_descriptors_serve_as_many_as_fit(backend: Backend) {
     for most in [16, 20, 64] {
         let mut command = Command::new("sh");
         let script = format!("ulimit -n {most}; exec \"$0\" \"$@\"");
-        command.args(["-c", &script, PROGRAM, "-workers=8"]).args(DEFAULTS).arg(flag(interface));
+        command.args(["-c", &script, PROGRAM, "-workers=8"]).args(DEFAULTS).arg(flag(backend));
         let server = Server::start_command(&mut command);
         let free = most - open_files(&server);
         let fit = free - free.div_ceil(8);
@@ -263,7 +263,7 @@ fn few_descriptors_serve_as_many_as_fit(interface: Interface) {
         let warnings: Vec<_> = log.lines().filter(|line| line.contains(" WARNING: ")).collect();
         let at_start = format!("there may be no more than {most} open files; raise the limit (ulimit -n)");
         assert!(warnings[0].contains(&at_start) && !log.contains("Accept() failure"), "{log}");
-        assert!(warnings[1..].iter().all(|line| line.contains("met the limit -max-connections")), "{log}");
+        assert!(warnings[1..].iter().all(|line| line.contains("exceeded the limit -max-connections")), "{log}");
         assert!(server.stop().success());
     }
 }
@@ -276,11 +276,11 @@ fn open_files(server: &Server) -> usize {
 /// The number that the limits are based on.
 #[test]
 fn descriptors_of_a_worker() {
-    for interface in INTERFACES.into_iter().filter(|&interface| missing(interface).is_none()) {
+    for backend in BACKENDS.into_iter().filter(|&backend| missing(backend).is_none()) {
         let [one, three] = [1, 3].map(|workers| {
-            let server = Server::start(&[format!("-workers={workers}"), flag(interface)]);
+            let server = Server::start(&[format!("-workers={workers}"), flag(backend)]);
             open_files(&server)
         });
-        assert_eq!(three - one, 2 * WORKER_DESCRIPTORS, "{interface:?}");
+        assert_eq!(three - one, 2 * WORKER_DESCRIPTORS, "{backend:?}");
     }
 }

@@ -2,7 +2,7 @@
 
 use std::io::Write;
 
-use ringlookupd::io::Interface;
+use ringlookupd::io::Backend;
 
 use crate::both_drivers::flag;
 use crate::support::Server;
@@ -18,8 +18,8 @@ fn said(server: &Server, requests: &str) -> String {
 }
 
 /// A server whose responses are short, shared in pieces, and longer than a page.
-fn server(interface: Interface) -> (Server, Vec<Nsqd>) {
-    let server = Server::start(&[flag(interface), "-workers=1".to_owned()]);
+fn server(backend: Backend) -> (Server, Vec<Nsqd>) {
+    let server = Server::start(&[flag(backend), "-workers=1".to_owned()]);
     let mut nsqds = vec![Nsqd::identified(server.tcp, "small", 1), bulky(server.tcp), bulky(server.tcp)];
     nsqds[0].register("short channel");
     for nsqd in &mut nsqds {
@@ -52,8 +52,8 @@ const TARGETS: [&str; 14] = [
     "/metrics",
 ];
 
-fn head_is_get_without_a_body(interface: Interface) {
-    let (server, _nsqds) = server(interface);
+fn head_is_get_without_a_body(backend: Backend) {
+    let (server, _nsqds) = server(backend);
     let forms = ["HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n", "HTTP/1.0\r\n\r\n"];
     let mut heads = Vec::new();
     for form in forms {
@@ -85,8 +85,8 @@ fn head_is_get_without_a_body(interface: Interface) {
     assert!(!said(&server, &format!("GET /topics {}", forms[0])).contains("\"t\""), "HEAD has made a topic");
 }
 
-fn nothing_stands_between_head_and_the_next_response(interface: Interface) {
-    let (server, _nsqds) = server(interface);
+fn nothing_stands_between_head_and_the_next_response(backend: Backend) {
+    let (server, _nsqds) = server(backend);
     for (version, keep) in [("1.1", ""), ("1.0", "Connection: keep-alive\r\n")] {
         for target in TARGETS {
             let request = format!("HEAD {target} HTTP/{version}\r\nHost: h\r\n{keep}\r\n");

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
-use ringlookupd::io::Interface;
+use ringlookupd::io::Backend;
 
 use crate::PROGRAM;
 use crate::both_drivers::missing;
@@ -25,7 +25,7 @@ impl User {
     /// `None`, with the reason on standard error, where the tests cannot become another user.
     fn new() -> Option<Self> {
         static USERS: AtomicU32 = AtomicU32::new(0);
-        if let Some(why) = missing(Interface::Uring) {
+        if let Some(why) = missing(Backend::Uring) {
             eprintln!("skipped: {why}");
             return None;
         }

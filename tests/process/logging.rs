@@ -6,7 +6,7 @@ use std::net::{SocketAddr, TcpStream};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use ringlookupd::io::Interface;
+use ringlookupd::io::Backend;
 use ringlookupd::limits::CHANNELS_LOGGED_MAX;
 use rustix::process::Signal;
 use socket2::SockRef;
@@ -58,8 +58,8 @@ fn until(what: &str, mut condition: impl FnMut() -> bool) {
     }
 }
 
-fn a_topic_that_goes_with_its_channels_names_them(interface: Interface) {
-    let server = Server::start(&[flag(interface)]);
+fn a_topic_that_goes_with_its_channels_names_them(backend: Backend) {
+    let server = Server::start(&[flag(backend)]);
     let mut nsqd = Nsqd::identified(server.tcp, "n", 1);
     let client = name(&nsqd.0);
     for channel in ["a", "c", "b"] {
@@ -84,8 +84,8 @@ fn a_topic_that_goes_with_its_channels_names_them(interface: Interface) {
     assert_eq!(lines, [removing("a"), removing("b"), removing("c"), "INFO: DB: removing topic(t)".into()]);
 }
 
-fn so_many_channels_are_not_all_named(interface: Interface) {
-    let server = Server::start(&[flag(interface)]);
+fn so_many_channels_are_not_all_named(backend: Backend) {
+    let server = Server::start(&[flag(backend)]);
     let mut nsqd = Nsqd::identified(server.tcp, "n", 1);
     for number in 0..CHANNELS_LOGGED_MAX + 3 {
         nsqd.register(&format!("t c{number:04}"));
@@ -102,8 +102,8 @@ fn so_many_channels_are_not_all_named(interface: Interface) {
     assert_eq!(server.log().matches(": removing channel(").count(), CHANNELS_LOGGED_MAX);
 }
 
-fn a_node_that_leaves_has_a_reason(interface: Interface) {
-    let mut server = Server::start(&[flag(interface)]);
+fn a_node_that_leaves_has_a_reason(backend: Backend) {
+    let mut server = Server::start(&[flag(backend)]);
     let identified = || Nsqd::identified(server.tcp, "n", 1);
     let mut expected = Vec::new();
     let line = |stream: &TcpStream, reason: &str| format!("ERROR: client({}) - {reason}", name(stream));
@@ -147,9 +147,9 @@ fn a_node_that_leaves_has_a_reason(interface: Interface) {
     assert_eq!(reasons.count(), expected.len(), "one for each: {}", server.log());
 }
 
-fn a_node_that_stops_in_the_middle_has_a_reason(interface: Interface) {
+fn a_node_that_stops_in_the_middle_has_a_reason(backend: Backend) {
     let has_reason = |limit: &str, reason: &str, stop: fn(&Server) -> Nsqd| {
-        let server = Server::start(&[flag(interface), format!("-{limit}=100ms")]);
+        let server = Server::start(&[flag(backend), format!("-{limit}=100ms")]);
         let nsqd = stop(&server);
         server.wait_for_log(&format!("ERROR: client({}) - {reason}", name(&nsqd.0)));
     };
@@ -170,8 +170,8 @@ fn a_node_that_stops_in_the_middle_has_a_reason(interface: Interface) {
 }
 
 /// At debug when nothing was sent at all, as load balancers do.
-fn a_connection_without_a_magic_has_a_reason(interface: Interface) {
-    let server = Server::start(&[flag(interface), "-log-level=debug".into()]);
+fn a_connection_without_a_magic_has_a_reason(backend: Backend) {
+    let server = Server::start(&[flag(backend), "-log-level=debug".into()]);
     for (sent, level, fin) in [("", "DEBUG", "EOF"), ("  V", "ERROR", "unexpected EOF")] {
         for (reason, linger) in [(fin, None), ("read: connection reset by peer", Some(Duration::ZERO))] {
             let mut stream = connect(server.tcp);
@@ -185,8 +185,8 @@ fn a_connection_without_a_magic_has_a_reason(interface: Interface) {
     }
 }
 
-fn a_silent_producer_is_logged_until_it_is_back(interface: Interface) {
-    let server = Server::start(&[flag(interface), "-inactive-producer-timeout=100ms".into()]);
+fn a_silent_producer_is_logged_until_it_is_back(backend: Backend) {
+    let server = Server::start(&[flag(backend), "-inactive-producer-timeout=100ms".into()]);
     let mut nsqd = Nsqd::identified(server.tcp, "node-1", 1);
     nsqd.register("t");
     let client = name(&nsqd.0);
@@ -209,9 +209,9 @@ fn a_silent_producer_is_logged_until_it_is_back(interface: Interface) {
 }
 
 /// Whatever else the server waits for.
-fn a_silence_in_the_middle_of_a_command_is_noticed(interface: Interface) {
+fn a_silence_in_the_middle_of_a_command_is_noticed(backend: Backend) {
     let server =
-        Server::start(&[flag(interface), "-inactive-producer-timeout=100ms".into(), "-request-timeout=0".into()]);
+        Server::start(&[flag(backend), "-inactive-producer-timeout=100ms".into(), "-request-timeout=0".into()]);
     let mut nsqd = Nsqd::identified(server.tcp, "n", 1);
     nsqd.0.write_all(b"PI").expect("a connection");
     server.wait_for_log(" is silent: ");
@@ -219,8 +219,8 @@ fn a_silence_in_the_middle_of_a_command_is_noticed(interface: Interface) {
     server.wait_for_log(" is back: ");
 }
 
-fn a_tombstone_finds_ipv6_nodes_and_warns_of_none(interface: Interface) {
-    let server = Server::start(&[flag(interface)]);
+fn a_tombstone_finds_ipv6_nodes_and_warns_of_none(backend: Backend) {
+    let server = Server::start(&[flag(backend)]);
     let mut client = connect(server.http);
     let mut producers =
         |topic: &str| get(&mut client, &format!("/lookup?topic={topic}")).matches("broadcast_address").count();
@@ -254,8 +254,8 @@ fn a_tombstone_finds_ipv6_nodes_and_warns_of_none(interface: Interface) {
     }
 }
 
-fn deleting_what_live_producers_have_is_a_warning(interface: Interface) {
-    let server = Server::start(&[flag(interface)]);
+fn deleting_what_live_producers_have_is_a_warning(backend: Backend) {
+    let server = Server::start(&[flag(backend)]);
     let mut nsqds: Vec<_> = (0..3).map(|_| Nsqd::identified(server.tcp, "n", 1)).collect();
     for nsqd in &mut nsqds {
         nsqd.register("t c");

@@ -6,7 +6,7 @@ use std::net::TcpStream;
 use std::thread;
 use std::time::Duration;
 
-use ringlookupd::io::Interface;
+use ringlookupd::io::Backend;
 use rustix::process::Signal;
 
 use crate::both_drivers::flag;
@@ -22,11 +22,11 @@ const STANDSTILL: Duration = Duration::from_secs(4);
 const NSQDS: usize = 50;
 const CLIENTS: usize = 20;
 
-fn nobody_is_late_when_the_server_was(interface: Interface) {
+fn nobody_is_late_when_the_server_was(backend: Backend) {
     let timeouts =
         ["handshake", "identify", "request", "idle", "output"].map(|name| format!("-{name}-timeout={TIMEOUT}"));
     let server = Server::start(
-        &[&timeouts[..], &[flag(interface), format!("-inactive-producer-timeout={TIMEOUT}")]].concat(),
+        &[&timeouts[..], &[flag(backend), format!("-inactive-producer-timeout={TIMEOUT}")]].concat(),
     );
     let _bulky = bulky(server.tcp);
     let mut nsqds: Vec<_> = (0..NSQDS).map(|nth| Nsqd::identified(server.tcp, &format!("n{nth}."), 1)).collect();

@@ -6,7 +6,7 @@ use std::net::TcpStream;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use ringlookupd::io::Interface;
+use ringlookupd::io::Backend;
 use socket2::SockRef;
 
 use crate::both_drivers::flag;
@@ -17,9 +17,9 @@ on_both_drivers!(nothing_is_left_of_clients_that_are_reset);
 
 const RESETS: usize = 5000;
 
-fn nothing_is_left_of_clients_that_are_reset(interface: Interface) {
+fn nothing_is_left_of_clients_that_are_reset(backend: Backend) {
     let timeouts = ["handshake", "identify", "request", "idle"].map(|name| format!("-{name}-timeout=0"));
-    let server = Server::start(&[&timeouts[..], &["-workers=1".to_owned(), flag(interface)]].concat());
+    let server = Server::start(&[&timeouts[..], &["-workers=1".to_owned(), flag(backend)]].concat());
     let process = Observed(server.pid());
     let before = process.descriptors();
     for (address, message) in [(server.tcp, &b"  V1REGISTER t"[..]), (server.http, b"GET /ping HT")] {

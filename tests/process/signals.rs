@@ -5,7 +5,7 @@ use std::thread;
 use std::time::Instant;
 
 use nix::sys::signal::SigSet;
-use ringlookupd::io::Interface;
+use ringlookupd::io::Backend;
 use rustix::process::Signal;
 
 use crate::both_drivers::flag;
@@ -29,8 +29,8 @@ fn nothing_is_pending(server: &Server) -> bool {
     masks.map(|(_, mask)| u64::from_str_radix(mask, 16).expect("a mask")).all(|mask| mask == 0)
 }
 
-fn signals_without_a_meaning_are_ignored(interface: Interface) {
-    let server = Server::start(&["-workers=2", &flag(interface)]);
+fn signals_without_a_meaning_are_ignored(backend: Backend) {
+    let server = Server::start(&["-workers=2", &flag(backend)]);
     let mut nsqd = Nsqd::identified(server.tcp, "node", 1);
     nsqd.register("t");
     let named = [

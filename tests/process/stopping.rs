@@ -6,7 +6,7 @@ use std::net::TcpStream;
 use std::thread;
 use std::time::Duration;
 
-use ringlookupd::io::Interface;
+use ringlookupd::io::Backend;
 use rustix::process::Signal;
 
 use crate::both_drivers::flag;
@@ -29,7 +29,7 @@ on_both_drivers!(
 type Clients = fn(&Server) -> Box<dyn Any>;
 
 /// At once, because a drain takes its time.
-fn whatever_clients_do(interface: Interface) {
+fn whatever_clients_do(backend: Backend) {
     let clients: [(&str, Clients); 4] = [
         ("nothing", |_| Box::new(())),
         ("idle", idle),
@@ -41,20 +41,20 @@ fn whatever_clients_do(interface: Interface) {
             clients.into_iter().flat_map(|case| [(case, Signal::TERM), (case, Signal::INT)])
         {
             let thread = thread::Builder::new().name(format!("{name}, {signal:?}"));
-            thread.spawn_scoped(scope, move || stops_with(interface, clients, signal)).expect("a thread");
+            thread.spawn_scoped(scope, move || stops_with(backend, clients, signal)).expect("a thread");
         }
     });
 }
 
 /// The server exits with 0 in time, and another one serves on the same ports at once.
-fn stops_with(interface: Interface, clients: Clients, signal: Signal) {
-    let mut server = Server::start(&[flag(interface)]);
+fn stops_with(backend: Backend, clients: Clients, signal: Signal) {
+    let mut server = Server::start(&[flag(backend)]);
     let clients = clients(&server);
     server.signal(signal);
     let status = server.wait_for_exit(IN_TIME);
     assert!(status.is_some_and(|status| status.success()), "{status:?}, {}", server.log());
     let (tcp, http) = (server.tcp, server.http);
-    let again = Server::start(&[flag(interface), format!("-tcp-address={tcp}"), format!("-http-address={http}")]);
+    let again = Server::start(&[flag(backend), format!("-tcp-address={tcp}"), format!("-http-address={http}")]);
     // What is announced is reachable.
     assert_eq!([again.tcp, again.http], [tcp, http]);
     assert!(get(&mut connect(again.http), "/ping").ends_with("OK"));
@@ -98,9 +98,9 @@ fn stalled_reader(server: &Server) -> (Nsqd, TcpStream) {
 }
 
 /// Whoever has asked before the signal, and reads, gets a whole answer or none, and no reset.
-fn replies_in_hand_are_finished(interface: Interface) {
+fn replies_in_hand_are_finished(backend: Backend) {
     for _ in 0..2 {
-        let mut server = Server::start(&["-workers=2", &flag(interface)]);
+        let mut server = Server::start(&["-workers=2", &flag(backend)]);
         let _producer = bulky(server.tcp);
         let mut nsqds: Vec<_> = (0..10).map(|_| Nsqd::connect(server.tcp)).collect();
         let mut clients: Vec<_> = (0..10).map(|_| connect(server.http)).collect();
@@ -144,8 +144,8 @@ fn is_whole_answer(read: &[u8]) -> bool {
 
 /// From SIGTERM on a new client is served or refused, and never left without an answer, and another server may have the
 /// ports while this one is held up by a client that does not read.
-fn new_clients_are_refused_at_once(interface: Interface) {
-    let mut server = Server::start::<&str>(&[&flag(interface), "-drain-timeout=1h"]);
+fn new_clients_are_refused_at_once(backend: Backend) {
+    let mut server = Server::start::<&str>(&[&flag(backend), "-drain-timeout=1h"]);
     let (mut idle, stalled) = (Nsqd::identified(server.tcp, "idle", 1), stalled_reader(&server));
     server.signal(Signal::TERM);
     loop {
@@ -162,7 +162,7 @@ fn new_clients_are_refused_at_once(interface: Interface) {
     }
     assert_eq!(read_once(&mut idle.0, &mut [0]).expect("a FIN, not a reset"), 0);
     let (tcp, http) = (server.tcp, server.http);
-    let next = Server::start(&[flag(interface), format!("-tcp-address={tcp}"), format!("-http-address={http}")]);
+    let next = Server::start(&[flag(backend), format!("-tcp-address={tcp}"), format!("-http-address={http}")]);
     assert!(get(&mut connect(next.http), "/ping").ends_with("OK"));
     assert!(server.exited().is_none(), "it waits for the client that does not read");
     drop(stalled);
@@ -170,8 +170,8 @@ fn new_clients_are_refused_at_once(interface: Interface) {
 }
 
 /// Clients that are owed nothing are told by a FIN, and nobody waits for theirs.
-fn idle_connections_do_not_hold_it_up(interface: Interface) {
-    let mut server = Server::start::<&str>(&[&flag(interface), "-drain-timeout=1h"]);
+fn idle_connections_do_not_hold_it_up(backend: Backend) {
+    let mut server = Server::start::<&str>(&[&flag(backend), "-drain-timeout=1h"]);
     let mut nsqd = Nsqd::identified(server.tcp, "idle", 1);
     let mut clients = [connect(server.tcp), connect(server.http), connect(server.http)];
     get(&mut clients[2], "/ping");

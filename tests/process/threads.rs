@@ -5,7 +5,7 @@ use std::fs;
 use std::io::Write;
 use std::process::Command;
 
-use ringlookupd::io::Interface;
+use ringlookupd::io::Backend;
 use rustix::process::{Signal, geteuid};
 
 use crate::PROGRAM;
@@ -18,7 +18,7 @@ on_both_drivers!(connections_end_without_another_thread);
 /// A user that has no other processes, so that the limit counts the server's threads alone.
 const USER: u32 = 54_321;
 
-fn connections_end_without_another_thread(interface: Interface) {
+fn connections_end_without_another_thread(backend: Backend) {
     if !geteuid().is_root() {
         eprintln!("skipped: only root may start a server as another user, and root has no limit of threads");
         return;
@@ -27,11 +27,11 @@ fn connections_end_without_another_thread(interface: Interface) {
     let folder = tempfile::Builder::new().permissions(public()).tempdir().expect("a temporary folder");
     let program = folder.path().join("ringlookupd");
     fs::copy(PROGRAM, &program).expect("space for a program");
-    let user = (USER + u32::from(interface == Interface::Epoll)).to_string();
+    let user = (USER + u32::from(backend == Backend::Epoll)).to_string();
     let start = |threads: &str| {
         let mut command = Command::new("setpriv");
         command.args(["--reuid", &user, "--clear-groups", "prlimit", &format!("--nproc={threads}")]);
-        Server::start_command(command.arg(&program).args(DEFAULTS).arg(flag(interface)))
+        Server::start_command(command.arg(&program).args(DEFAULTS).arg(flag(backend)))
     };
     let server = start("1000");
     let threads = fs::read_dir(format!("/proc/{}/task", server.pid())).expect("it runs").count();

@@ -7,7 +7,7 @@ use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use ringlookupd::io::Interface;
+use ringlookupd::io::Backend;
 use rustix::process::Signal;
 
 use crate::PROGRAM;
@@ -58,10 +58,10 @@ impl Drop for Net {
     }
 }
 
-fn a_host_that_vanishes(interface: Interface) {
-    let (name, here, there) = match interface {
-        Interface::Uring => ("ringu", "198.18.77.1", "198.18.77.2"),
-        Interface::Epoll => ("ringe", "198.18.77.5", "198.18.77.6"),
+fn a_host_that_vanishes(backend: Backend) {
+    let (name, here, there) = match backend {
+        Backend::Uring => ("ringu", "198.18.77.1", "198.18.77.2"),
+        Backend::Epoll => ("ringe", "198.18.77.5", "198.18.77.6"),
     };
     let net = match Net::new(name, here, there) {
         Ok(net) => net,
@@ -69,7 +69,7 @@ fn a_host_that_vanishes(interface: Interface) {
     };
     let mut command = Command::new("ip");
     command.args(["netns", "exec", &net.name, PROGRAM, "-dead-peer-timeout=2s", "-log-level=info"]);
-    command.args([&flag(interface), "-workers=1"]);
+    command.args([&flag(backend), "-workers=1"]);
     command.args(["tcp", "http"].map(|port| format!("-{port}-address={}:0", net.there)));
     let server = Server::start_command(&mut command);
     let [idle, mut asking] = ["idle", "asking"].map(|name| {
@@ -88,7 +88,7 @@ fn a_host_that_vanishes(interface: Interface) {
         assert_eq!(address.ip().to_string(), net.here);
         server.wait_for_log(&format!("DB: client({address}) UNREGISTER category:client"));
     }
-    server.wait_for_log("met the limit -dead-peer-timeout");
+    server.wait_for_log("exceeded the limit -dead-peer-timeout");
     assert!(server.stop().success());
 }
 

@@ -2,7 +2,7 @@
 
 use std::thread;
 
-use ringlookupd::io::Interface;
+use ringlookupd::io::Backend;
 
 use crate::both_drivers::flag;
 use crate::support::Server;
@@ -36,8 +36,8 @@ fn serve_as_one(flags: &[&str]) {
     assert!(server.stop().success());
 }
 
-fn several_workers_serve_as_one(interface: Interface) {
-    let io = &flag(interface);
+fn several_workers_serve_as_one(backend: Backend) {
+    let io = &flag(backend);
     // On four pinned workers some share a core, perhaps.
     let cases: [&[&str]; 4] = [
         &[io, "-workers=2"],

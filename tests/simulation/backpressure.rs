@@ -7,9 +7,9 @@ use std::time::Duration;
 use ringlookupd::io::Service;
 use ringlookupd::limits::{Limit, Limits};
 
+use crate::fault_profile::FaultProfile;
 use crate::kernel::Kernel;
 use crate::link::{ClientEnd, Link};
-use crate::mood::Mood;
 use crate::world;
 
 /// The kernel hands over so much in one turn.
@@ -19,7 +19,7 @@ const WINDOW: usize = 100_000;
 /// Pipelines `request` a million bytes long and then some; returns what the worker took while nothing was read,
 /// and what was read in the end.
 fn pipeline(service: Service, greeting: &[u8], request: &[u8], times: usize) -> (usize, Vec<u8>) {
-    let mut kernel = Kernel::new(1, Mood { prompt: 900, piece: PIECE, ..Mood::KIND }, None);
+    let mut kernel = Kernel::new(1, FaultProfile { prompt: 900, piece: PIECE, ..FaultProfile::KIND }, None);
     let (mut workers, mut now) = world::workers(1);
     let mut links = [Link::new(service, Vec::new(), WINDOW)];
     links[0].upload.extend(greeting.iter().chain(request.repeat(times).iter()));

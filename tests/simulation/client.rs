@@ -18,7 +18,7 @@ pub struct Client {
     read: Vec<u8>,
     plan: Plan,
     /// It reads no more after so many bytes.
-    deaf_after: usize,
+    stalls_after: usize,
     read_len: usize,
     /// An answer has said that the connection closes.
     told_to_close: bool,
@@ -58,7 +58,7 @@ impl Client {
             17 | 18 => Plan::Reset { after: rng.below(len + 1) },
             _ => Plan::Vanish { after: rng.below(len + 1) },
         };
-        let deaf_after = if rng.chance(200) { rng.size(20_000) } else { usize::MAX };
+        let stalls_after = if rng.chance(200) { rng.size(20_000) } else { usize::MAX };
         Self {
             starts,
             peer,
@@ -67,7 +67,7 @@ impl Client {
             sent: 0,
             read: Vec::new(),
             plan,
-            deaf_after,
+            stalls_after,
             read_len: 0,
             told_to_close: false,
             over: false,
@@ -116,7 +116,7 @@ impl Client {
         if matches!(link.client, ClientEnd::Reset | ClientEnd::Vanished) {
             link.download.clear();
         }
-        let len = rng.size(100_000).min(link.download.len()).min(self.deaf_after - self.read_len);
+        let len = rng.size(100_000).min(link.download.len()).min(self.stalls_after - self.read_len);
         let news: Vec<u8> = link.download.drain(..len).collect();
         self.read_len += len;
         match &mut self.talk {
@@ -174,7 +174,7 @@ impl Client {
 
     /// Gets ready for the end of the run: whoever can still close, does.
     pub fn leave(&mut self, link: &mut Link) {
-        self.deaf_after = usize::MAX;
+        self.stalls_after = usize::MAX;
         link.client = match link.client {
             ClientEnd::Open if self.talk.may_end_at(self.sent) => ClientEnd::Finished,
             ClientEnd::Finished => ClientEnd::Finished,

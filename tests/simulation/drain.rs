@@ -8,9 +8,9 @@ use ringlookupd::io::Service;
 use ringlookupd::limits::DRAIN_GRACE;
 use ringlookupd::worker::Worker;
 
+use crate::fault_profile::FaultProfile;
 use crate::kernel::Kernel;
 use crate::link::{Link, ServerEnd};
-use crate::mood::Mood;
 use crate::world;
 
 struct Scene {
@@ -24,7 +24,7 @@ impl Scene {
     fn new() -> Self {
         let (mut workers, now) = world::workers(1);
         let worker = workers.pop().expect("one");
-        Self { worker, kernel: Kernel::new(1, Mood::KIND, None), links: Vec::new(), now }
+        Self { worker, kernel: Kernel::new(1, FaultProfile::KIND, None), links: Vec::new(), now }
     }
 
     /// A client, and what it has sent.

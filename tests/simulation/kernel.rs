@@ -13,8 +13,8 @@ use ringlookupd::v1::parse::MAGIC;
 use ringlookupd::worker::Worker;
 
 use crate::Fault;
+use crate::fault_profile::FaultProfile;
 use crate::link::{ClientEnd, Link, ServerEnd};
-use crate::mood::Mood;
 use crate::rng::Rng;
 
 /// Owned and shared buffers alike: the largest answer of a run is far below.
@@ -22,7 +22,7 @@ const SEND_BYTES_MAX: usize = 2 << 20;
 
 pub struct Kernel {
     rng: Rng,
-    pub mood: Mood,
+    pub faults: FaultProfile,
     now: Timestamp,
     listeners: [Listener; Service::ALL.len()],
     open: BTreeMap<i32, Open>,
@@ -100,10 +100,10 @@ enum Completion {
 }
 
 impl Kernel {
-    pub fn new(seed: u64, mood: Mood, fault: Option<Fault>) -> Self {
+    pub fn new(seed: u64, faults: FaultProfile, fault: Option<Fault>) -> Self {
         Self {
             rng: Rng::new(seed),
-            mood,
+            faults,
             now: Timestamp::default(),
             listeners: Default::default(),
             open: BTreeMap::new(),
@@ -150,7 +150,7 @@ impl Kernel {
         self.transmit(links);
         worker.begin_turn(now);
         for completion in self.completions() {
-            if self.rng.chance(self.mood.prompt) && !worker.is_full() {
+            if self.rng.chance(self.faults.prompt) && !worker.is_full() {
                 self.complete(completion, worker, links);
             }
         }
@@ -204,7 +204,7 @@ impl Kernel {
             if !alive || link.server != ServerEnd::Open || room == 0 || rest.is_empty() {
                 continue;
             }
-            let most = if self.mood.short_send > 0 { self.rng.size(room) } else { room };
+            let most = if self.faults.short_send > 0 { self.rng.size(room) } else { room };
             let piece = &rest[..most.min(rest.len())];
             send.taken += piece.len();
             if open.over_limit {
@@ -265,7 +265,7 @@ impl Kernel {
         worker.handle(event);
     }
 
-    /// As many as the worker takes in a turn, or some of them.
+    /// As many as the worker takes in one iteration, or some of them.
     fn accept(&mut self, service: Service, worker: &mut Worker) {
         while !matches!(self.listeners[service as usize].state, Listening::Idle | Listening::Closed) {
             self.accept_one(service, worker);
@@ -279,12 +279,12 @@ impl Kernel {
     fn accept_one(&mut self, service: Service, worker: &mut Worker) {
         let listener = &mut self.listeners[service as usize];
         let (closing, stopping) = (listener.state == Listening::Closing, listener.state == Listening::Stopping);
-        let error = !closing && self.rng.chance(self.mood.accept_error);
+        let error = !closing && self.rng.chance(self.faults.accept_error);
         let ended = error || (stopping && self.rng.chance(500));
         if let Some((link, peer)) = (!ended).then(|| listener.backlog.pop_front()).flatten() {
             let socket = Socket(self.next_socket);
             self.next_socket += 1;
-            let armed = !self.rng.chance(self.mood.disarms);
+            let armed = !self.rng.chance(self.faults.disarms);
             if !armed && !closing {
                 listener.state = Listening::Idle;
             }
@@ -307,14 +307,14 @@ impl Kernel {
             let link = &mut links[open.link];
             let token = open.token.expect("it was asked for with one");
             let cancelled = open.receive == Receive::Cancelled;
-            let broken = link.client == ClientEnd::Reset || self.rng.chance(self.mood.failure);
+            let broken = link.client == ClientEnd::Reset || self.rng.chance(self.faults.failure);
             let end = if broken {
                 (open.failed, link.cut) = (true, true);
                 Some(ReceiveEnd::Failed(io::ErrorKind::ConnectionReset.into()))
             } else if cancelled && self.rng.chance(700) {
                 Some(ReceiveEnd::Stopped)
             } else if !link.upload.is_empty() {
-                self.rng.chance(self.mood.no_buffers).then_some(ReceiveEnd::NoBuffers)
+                self.rng.chance(self.faults.no_buffers).then_some(ReceiveEnd::NoBuffers)
             } else if link.client == ClientEnd::Finished || link.server == ServerEnd::Aborted {
                 Some(ReceiveEnd::Eof)
             } else if cancelled {
@@ -328,7 +328,7 @@ impl Kernel {
                 open.receive = if over { Receive::Ended } else { Receive::Idle };
                 return self.tell(worker, Event::ReceiveEnded { token, end });
             }
-            let len = self.rng.size(self.mood.piece).min(link.upload.len());
+            let len = self.rng.size(self.faults.piece).min(link.upload.len());
             let mut bytes: Vec<u8> = link.upload.drain(..len).collect();
             if self.fault == Some(Fault::OtherTopic)
                 && let Some(at) = memchr::memmem::find(&bytes, b"REGISTER alpha")
@@ -339,7 +339,7 @@ impl Kernel {
             if link.server == ServerEnd::Open {
                 link.accepted = link.uploaded;
             }
-            let armed = !self.rng.chance(self.mood.disarms);
+            let armed = !self.rng.chance(self.faults.disarms);
             if !armed {
                 open.receive = Receive::Idle;
             }
@@ -355,9 +355,9 @@ impl Kernel {
         let link = &mut links[open.link];
         let Sending { buffer, taken, .. } = open.send.as_ref().expect("it is listed");
         let whole = *taken == buffer.rest().len();
-        let short = *taken > 0 && self.rng.chance(self.mood.short_send);
+        let short = *taken > 0 && self.rng.chance(self.faults.short_send);
         let ended = link.client == ClientEnd::Reset || link.server == ServerEnd::Aborted;
-        let broken = ended || self.rng.chance(self.mood.failure);
+        let broken = ended || self.rng.chance(self.faults.failure);
         if !(whole || short || broken) {
             return;
         }

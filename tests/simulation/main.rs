@@ -16,10 +16,10 @@
 mod backpressure;
 mod client;
 mod drain;
+mod fault_profile;
 mod http;
 mod kernel;
 mod link;
-mod mood;
 mod rng;
 mod v1;
 mod visibility;

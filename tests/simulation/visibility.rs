@@ -7,9 +7,9 @@ use ringlookupd::clock::Timestamp;
 use ringlookupd::io::Service;
 use ringlookupd::worker::Worker;
 
+use crate::fault_profile::FaultProfile;
 use crate::kernel::Kernel;
 use crate::link::{ClientEnd, Link};
-use crate::mood::Mood;
 use crate::world;
 
 /// A worker with one client.
@@ -21,7 +21,7 @@ struct Side {
 
 impl Side {
     fn new(worker: Worker, service: Service) -> Self {
-        let mut kernel = Kernel::new(1, Mood::KIND, None);
+        let mut kernel = Kernel::new(1, FaultProfile::KIND, None);
         kernel.connect(service, 0, SocketAddr::from((Ipv4Addr::LOCALHOST, 1)));
         Self { worker, kernel, links: [Link::new(service, vec![0], 1 << 20)] }
     }

@@ -5,19 +5,19 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ringlookupd::clock::Timestamp;
+use ringlookupd::context::{ServerInfo, Shared, WorkerContext};
 use ringlookupd::io::Service;
 use ringlookupd::limits::{Limits, TICK};
 use ringlookupd::log::Log;
 use ringlookupd::registry::{Lifetimes, Reader, Registry};
-use ringlookupd::turn::{ServerInfo, Turn, Watch};
 use ringlookupd::worker::Worker;
 
 use crate::Fault;
 use crate::client::{Client, Talk};
+use crate::fault_profile::FaultProfile;
 use crate::http::{self, Answer, Wanted};
 use crate::kernel::Kernel;
 use crate::link::{Link, ServerEnd};
-use crate::mood::Mood;
 use crate::rng::Rng;
 use crate::v1::{self, IDENTIFY_REPLY, TOPICS};
 
@@ -95,13 +95,13 @@ pub fn workers(count: usize) -> (Vec<Worker>, Timestamp) {
 fn workers_over(registry: &Arc<Registry>, count: usize) -> (Vec<Worker>, Timestamp) {
     let (identify_reply, info) = (IDENTIFY_REPLY.into(), b"{\"version\":\"1.3.0\"}".into());
     let server = Arc::new(ServerInfo { identify_reply, info, ..ServerInfo::default() });
-    let watch = Arc::<Watch>::default();
+    let shared = Arc::<Shared>::default();
     let now = Timestamp::from_nanos(1_700_000_000_000_000_000);
-    let turn = || {
-        let (limits, watch) = (Limits::default(), Arc::clone(&watch));
-        Turn::new(Arc::clone(registry), Arc::clone(&server), limits, watch, Log::disabled(), now)
+    let context = || {
+        let (limits, shared) = (Limits::default(), Arc::clone(&shared));
+        WorkerContext::new(Arc::clone(registry), Arc::clone(&server), limits, shared, Log::disabled(), now)
     };
-    ((0..).take(count).map(|number| Worker::new(number, turn())).collect(), now)
+    ((0..).take(count).map(|number| Worker::new(number, context())).collect(), now)
 }
 
 /// Plays one seed to its end and returns how many events the workers were told.
@@ -123,7 +123,7 @@ impl World {
     fn new(seed: u64, profile: Profile, fault: Option<Fault>) -> Self {
         let mut rng = Rng::new(seed);
         let often = |rng: &mut Rng| rng.pick(&[0, 20, 200]);
-        let mood = Mood {
+        let faults = FaultProfile {
             prompt: rng.pick(&[100, 500, 900]),
             no_buffers: often(&mut rng),
             disarms: often(&mut rng),
@@ -135,7 +135,7 @@ impl World {
         let registry = registry();
         let (workers, now) = workers_over(&registry, rng.between(1, 4));
         let workers: Vec<_> =
-            workers.into_iter().map(|worker| (worker, Kernel::new(rng.next(), mood, fault))).collect();
+            workers.into_iter().map(|worker| (worker, Kernel::new(rng.next(), faults, fault))).collect();
         let mut world = Self {
             rng,
             now,
@@ -397,9 +397,9 @@ impl World {
     /// From here on the kernels are fair.
     fn hurry(&mut self) {
         for (_, kernel) in &mut self.workers {
-            kernel.mood.prompt = kernel.mood.prompt.max(500);
-            kernel.mood.piece = kernel.mood.piece.max(4096);
-            (kernel.mood.accept_error, kernel.mood.no_buffers) = (0, 0);
+            kernel.faults.prompt = kernel.faults.prompt.max(500);
+            kernel.faults.piece = kernel.faults.piece.max(4096);
+            (kernel.faults.accept_error, kernel.faults.no_buffers) = (0, 0);
         }
     }
 

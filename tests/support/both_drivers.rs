@@ -5,50 +5,50 @@
 use std::sync::LazyLock;
 
 use ringlookupd::io::uring::Sizes;
-use ringlookupd::io::{Choice, IdleRing, Interface};
+use ringlookupd::io::{Backend, BackendChoice, IdleRing};
 
-pub const INTERFACES: [Interface; 2] = [Interface::Uring, Interface::Epoll];
+pub const BACKENDS: [Backend; 2] = [Backend::Uring, Backend::Epoll];
 
-/// Makes two tests of each function that takes an [`Interface`]: `uring::NAME` and `epoll::NAME`.
+/// Makes two tests of each function that takes a [`Backend`]: `uring::NAME` and `epoll::NAME`.
 macro_rules! on_both_drivers {
     ($($name:ident),+ $(,)?) => {
         mod uring {
             $(#[test] fn $name() {
-                crate::both_drivers::run(ringlookupd::io::Interface::Uring, super::$name);
+                crate::both_drivers::run(ringlookupd::io::Backend::Uring, super::$name);
             })+
         }
         mod epoll {
             $(#[test] fn $name() {
-                crate::both_drivers::run(ringlookupd::io::Interface::Epoll, super::$name);
+                crate::both_drivers::run(ringlookupd::io::Backend::Epoll, super::$name);
             })+
         }
     };
 }
 
 /// Runs a test, or says why this machine cannot.
-pub fn run(interface: Interface, test: impl FnOnce(Interface)) {
-    match missing(interface) {
+pub fn run(backend: Backend, test: impl FnOnce(Backend)) {
+    match missing(backend) {
         Some(why) => eprintln!("skipped: {why}"),
-        None => test(interface),
+        None => test(backend),
     }
 }
 
 /// Why this machine has no such way into the kernel.
-pub fn missing(interface: Interface) -> Option<&'static str> {
+pub fn missing(backend: Backend) -> Option<&'static str> {
     static NO_RING: LazyLock<Option<String>> = LazyLock::new(|| {
         let ring = IdleRing::new(Sizes::default(), false);
         ring.err().map(|why| why.to_string())
     });
     // Whatever is asked for, so that no test counts the descriptors of another's probe.
     let no_ring = NO_RING.as_deref();
-    no_ring.filter(|_| interface == Interface::Uring)
+    no_ring.filter(|_| backend == Backend::Uring)
 }
 
 /// The flag that makes a server use it.
-pub fn flag(interface: Interface) -> String {
-    format!("-io={}", name(interface))
+pub fn flag(backend: Backend) -> String {
+    format!("-io={}", name(backend))
 }
 
-pub fn name(interface: Interface) -> &'static str {
-    Choice::Only(interface).name()
+pub fn name(backend: Backend) -> &'static str {
+    BackendChoice::Only(backend).name()
 }

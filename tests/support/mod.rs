@@ -31,7 +31,7 @@ pub struct Server {
     log: Arc<Log>,
     /// Where nsqd nodes connect.
     pub tcp: SocketAddr,
-    /// Where the HTTP interface listens.
+    /// Where the HTTP API listens.
     pub http: SocketAddr,
 }
 

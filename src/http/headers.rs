@@ -8,12 +8,12 @@ use super::target::cut;
 
 /// What the headers of one request say.
 #[derive(Default)]
-pub(super) struct Fields {
+pub(super) struct Headers {
     pub(super) count: usize,
     pub(super) invalid_name: bool,
     bad_trailer: bool,
-    pub(super) host: Lone,
-    transfer_encoding: Lone,
+    pub(super) host: SingleHeader,
+    transfer_encoding: SingleHeader,
     content_length: ContentLength,
     pub(super) connection: Option<Connection>,
     pub(super) expect: Option<Expect>,
@@ -21,7 +21,7 @@ pub(super) struct Fields {
 
 /// A header that must not be repeated.
 #[derive(Default, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Lone {
+pub(super) enum SingleHeader {
     #[default]
     Absent,
     Valid,
@@ -47,7 +47,7 @@ pub(super) struct Connection {
     pub(super) keep_alive_10: bool,
 }
 
-impl Fields {
+impl Headers {
     /// Takes an unfolded header line, which has a colon.
     pub(super) fn add_line(&mut self, line: &[u8]) -> Result<(), Refusal> {
         let (name, value) = cut(line, b':');
@@ -100,13 +100,13 @@ impl Fields {
         // HTTP/1.0 knows no transfer encodings; Go takes a version of 0.0 for "not set" and for
         // 1.1.
         let encoding = match self.transfer_encoding {
-            _ if version < (1, 1) && version != (0, 0) => Lone::Absent,
+            _ if version < (1, 1) && version != (0, 0) => SingleHeader::Absent,
             encoding => encoding,
         };
         let chunked = match encoding {
-            Lone::Absent => false,
-            Lone::Valid => true,
-            Lone::Invalid | Lone::Repeated => return Err(Refusal::UnsupportedTransferEncoding),
+            SingleHeader::Absent => false,
+            SingleHeader::Valid => true,
+            SingleHeader::Invalid | SingleHeader::Repeated => return Err(Refusal::UnsupportedTransferEncoding),
         };
         match self.content_length {
             ContentLength::Invalid => Err(Refusal::BadRequest),
@@ -118,7 +118,7 @@ impl Fields {
     }
 }
 
-impl Lone {
+impl SingleHeader {
     fn add(&mut self, valid: bool) {
         *self = match self {
             Self::Absent if valid => Self::Valid,

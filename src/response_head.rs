@@ -6,7 +6,7 @@ use std::time::SystemTime;
 use chrono::{DateTime, Utc};
 
 /// The start of an answer's head, ready to be copied.
-pub struct Letterhead {
+pub struct ResponseHead {
     ok_json: String,
     date_at: usize,
 }
@@ -15,7 +15,7 @@ pub struct Letterhead {
 pub const JSON_HEADERS: &str =
     "Content-Type: application/json; charset=utf-8\r\nX-Nsq-Content-Type: nsq; version=1.0\r\n";
 
-impl Letterhead {
+impl ResponseHead {
     /// # Panics
     /// Never: a String takes every write.
     pub fn new(wall: SystemTime) -> Self {
@@ -54,7 +54,7 @@ mod tests {
             (epoch - seconds(1 << 31), "Fri, 13 Dec 1901 20:45:52 GMT"),
             (epoch + seconds(784_111_777), "Sun, 06 Nov 1994 08:49:37 GMT"),
         ] {
-            assert_eq!(Letterhead::new(wall).date(), format!("Date: {date}\r\n"));
+            assert_eq!(ResponseHead::new(wall).date(), format!("Date: {date}\r\n"));
         }
     }
 }

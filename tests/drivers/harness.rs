@@ -9,9 +9,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use ringlookupd::io::epoll::{self, Epoll};
 use ringlookupd::io::uring::{self, Ring};
-use ringlookupd::io::{
-    Driver, Event, IdleRing, Interface, ReceiveEnd, Request, SendBuffer, Service, Socket, Token,
-};
+use ringlookupd::io::{Backend, Driver, Event, IdleRing, ReceiveEnd, Request, SendBuffer, Service, Socket, Token};
 
 const TINY_RING: uring::Sizes =
     uring::Sizes { submissions: 2, completions: 4, receive_buffers: 2, receive_buffer_bytes: 64 };
@@ -31,7 +29,7 @@ pub fn take_turn() -> MutexGuard<'static, ()> {
 
 /// An event that has outlived the kernel's buffer.
 #[derive(Debug)]
-pub enum Told {
+pub enum OwnedEvent {
     Accepted { socket: Socket, peer: SocketAddr, armed: bool },
     AcceptEnded(Service, Option<io::Error>),
     Received { token: Token, bytes: Vec<u8>, armed: bool },
@@ -42,7 +40,7 @@ pub enum Told {
     Stop,
 }
 
-impl From<Event<'_>> for Told {
+impl From<Event<'_>> for OwnedEvent {
     fn from(event: Event<'_>) -> Self {
         match event {
             Event::Accepted { socket, peer, armed, .. } => Self::Accepted { socket, peer, armed },
@@ -58,29 +56,29 @@ impl From<Event<'_>> for Told {
 }
 
 /// A driver and what a test needs around it.
-pub struct Rig {
+pub struct Harness {
     pub driver: Driver,
     pub stop: Option<PipeWriter>,
     pub address: SocketAddr,
 }
 
-impl Rig {
-    pub fn new(interface: Interface) -> Self {
-        Self::with(interface, Duration::ZERO)
+impl Harness {
+    pub fn new(backend: Backend) -> Self {
+        Self::with(backend, Duration::ZERO)
     }
 
-    pub fn with(interface: Interface, busy_poll: Duration) -> Self {
+    pub fn with(backend: Backend, busy_poll: Duration) -> Self {
         let listener = || TcpListener::bind("127.0.0.1:0").expect("loopback");
         let listeners = [listener(), listener()];
         let address = listeners[0].local_addr().expect("it is bound");
         let (stopped, stop) = io::pipe().expect("a pipe");
         let stopped = Arc::new(stopped.into());
-        let driver = match interface {
-            Interface::Uring => {
+        let driver = match backend {
+            Backend::Uring => {
                 let idle = IdleRing::new(TINY_RING, !busy_poll.is_zero()).expect("the kernel has it");
                 Ring::new(idle, listeners, stopped, busy_poll).map(|ring| Driver::Ring(Box::new(ring)))
             }
-            Interface::Epoll => {
+            Backend::Epoll => {
                 Epoll::new(listeners, stopped, TINY_EPOLL, busy_poll).map(|epoll| Driver::Epoll(Box::new(epoll)))
             }
         };
@@ -93,7 +91,7 @@ impl Rig {
     }
 
     /// Passes on all that happens until `done` says so.
-    pub fn run(&mut self, mut done: impl FnMut(&mut Driver, Told) -> bool) {
+    pub fn run(&mut self, mut done: impl FnMut(&mut Driver, OwnedEvent) -> bool) {
         let begun = Instant::now();
         let mut is_done = false;
         while !is_done {
@@ -102,21 +100,21 @@ impl Rig {
             let ahead: Vec<_> = self.driver.received().collect::<Vec<_>>().concat();
             let mut all = Vec::new();
             while let Some(event) = self.driver.next_event() {
-                all.push(Told::from(event));
+                all.push(OwnedEvent::from(event));
             }
             // What can be seen of it before is seen as it is.
             assert_eq!(ahead, if matches!(self.driver, Driver::Ring(_)) { received(&all) } else { Vec::new() });
-            for told in all {
-                is_done |= done(&mut self.driver, told);
+            for event in all {
+                is_done |= done(&mut self.driver, event);
             }
         }
     }
 
     /// Collects what happens until `done` of it is true.
-    pub fn collect(&mut self, done: impl Fn(&[Told]) -> bool) -> Vec<Told> {
+    pub fn collect(&mut self, done: impl Fn(&[OwnedEvent]) -> bool) -> Vec<OwnedEvent> {
         let mut all = Vec::new();
-        self.run(|_, told| {
-            all.push(told);
+        self.run(|_, event| {
+            all.push(event);
             done(&all)
         });
         all
@@ -126,8 +124,8 @@ impl Rig {
     pub fn connect(&mut self) -> (TcpStream, Socket) {
         let client = client(self.address);
         let mut accepted = None;
-        self.run(|_, told| {
-            if let Told::Accepted { socket, peer, armed } = told {
+        self.run(|_, event| {
+            if let OwnedEvent::Accepted { socket, peer, armed } = event {
                 assert!(armed, "there is room for completions");
                 assert_eq!(peer, client.local_addr().expect("it is connected"));
                 accepted = Some(socket);
@@ -139,7 +137,9 @@ impl Rig {
 
     pub fn close(&mut self, token: Token, socket: Socket) {
         self.ask(Request::Close { token, socket });
-        self.collect(|all| all.iter().any(|told| matches!(told, Told::Closed(closed) if *closed == token)));
+        self.collect(|all| {
+            all.iter().any(|event| matches!(event, OwnedEvent::Closed(closed) if *closed == token))
+        });
     }
 }
 
@@ -162,16 +162,16 @@ pub fn descriptors() -> usize {
     fs::read_dir("/proc/self/fd").expect("procfs").count()
 }
 
-pub fn received(all: &[Told]) -> Vec<u8> {
-    let bytes = all.iter().filter_map(|told| match told {
-        Told::Received { bytes, .. } => Some(bytes.as_slice()),
+pub fn received(all: &[OwnedEvent]) -> Vec<u8> {
+    let bytes = all.iter().filter_map(|event| match event {
+        OwnedEvent::Received { bytes, .. } => Some(bytes.as_slice()),
         _ => None,
     });
     bytes.collect::<Vec<_>>().concat()
 }
 
-pub fn is_end_of(told: &Told, ended: Token) -> bool {
-    matches!(told, Told::ReceiveEnded(token, _) if *token == ended)
+pub fn is_end_of(event: &OwnedEvent, ended: Token) -> bool {
+    matches!(event, OwnedEvent::ReceiveEnded(token, _) if *token == ended)
 }
 
 /// More than the sockets' buffers hold, so that the send cannot end before the client reads.

@@ -1,4 +1,4 @@
-//! What the sessions of a worker share during a turn: the moment, the registry, the log.
+//! What the sessions of a worker share: the time, the registry, the log, and the batch of changes for the next commit.
 
 use std::fmt;
 use std::sync::Arc;
@@ -7,7 +7,6 @@ use std::time::SystemTime;
 use crate::admission::Admission;
 use crate::clock::Timestamp;
 use crate::io::Service;
-use crate::letterhead::Letterhead;
 use crate::limits::{
     COMMIT_WEIGHT, DISCONNECT_WEIGHT, FORGOTTEN_TOGETHER, INPUT_BYTES_FOR_WEIGHT, Limit, Limits, TURN_WEIGHT_MAX,
 };
@@ -16,10 +15,11 @@ use crate::metrics::{Counters, Gauges, Metrics};
 use crate::registry::{
     Changed, ChannelNames, Forgotten, Lifetimes, Name, Producer, Reader, Registered, Registry, Writer,
 };
+use crate::response_head::ResponseHead;
 
-/// A worker's view of everything that is not one connection's.
-pub struct Turn {
-    /// When this turn began.
+/// The state of a worker that is not one connection's.
+pub struct WorkerContext {
+    /// The time, read once an iteration of the loop.
     pub now: Timestamp,
     pub log: Log,
     pub reader: Reader,
@@ -30,20 +30,20 @@ pub struct Turn {
     pub next_silence: Timestamp,
     /// This worker's.
     pub counters: Arc<Counters>,
-    pub watch: Arc<Watch>,
-    pub letterhead: Letterhead,
+    pub shared: Arc<Shared>,
+    pub response_head: ResponseHead,
     /// The server stops: an HTTP response says that its connection closes.
     pub is_draining: bool,
     registry: Arc<Registry>,
     batch: Vec<Mutation>,
-    /// What this turn has done so far.
+    /// Work done in this iteration, in registrations.
     weight: u32,
 }
 
-/// What a session did with input.
+/// The result of giving a session input.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Advance {
-    /// Bytes that are done with.
+    /// Bytes that the session has consumed.
     pub used: usize,
     /// The connection is to be closed when its output is out.
     pub close: bool,
@@ -60,14 +60,14 @@ pub struct ServerInfo {
     pub addresses: [String; Service::ALL.len()],
 }
 
-/// What keeps all workers within the limits, and counts.
+/// The state that all workers share: permits for connections, and counters.
 #[derive(Default)]
-pub struct Watch {
+pub struct Shared {
     pub admission: Arc<Admission>,
     pub metrics: Metrics,
 }
 
-/// A change that waits for the end of the turn, when the whole batch is committed at once.
+/// A change that waits for the worker's next commit, which applies the whole batch.
 pub enum Mutation {
     Identify(Arc<Producer>),
     Register { producer: Arc<Producer>, topic: Name, channel: Option<Name> },
@@ -75,7 +75,7 @@ pub enum Mutation {
     Disconnect(Arc<Producer>),
 }
 
-/// What became of a mutation, for the log.
+/// The result of a mutation, for the log.
 enum Outcome {
     Identified,
     Registered(Changed),
@@ -89,12 +89,12 @@ enum Outcome {
     },
 }
 
-impl Turn {
+impl WorkerContext {
     pub fn new(
         registry: Arc<Registry>,
         server: Arc<ServerInfo>,
         limits: Limits,
-        watch: Arc<Watch>,
+        shared: Arc<Shared>,
         log: Log,
         now: Timestamp,
     ) -> Self {
@@ -106,9 +106,9 @@ impl Turn {
             limits,
             lifetimes: registry.lifetimes(),
             next_silence: Timestamp::MAX,
-            counters: watch.metrics.worker(),
-            watch,
-            letterhead: Letterhead::new(SystemTime::UNIX_EPOCH),
+            counters: shared.metrics.worker(),
+            shared,
+            response_head: ResponseHead::new(SystemTime::UNIX_EPOCH),
             is_draining: false,
             registry,
             batch: Vec::new(),
@@ -116,18 +116,18 @@ impl Turn {
         }
     }
 
-    /// Notes that a client has met a limit. The operator is told now and then.
-    pub fn strike(&self, limit: Limit, client: impl fmt::Display) {
-        self.strike_by(limit, format_args!("client({client})"));
+    /// Counts that a client has exceeded a limit, and logs it once a minute at most.
+    pub fn exceeded(&self, limit: Limit, client: impl fmt::Display) {
+        self.exceeded_by(limit, format_args!("client({client})"));
     }
 
-    /// As [`Turn::strike`], with more about who has met the limit and by what.
-    pub fn strike_by(&self, limit: Limit, who: fmt::Arguments<'_>) {
-        self.counters.strikes[limit as usize].increment();
-        if let Some(times) = self.watch.metrics.strikes_to_tell(limit, self.now) {
+    /// As [`WorkerContext::exceeded`], with a description of the client and its request.
+    pub fn exceeded_by(&self, limit: Limit, who: fmt::Arguments<'_>) {
+        self.counters.exceeded[limit as usize].increment();
+        if let Some(times) = self.shared.metrics.exceeded_to_log(limit, self.now) {
             let name = limit.name();
             self.log.warn(format_args!(
-                "{who} met the limit -{name} (times since the last such line: {times}); see /metrics"
+                "{who} exceeded the limit -{name} ({times} times since the last such line); see /metrics"
             ));
         }
     }
@@ -136,7 +136,7 @@ impl Turn {
     /// which port is the right one.
     pub fn wrong_port(&self, service: Service, client: impl fmt::Display) {
         self.counters.wrong_ports[service as usize].increment();
-        let Some(times) = self.watch.metrics.wrong_ports_to_tell(service, self.now) else { return };
+        let Some(times) = self.shared.metrics.wrong_ports_to_tell(service, self.now) else { return };
         let (spoken, right) = match service {
             Service::V1 => ("HTTP", Service::Http),
             Service::Http => ("nsqd's protocol", Service::V1),
@@ -151,7 +151,7 @@ impl Turn {
     pub fn metrics(&self) -> String {
         let Registered { topics, channels } = self.registry.registered();
         let gauges = Gauges { producers: self.registry.producers(), topics, channels };
-        self.watch.metrics.render(gauges, &self.log)
+        self.shared.metrics.render(gauges, &self.log)
     }
 
     /// Whether the whole batch and one REGISTER more fit the limits of all topics and channels, whatever is new
@@ -216,7 +216,7 @@ impl Turn {
 
     /// For once in a while: keeps what is derived from time current.
     pub fn tick(&mut self, wall: SystemTime) {
-        self.letterhead = Letterhead::new(wall);
+        self.response_head = ResponseHead::new(wall);
         self.reader.refresh();
         if self.registry.has_unused(self.now) {
             self.forget_unused();

@@ -2,7 +2,7 @@
 
 /// How inconvenient the kernel is, each in parts of a thousand.
 #[derive(Clone, Copy, Debug)]
-pub struct Mood {
+pub struct FaultProfile {
     /// How often something that could complete does so in a turn.
     pub prompt: usize,
     pub no_buffers: usize,
@@ -17,7 +17,7 @@ pub struct Mood {
     pub piece: usize,
 }
 
-impl Mood {
+impl FaultProfile {
     /// Everything completes at once.
     pub const KIND: Self = Self {
         prompt: 1000,
