@@ -17,13 +17,12 @@ impl Writer<'_> {
     /// # Errors
     /// The limit that it would exceed; that is a limit of channels only where the topic keeps to the limits.
     pub fn judge(
-        &mut self,
+        &self,
         limits: &Limits,
         producer: Option<&Arc<Producer>>,
         topic: Name,
         channel: Option<Name>,
     ) -> Result<Registered, Limit> {
-        self.settle();
         let state = self.head.snapshot.topic(topic.as_bytes()).map(|topic| topic.state());
         let place = |channel: Name| state.as_ref().and_then(|state| state.channel(channel.as_bytes()).ok());
         let is_new = channel.is_some_and(|channel| place(channel).is_none());

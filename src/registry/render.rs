@@ -224,7 +224,7 @@ fn visible_anywhere(
             return true;
         }
         cursor.last = Some(producer.id());
-        let topics = producer.topics.load();
+        let topics = producer.topics().clone();
         let mut present = topics.iter().filter_map(|&topic| snapshot.topic_at(topic));
         if judge.is_active(producer) && present.any(|topic| !is_tombstoned(topic, producer, judge)) {
             cursor.element(out);
@@ -264,7 +264,7 @@ fn write_node(
     out.extend_from_slice(b",\"tombstones\":");
     topics.clear();
     let mut separator = b'[';
-    let registered = producer.topics.load();
+    let registered = producer.topics().clone();
     let present = registered.iter().filter_map(|&topic| snapshot.topic_at(topic));
     json::array(out, present, |out, topic| {
         json::boolean(out, is_tombstoned(topic, producer, judge));

@@ -1,5 +1,6 @@
 //! Changing the registry: one writer at a time, one new snapshot for a whole batch of changes.
 
+use std::mem;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, MutexGuard};
 
@@ -55,9 +56,6 @@ pub(super) struct Changes {
     topics: bool,
     /// What `/nodes` answers.
     nodes: bool,
-    /// The producer that registers or unregisters, with the topics that it will have: a batch often holds many
-    /// changes of one, and what it has is copied once for all of them.
-    registering: Option<(Arc<Producer>, Vec<TopicId>)>,
 }
 
 impl Writer<'_> {
@@ -79,15 +77,14 @@ impl Writer<'_> {
     /// # Panics
     /// When the producer is not there.
     pub fn disconnect(&mut self, producer: &Arc<Producer>, now: Timestamp) -> usize {
-        self.settle();
         let id = producer.id();
         self.head.snapshot.producers.remove(id);
         self.changes.index = true;
         self.changes.nodes = true;
-        let topics = producer.topics.swap(Arc::default());
+        let topics = mem::take(&mut *producer.topics());
         let Head { snapshot, unused, .. } = &mut *self.head;
-        for topic in &*topics {
-            let topic = snapshot.topic_at(*topic).expect("a topic is there as long as its producers");
+        for &topic in &topics {
+            let topic = snapshot.topic_at(topic).expect("a topic is there as long as its producers");
             leave(topic, id, unused, now);
         }
         topics.len()
@@ -117,7 +114,8 @@ impl Writer<'_> {
             Changed { topic: joins, channels }
         });
         if changed.topic {
-            self.topics_of(producer).push(topic.id);
+            producer.topics().push(topic.id);
+            self.changes.nodes = true;
         }
         producer.channels.fetch_add(changed.channels, Ordering::Relaxed);
         changed
@@ -173,7 +171,7 @@ impl Writer<'_> {
         if changed.topic {
             changed.channels = leave(topic, id, &mut self.head.unused, now);
             producer.channels.fetch_sub(changed.channels, Ordering::Relaxed);
-            take(self.topics_of(producer), topic.id);
+            self.take_topic(producer, topic.id);
         }
         let state = topic.state();
         if state.producers.is_empty() && is_ephemeral(topic.name.as_bytes()) {
@@ -224,7 +222,7 @@ impl Writer<'_> {
         let state = topic.replace(TopicState::default());
         let producers: Vec<_> = self.head.snapshot.present(state.producers.as_slice()).cloned().collect();
         for producer in producers {
-            take(self.topics_of(&producer), topic.id);
+            self.take_topic(&producer, topic.id);
         }
         for channel in &*state.channels {
             self.forget_channel(topic.id, channel);
@@ -270,7 +268,6 @@ impl Writer<'_> {
     /// Makes the whole batch visible. One that changed neither which topics and producers there are nor what
     /// the large answers say publishes no snapshot.
     pub fn publish(mut self) {
-        self.settle();
         self.publish_snapshot();
     }
 
@@ -289,20 +286,12 @@ impl Writer<'_> {
         self.totals.update(&self.head);
     }
 
-    /// The producer's topics, for changing them.
-    fn topics_of(&mut self, producer: &Arc<Producer>) -> &mut Vec<TopicId> {
-        self.changes.nodes = true;
-        if self.changes.registering.as_ref().is_some_and(|(other, _)| !Arc::ptr_eq(other, producer)) {
-            self.settle();
-        }
-        let open = || (Arc::clone(producer), producer.topics.load().to_vec());
-        &mut self.changes.registering.get_or_insert_with(open).1
-    }
-
-    /// Gives the producer that registers its topics.
-    pub(super) fn settle(&mut self) {
-        if let Some((producer, topics)) = self.changes.registering.take() {
-            producer.topics.store(Arc::new(topics.into()));
+    /// Takes a topic from those of a producer.
+    fn take_topic(&mut self, producer: &Producer, topic: TopicId) {
+        let mut topics = producer.topics();
+        if let Some(at) = topics.iter().position(|&id| id == topic) {
+            topics.swap_remove(at);
+            self.changes.nodes = true;
         }
     }
 
@@ -355,13 +344,6 @@ impl Writer<'_> {
             self.head.snapshot.remove_topic(topic);
             self.head.free.push(topic.id.next());
         }
-    }
-}
-
-/// Takes a topic from those of a producer.
-fn take(topics: &mut Vec<TopicId>, topic: TopicId) {
-    if let Some(at) = topics.iter().position(|&id| id == topic) {
-        topics.swap_remove(at);
     }
 }
 
