@@ -4,15 +4,17 @@
 #[expect(dead_code, reason = "here the registry changes by what clients send")]
 mod population;
 
+use std::fs::File;
 use std::hint::black_box;
 use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use population::{NOW, Population};
 use ringlookupd::context::{ServerInfo, WorkerContext};
-use ringlookupd::io::{Event, Request, SendBuffer, Service, Socket, Token};
+use ringlookupd::io::{Event, Request, SendBuffer, Service, Token};
 use ringlookupd::limits::Limits;
 use ringlookupd::log::Log;
 use ringlookupd::worker::Worker;
@@ -41,7 +43,8 @@ impl Simulation {
         let worker = Worker::new(number, context);
         let mut simulation = Self { worker, clients: Vec::new(), sending: Vec::new() };
         for nth in 0..clients {
-            let (socket, peer) = (Socket(nth.into()), SocketAddr::from(([10, 0, 0, 1], 1024 + nth)));
+            let peer = SocketAddr::from(([10, 0, 0, 1], 1024 + nth));
+            let socket = OwnedFd::from(File::open("/dev/null").expect("a descriptor")).into();
             simulation.worker.handle(Event::Accepted { service, socket, peer, armed: true });
         }
         simulation.end_turn();
@@ -68,8 +71,8 @@ impl Simulation {
         for request in self.worker.requests() {
             match request {
                 Request::Send { token, buffer, .. } => self.sending.push((token, buffer)),
-                Request::Receive { token, .. } => self.clients.push(token),
-                Request::Accept(_) => {}
+                Request::Receive { token } => self.clients.push(token),
+                Request::Accept(_) | Request::Open { .. } => {}
                 other => panic!("nothing ends here: {other:?}"),
             }
         }

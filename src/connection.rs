@@ -6,7 +6,7 @@ use crate::admission::Permit;
 use crate::cause::Cause;
 use crate::clock::Timestamp;
 use crate::context::{Advance, WorkerContext};
-use crate::io::{Service, Socket, Token};
+use crate::io::{Service, Token};
 use crate::limits::{INPUT_BACKLOG_MAX, Limit};
 use crate::output::Output;
 use crate::registry::ProducerId;
@@ -14,7 +14,6 @@ use crate::{http, v1};
 
 /// A connection from accept to close.
 pub struct Connection {
-    pub socket: Socket,
     pub session: Session,
     pub permit: Permit,
     /// What arrived and is not done with: the beginning of something, or what waits for room in the output.
@@ -132,9 +131,8 @@ impl Session {
 }
 
 impl Connection {
-    pub fn new(socket: Socket, session: Session, permit: Permit, output: Output) -> Self {
+    pub fn new(session: Session, permit: Permit, output: Output) -> Self {
         Self {
-            socket,
             session,
             permit,
             input: Vec::new(),

@@ -172,7 +172,8 @@ impl Worker {
         let session = Session::new(service, id, peer);
         let (admitted, permit) = self.context.shared.admission.enter(peer.ip(), &self.context.limits);
         let output = Output::new(self.context.limits.size(Limit::OutputSize));
-        let token = self.slots.insert(Connection::new(socket, session, permit, output));
+        let token = self.slots.insert(Connection::new(session, permit, output));
+        self.requests.push(Request::Open { token, socket });
         match admitted {
             Admitted::Welcome => {
                 self.await_input(token);
@@ -346,7 +347,7 @@ impl Worker {
         };
         if over && connection.is_quiet() {
             connection.phase = Phase::Closing;
-            self.requests.push(Request::Close { token, socket: connection.socket });
+            self.requests.push(Request::Close { token });
         }
     }
 
@@ -354,7 +355,7 @@ impl Worker {
         let connection = self.slots.get(token);
         connection.sending = true;
         connection.awaited = Some(Limit::OutputTimeout);
-        self.requests.push(Request::Send { token, socket: connection.socket, buffer });
+        self.requests.push(Request::Send { token, buffer });
         self.expect_within(token, self.context.limits.time(Limit::OutputTimeout));
     }
 
@@ -362,7 +363,7 @@ impl Worker {
         let connection = self.slots.get(token);
         if connection.receive == Receive::Idle {
             connection.receive = Receive::Armed;
-            self.requests.push(Request::Receive { token, socket: connection.socket });
+            self.requests.push(Request::Receive { token });
         }
     }
 
@@ -390,7 +391,7 @@ impl Worker {
         if connection.receive == Receive::Eof {
             return;
         }
-        self.requests.push(Request::ShutdownWrite { token, socket: connection.socket });
+        self.requests.push(Request::ShutdownWrite { token });
         self.receive(token);
     }
 
@@ -403,7 +404,7 @@ impl Worker {
         connection.flush(cause, &mut self.context);
         connection.phase = Phase::ShutDown;
         connection.deadline = Timestamp::MAX;
-        self.requests.push(Request::ShutdownBoth { token, socket: connection.socket });
+        self.requests.push(Request::ShutdownBoth { token });
         self.mark(token);
     }
 

@@ -4,23 +4,22 @@
 //! Edge-triggered: a connection is registered once, and a request that fits the buffer costs one recv and one
 //! send, beside its share of an `epoll_wait`. So what an edge told has to be remembered until a system call says
 //! that it is used up. All edges are noted before any event is handed out: none outlives its socket.
-#![expect(unsafe_code, reason = "sockets are raw descriptors in the vocabulary")]
 
 use std::collections::VecDeque;
-use std::io;
+use std::io::{self, IoSlice};
 use std::net::TcpListener;
-use std::os::fd::{FromRawFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rustix::buffer::spare_capacity;
 use rustix::event::{Timespec, epoll};
 use rustix::io::Errno;
-use rustix::net::{RecvFlags, SendFlags, Shutdown, SocketFlags, recv, send};
+use rustix::net::{RecvFlags, SendAncillaryBuffer, SendFlags, Shutdown, SocketFlags, recv, send, sendmsg};
 
-use super::sockets::{accept, open, shut_down};
+use super::sockets::{accept, shut_down};
 use super::{Event, ReceiveEnd, Request, SendBuffer, Service, Socket, Token};
-use crate::limits::{EPOLL_ACCEPTS, EPOLL_EVENTS, RECEIVE_BUFFER_BYTES};
+use crate::limits::{EPOLL_ACCEPTS, EPOLL_EVENTS, RECEIVE_BUFFER_BYTES, SEND_PIECES_MAX};
 
 /// How much is done at a time. A test makes it tiny.
 #[derive(Clone, Copy, Debug)]
@@ -76,6 +75,8 @@ struct Listener {
 struct Connection {
     token: Token,
     socket: Socket,
+    /// Why the kernel has refused to register it: then no receive and no send succeeds.
+    unregistered: Option<Errno>,
     /// A receive is under way.
     armed: bool,
     input: Input,
@@ -155,35 +156,35 @@ impl Epoll {
                 // Looked at even without an edge: what was queued since the last accept has had none yet.
                 (listener.armed, listener.closing, listener.waiting) = (true, true, true);
             }
-            Request::Receive { token, socket } => match self.connection(token, socket) {
-                Ok(connection) => {
-                    connection.armed = true;
+            Request::Open { token, socket } => self.open(token, socket),
+            Request::Receive { token } => match self.named(token).unregistered {
+                None => {
+                    self.named(token).armed = true;
                     self.list(token.slot);
                 }
-                Err(error) => self.receive_ended(token, ReceiveEnd::Failed(error)),
+                Some(error) => self.receive_ended(token, ReceiveEnd::Failed(error.into())),
             },
             Request::StopReceive { token } => self.end_receive(token, ReceiveEnd::Stopped),
-            Request::Send { token, socket, buffer } => match self.connection(token, socket) {
-                Ok(connection) => {
-                    let before = connection.sending.replace(Sending { buffer, sent: 0 });
+            Request::Send { token, buffer } => match self.named(token).unregistered {
+                None => {
+                    let before = self.named(token).sending.replace(Sending { buffer, sent: 0 });
                     assert!(before.is_none(), "a connection sends one buffer at a time");
                     self.send(token.slot);
                 }
-                Err(error) => self.answers.push_back(Event::Sent { token, buffer, sent: Err(error) }),
+                Some(error) => {
+                    self.answers.push_back(Event::Sent { token, buffer, sent: Err(error.into()) });
+                }
             },
-            Request::ShutdownWrite { socket, .. } => shut_down(socket, Shutdown::Write),
-            Request::ShutdownBoth { token, socket } => {
-                shut_down(socket, Shutdown::Both);
+            Request::ShutdownWrite { token } => shut_down(&self.named(token).socket, Shutdown::Write),
+            Request::ShutdownBoth { token } => {
+                shut_down(&self.named(token).socket, Shutdown::Both);
                 self.end_receive(token, ReceiveEnd::Eof);
                 // Fails now, if it is under way.
                 self.send(token.slot);
             }
-            Request::Close { token, socket } => {
-                // SAFETY: the worker asks for nothing on a socket after its close, so it is this function's alone.
-                drop(unsafe { OwnedFd::from_raw_fd(socket.0) });
-                if let Some(place) = self.connections.get_mut(token.slot as usize) {
-                    *place = None;
-                }
+            Request::Close { token } => {
+                self.named(token);
+                self.connections[token.slot as usize] = None;
                 self.answers.push_back(Event::Closed { token });
             }
         }
@@ -289,28 +290,31 @@ impl Epoll {
         }
     }
 
-    /// The connection of a slot, which the first request that names its socket registers.
-    fn connection(&mut self, token: Token, socket: Socket) -> io::Result<&mut Connection> {
+    /// Takes over a connection's socket and registers it.
+    fn open(&mut self, token: Token, socket: Socket) {
         use epoll::EventFlags as Flags;
         let slot = token.slot as usize;
         if self.connections.len() <= slot {
             self.connections.resize_with(slot + 1, || None);
         }
-        let place = &mut self.connections[slot];
-        if place.is_none() {
-            let edges = Flags::IN | Flags::PRI | Flags::OUT | Flags::RDHUP | Flags::ET;
-            epoll::add(&self.instance, open(&socket), Source::Connection(token.slot).pack(), edges)?;
-        }
-        let connection = place.get_or_insert_with(|| Connection {
+        let edges = Flags::IN | Flags::PRI | Flags::OUT | Flags::RDHUP | Flags::ET;
+        let registered = epoll::add(&self.instance, &socket, Source::Connection(token.slot).pack(), edges);
+        let before = self.connections[slot].replace(Connection {
             token,
             socket,
+            unregistered: registered.err(),
             armed: false,
             input: Input::Empty,
             listed: false,
             sending: None,
         });
-        assert_eq!(connection.token, token, "a slot is reused only after its close");
-        Ok(connection)
+        assert!(before.is_none(), "a slot is reused only after its close");
+    }
+
+    /// The connection that a request names.
+    fn named(&mut self, token: Token) -> &mut Connection {
+        let connection = self.at(token.slot).filter(|connection| connection.token == token);
+        connection.expect("a socket is named only between its open and its close")
     }
 
     /// `None` when there was nothing to read after all.
@@ -322,7 +326,7 @@ impl Epoll {
         if !connection.armed {
             return None;
         }
-        let end = match recv(open(&connection.socket), &mut self.buffer[..], RecvFlags::empty()) {
+        let end = match recv(&connection.socket, &mut self.buffer[..], RecvFlags::empty()) {
             Ok((0, _)) => ReceiveEnd::Eof,
             Ok((len, _)) => {
                 if len < self.buffer.len() && connection.input == Input::Some {
@@ -358,11 +362,11 @@ impl Epoll {
     fn send(&mut self, slot: u32) {
         let Some(connection) = self.at(slot) else { return };
         let Some(Sending { buffer, sent }) = &mut connection.sending else { return };
-        let rest = &buffer.rest()[*sent..];
-        let result = match send(open(&connection.socket), rest, SendFlags::NOSIGNAL) {
+        let (result, asked) = send_rest(&connection.socket, buffer, *sent);
+        let result = match result {
             Ok(len) => {
                 *sent += len;
-                if len < rest.len() {
+                if len < asked {
                     // Room will be an edge, as after EAGAIN (epoll(7)).
                     return;
                 }
@@ -377,6 +381,24 @@ impl Epoll {
         let Sending { buffer, .. } = connection.sending.take().expect("looked at above");
         self.answers.push_back(Event::Sent { token, buffer, sent: result });
     }
+}
+
+/// Sends what lies behind the first `sent` bytes of a buffer, and returns how many bytes these are, too.
+fn send_rest(socket: &Socket, buffer: &SendBuffer, sent: usize) -> (Result<usize, Errno>, usize) {
+    let flags = SendFlags::NOSIGNAL;
+    if buffer.pieces().nth(1).is_none() {
+        let rest = &buffer.rest()[sent..];
+        return (send(socket, rest, flags), rest.len());
+    }
+    let mut skip = sent;
+    let pieces = buffer.pieces().take(SEND_PIECES_MAX).filter_map(|piece| {
+        let skipped = skip.min(piece.len());
+        skip -= skipped;
+        (skipped < piece.len()).then(|| IoSlice::new(&piece[skipped..]))
+    });
+    let pieces: Vec<_> = pieces.collect();
+    let len = pieces.iter().map(|piece| piece.len()).sum();
+    (sendmsg(socket, &pieces, &mut SendAncillaryBuffer::default(), flags), len)
 }
 
 impl Listener {

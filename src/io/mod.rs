@@ -6,7 +6,8 @@
 //! - A connection has at most one `Receive` and one `Send` under way. `Accept` and `Receive` last until an event
 //!   says that they are over (`armed: false`, or one of that name); everything else is answered once.
 //! - A buffer belongs to whoever holds it: it moves into the request and comes back in the event.
-//! - A [`Socket`] is closed by `Close`, after everything else on it was answered.
+//! - A [`Socket`] becomes the driver's with `Open`; all other requests name its token. `Close` is the last of them, after
+//!   everything else on it was answered.
 //! - `ShutdownWrite` and `ShutdownBoth` take effect when they are submitted and are not answered. Both are plain
 //!   system calls: the ring would run them on a kernel thread, which cannot be created at the process's thread limit.
 
@@ -25,6 +26,7 @@ use std::net::SocketAddr;
 use bytes::Bytes;
 pub use driver::{Backend, BackendChoice, Driver, ParseBackendChoiceError};
 pub use idle::IdleRing;
+pub use sockets::Socket;
 
 /// The two protocols, each with a listening socket of its own.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -51,10 +53,6 @@ impl Token {
     pub const GENERATIONS: u32 = 1 << 24;
 }
 
-/// An accepted connection's file descriptor.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Socket(pub i32);
-
 /// What the worker asks of the kernel.
 #[derive(Debug)]
 pub enum Request {
@@ -65,10 +63,14 @@ pub enum Request {
     /// Accept the connections that the kernel has queued, then close the listening socket. Answered by
     /// `ListenerClosed`, which also ends an accept that is under way.
     CloseListener(Service),
+    /// Take over the socket of a connection, whose token names it from now on.
+    Open {
+        token: Token,
+        socket: Socket,
+    },
     /// Receive until further notice.
     Receive {
         token: Token,
-        socket: Socket,
     },
     /// Stop receiving: the receive ends soon, and its end answers this.
     StopReceive {
@@ -76,22 +78,18 @@ pub enum Request {
     },
     Send {
         token: Token,
-        socket: Socket,
         buffer: SendBuffer,
     },
     /// Send FIN after what was sent.
     ShutdownWrite {
         token: Token,
-        socket: Socket,
     },
     /// Send FIN and receive no more: a receive and a send under way are over soon.
     ShutdownBoth {
         token: Token,
-        socket: Socket,
     },
     Close {
         token: Token,
-        socket: Socket,
     },
 }
 

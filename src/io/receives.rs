@@ -11,8 +11,8 @@ use std::io;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 
-use super::sockets::open;
-use super::{Socket, Token};
+use super::Token;
+use super::sockets::Sockets;
 
 /// What is known of each receive, by slot.
 #[derive(Default)]
@@ -27,7 +27,6 @@ pub(super) struct Receives {
 #[derive(Clone, Copy)]
 struct Receive {
     token: Token,
-    socket: Socket,
     /// It is under way.
     armed: bool,
     /// It is cancelled, and is to be begun again when that has taken effect.
@@ -40,14 +39,13 @@ struct Receive {
 
 impl Receives {
     /// Notes that a receive begins.
-    pub(super) fn begin(&mut self, token: Token, socket: Socket) {
+    pub(super) fn begin(&mut self, token: Token) {
         let slot = token.slot as usize;
         if self.slots.len() <= slot {
-            let none = Receive { token, socket, armed: false, restarting: false, listed: false, active_before: 0 };
+            let none = Receive { token, armed: false, restarting: false, listed: false, active_before: 0 };
             self.slots.resize(slot + 1, none);
         }
-        let receive = &mut self.slots[slot];
-        (receive.token, receive.socket) = (token, socket);
+        self.slots[slot].token = token;
         self.completed(token, true);
     }
 
@@ -68,15 +66,15 @@ impl Receives {
         self.slots[token.slot as usize].restarting = false;
     }
 
-    /// The socket of a receive that is over, when it is to be begun again.
-    pub(super) fn take_restart(&mut self, token: Token) -> Option<Socket> {
+    /// Whether a receive that is over is to be begun again.
+    pub(super) fn take_restart(&mut self, token: Token) -> bool {
         let receive = &mut self.slots[token.slot as usize];
-        std::mem::take(&mut receive.restarting).then_some(receive.socket)
+        std::mem::take(&mut receive.restarting)
     }
 
     /// Looks at the receives that have fallen quiet since the sweep before the last, and returns those to cancel and
     /// begin again.
-    pub(super) fn sweep(&mut self) -> io::Result<Vec<Token>> {
+    pub(super) fn sweep(&mut self, sockets: &Sockets) -> io::Result<Vec<Token>> {
         let (slots, sweep) = (&mut self.slots, self.sweep);
         let mut quiet = Vec::new();
         self.active.retain(|&slot| {
@@ -93,7 +91,7 @@ impl Receives {
         }
         let flags = PollFlags::IN | PollFlags::RDHUP;
         let mut descriptors: Vec<_> =
-            quiet.iter().map(|receive| PollFd::from_borrowed_fd(open(&receive.socket), flags)).collect();
+            quiet.iter().map(|receive| PollFd::from_borrowed_fd(sockets.get(receive.token), flags)).collect();
         match poll(&mut descriptors, Some(&Timespec { tv_sec: 0, tv_nsec: 0 })) {
             Ok(_) | Err(Errno::INTR) => {}
             Err(error) => return Err(error.into()),
@@ -111,7 +109,7 @@ impl Receives {
 mod tests {
     use std::io::Write;
     use std::net::{TcpListener, TcpStream};
-    use std::os::fd::AsRawFd;
+    use std::os::fd::OwnedFd;
 
     use super::*;
 
@@ -124,18 +122,19 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").expect("loopback");
         let mut client = TcpStream::connect(listener.local_addr().expect("bound")).expect("it listens");
         let (socket, _) = listener.accept().expect("a connection");
-        let mut receives = Receives::default();
-        let sweep = |receives: &mut Receives| receives.sweep().expect("poll works");
-        receives.begin(token(3), Socket(socket.as_raw_fd()));
+        let (mut receives, mut sockets) = (Receives::default(), Sockets::default());
+        sockets.open(token(3), OwnedFd::from(socket).into());
+        let sweep = |receives: &mut Receives| receives.sweep(&sockets).expect("poll works");
+        receives.begin(token(3));
         client.write_all(b"x").expect("a connection");
         assert_eq!(sweep(&mut receives), [], "it was active a moment ago");
         assert_eq!(sweep(&mut receives), [token(3)]);
         assert_eq!(sweep(&mut receives), [], "once");
-        assert!(receives.take_restart(token(3)).is_some() && receives.take_restart(token(3)).is_none());
+        assert!(receives.take_restart(token(3)) && !receives.take_restart(token(3)));
         receives.completed(token(3), true);
         assert_eq!((sweep(&mut receives), sweep(&mut receives)), (vec![], vec![token(3)]));
         receives.stop(token(3));
-        assert!(receives.take_restart(token(3)).is_none());
+        assert!(!receives.take_restart(token(3)));
         receives.completed(token(3), false);
         assert_eq!((sweep(&mut receives), sweep(&mut receives)), (vec![], vec![]), "it is not under way");
     }

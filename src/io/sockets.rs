@@ -1,13 +1,69 @@
-//! The system calls on sockets that both backends make the same way.
-#![expect(unsafe_code, reason = "sockets are raw descriptors in the vocabulary")]
+//! Accepted sockets, owned by the driver from its `Open` to its `Close`.
 
 use std::net::{SocketAddr, TcpListener};
-use std::os::fd::{BorrowedFd, IntoRawFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::io::Errno;
 use rustix::net::{Shutdown, SocketFlags, acceptfrom_with, shutdown};
 
-use super::Socket;
+use super::Token;
+
+/// An accepted connection's descriptor. Dropping it closes the connection.
+#[derive(Debug)]
+pub struct Socket(OwnedFd);
+
+impl From<OwnedFd> for Socket {
+    fn from(descriptor: OwnedFd) -> Self {
+        Self(descriptor)
+    }
+}
+
+impl From<Socket> for OwnedFd {
+    fn from(socket: Socket) -> Self {
+        socket.0
+    }
+}
+
+impl AsFd for Socket {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+/// A driver's sockets, by slot. Requests name a token, so nobody else can use or close a descriptor.
+#[derive(Default)]
+pub(super) struct Sockets(Vec<Option<(u32, Socket)>>);
+
+impl Sockets {
+    /// # Panics
+    /// When the slot is taken: a slot is reused only after its close.
+    pub(super) fn open(&mut self, token: Token, socket: Socket) {
+        let slot = token.slot as usize;
+        if self.0.len() <= slot {
+            self.0.resize_with(slot + 1, || None);
+        }
+        let before = self.0[slot].replace((token.generation, socket));
+        assert!(before.is_none(), "a slot is reused only after its close");
+    }
+
+    /// # Panics
+    /// When there is no socket of this token: it is named after its close.
+    #[inline]
+    pub(super) fn get(&self, token: Token) -> BorrowedFd<'_> {
+        match &self.0[token.slot as usize] {
+            Some((generation, socket)) if *generation == token.generation => socket.as_fd(),
+            _ => panic!("a socket is named only between its open and its close"),
+        }
+    }
+
+    /// # Panics
+    /// As [`Sockets::get`].
+    pub(super) fn close(&mut self, token: Token) -> Socket {
+        self.get(token);
+        let (_, socket) = self.0[token.slot as usize].take().expect("it is there");
+        socket
+    }
+}
 
 /// Takes the next connection from the queue of a non-blocking listening socket; `None` when the queue is empty. epoll
 /// needs non-blocking connections, the ring blocking ones: it fails what would block instead of waiting for it.
@@ -20,7 +76,7 @@ pub(super) fn accept(listener: &TcpListener, flags: SocketFlags) -> Result<Optio
             Ok((connection, peer)) => {
                 // A connection that was reset in the queue has no address: it is closed here.
                 if let Some(peer) = peer.and_then(|peer| SocketAddr::try_from(peer).ok()) {
-                    return Ok(Some((Socket(connection.into_raw_fd()), peer)));
+                    return Ok(Some((Socket(connection), peer)));
                 }
             }
             Err(Errno::AGAIN) => return Ok(None),
@@ -32,13 +88,7 @@ pub(super) fn accept(listener: &TcpListener, flags: SocketFlags) -> Result<Optio
 }
 
 /// Ends one direction of a connection, or both.
-pub(super) fn shut_down(socket: Socket, how: Shutdown) {
+pub(super) fn shut_down(socket: impl AsFd, how: Shutdown) {
     // Refused when the peer has reset the connection, which leaves nothing to shut down.
-    let _ = shutdown(open(&socket), how);
-}
-
-/// The descriptor of a socket.
-pub(super) fn open(socket: &Socket) -> BorrowedFd<'_> {
-    // SAFETY: a socket is open from its `Accepted` until its `Close`, which is the last request that names it.
-    unsafe { BorrowedFd::borrow_raw(socket.0) }
+    let _ = shutdown(socket, how);
 }

@@ -20,8 +20,8 @@ use rustix::net::{Shutdown, SocketFlags};
 use super::buffers::BufferRing;
 use super::idle::IdleRing;
 use super::receives::Receives;
-use super::sockets::{accept, shut_down};
-use super::{Event, ReceiveEnd, Request, SendBuffer, Service, Socket, Token};
+use super::sockets::{Sockets, accept, shut_down};
+use super::{Event, ReceiveEnd, Request, SendBuffer, Service, Token};
 use crate::limits::{COMPLETIONS, RECEIVE_BUFFER_BYTES, RECEIVE_BUFFERS, SEND_PIECES_MAX, SUBMISSIONS};
 
 /// How large the queues are. A test makes them tiny.
@@ -67,6 +67,7 @@ pub struct Ring {
     /// What the kernel is sending from, by slot.
     sending: Vec<Option<Sending>>,
     completions: VecDeque<cqueue::Entry>,
+    sockets: Sockets,
     receives: Receives,
     /// Receives that begin again with the next [`Ring::wait`].
     restarted: Vec<squeue::Entry>,
@@ -123,6 +124,7 @@ impl Ring {
             buffers,
             sending: Vec::new(),
             completions: VecDeque::new(),
+            sockets: Sockets::default(),
             receives: Receives::default(),
             restarted: Vec::new(),
             borrowed_buffer: None,
@@ -159,22 +161,27 @@ impl Ring {
                 }
                 cancel(Operation::Accept(service))
             }
-            Request::Receive { token, socket } => self.receive(token, socket),
+            Request::Open { token, socket } => {
+                self.sockets.open(token, socket);
+                return Ok(());
+            }
+            Request::Receive { token } => self.receive(token),
             Request::StopReceive { token } => {
                 self.receives.stop(token);
                 cancel(Operation::Receive(token))
             }
-            Request::Send { token, socket, buffer } => self.send(token, socket, buffer),
-            Request::ShutdownWrite { socket, .. } => {
-                shut_down(socket, Shutdown::Write);
+            Request::Send { token, buffer } => self.send(token, buffer),
+            Request::ShutdownWrite { token } => {
+                shut_down(self.sockets.get(token), Shutdown::Write);
                 return Ok(());
             }
-            Request::ShutdownBoth { socket, .. } => {
-                shut_down(socket, Shutdown::Both);
+            Request::ShutdownBoth { token } => {
+                shut_down(self.sockets.get(token), Shutdown::Both);
                 return Ok(());
             }
-            Request::Close { token, socket } => {
-                opcode::Close::new(Fd(socket.0)).build().user_data(Operation::Close(token).pack())
+            Request::Close { token } => {
+                let socket = OwnedFd::from(self.sockets.close(token)).into_raw_fd();
+                opcode::Close::new(Fd(socket)).build().user_data(Operation::Close(token).pack())
             }
         };
         self.push(&entry)
@@ -182,7 +189,7 @@ impl Ring {
 
     /// Looks for receives whose end the kernel has lost, and begins them again. To be called once a tick.
     pub fn sweep(&mut self) -> io::Result<()> {
-        for token in self.receives.sweep()? {
+        for token in self.receives.sweep(&self.sockets)? {
             self.push(&cancel(Operation::Receive(token)))?;
         }
         Ok(())
@@ -270,8 +277,8 @@ impl Ring {
         }
     }
 
-    fn send(&mut self, token: Token, socket: Socket, buffer: SendBuffer) -> squeue::Entry {
-        let slot = token.slot as usize;
+    fn send(&mut self, token: Token, buffer: SendBuffer) -> squeue::Entry {
+        let (slot, socket) = (token.slot as usize, self.fd(token));
         if self.sending.len() <= slot {
             self.sending.resize_with(slot + 1, || None);
         }
@@ -283,10 +290,10 @@ impl Ring {
                 let bytes = buffer.rest();
                 // A longer buffer is a short send, which the worker goes on with.
                 let len = u32::try_from(bytes.len()).unwrap_or(u32::MAX);
-                opcode::Send::new(Fd(socket.0), bytes.as_ptr(), len).flags(flags).build()
+                opcode::Send::new(socket, bytes.as_ptr(), len).flags(flags).build()
             }
             Some(message) => {
-                opcode::SendMsg::new(Fd(socket.0), &raw const message.header).flags(flags.cast_unsigned()).build()
+                opcode::SendMsg::new(socket, &raw const message.header).flags(flags.cast_unsigned()).build()
             }
         };
         // The bytes are on the heap, the message too: moving their owners to where they wait does not move them.
@@ -295,9 +302,13 @@ impl Ring {
         send.user_data(Operation::Send(token).pack())
     }
 
-    fn receive(&mut self, token: Token, socket: Socket) -> squeue::Entry {
-        self.receives.begin(token, socket);
-        let receive = opcode::RecvMulti::new(Fd(socket.0), BufferRing::GROUP);
+    fn fd(&self, token: Token) -> Fd {
+        Fd(self.sockets.get(token).as_raw_fd())
+    }
+
+    fn receive(&mut self, token: Token) -> squeue::Entry {
+        self.receives.begin(token);
+        let receive = opcode::RecvMulti::new(self.fd(token), BufferRing::GROUP);
         receive.build().user_data(Operation::Receive(token).pack())
     }
 
@@ -308,11 +319,12 @@ impl Ring {
         if more {
             return false;
         }
-        let socket = self.receives.take_restart(token);
-        let Some(socket) = socket.filter(|_| completion.result() == -libc::ECANCELED) else { return false };
-        let receive = self.receive(token, socket);
-        self.restarted.push(receive);
-        true
+        let restarts = self.receives.take_restart(token) && completion.result() == -libc::ECANCELED;
+        if restarts {
+            let receive = self.receive(token);
+            self.restarted.push(receive);
+        }
+        restarts
     }
 
     fn receipt(&mut self, token: Token, completion: &cqueue::Entry) -> Event<'_> {
@@ -346,7 +358,7 @@ impl Ring {
                 // SAFETY: accept has just given this descriptor to us, and nobody else has it.
                 let socket = unsafe { socket2::Socket::from_raw_fd(RawFd::try_from(fd).expect("a descriptor")) };
                 if let Some(peer) = socket.peer_addr().ok().and_then(|address| address.as_socket()) {
-                    let socket = Socket(socket.into_raw_fd());
+                    let socket = OwnedFd::from(socket).into();
                     return Some(Event::Accepted { service, socket, peer, armed });
                 }
                 None

@@ -35,8 +35,9 @@ fn accepts_outnumber_the_queue(backend: Backend) {
         }
         accepted.len() == clients.len()
     });
-    for (slot, &socket) in (0..).zip(&accepted) {
-        harness.ask(Request::Close { token: token(slot), socket });
+    for (slot, socket) in (0..).zip(accepted) {
+        harness.ask(Request::Open { token: token(slot), socket });
+        harness.ask(Request::Close { token: token(slot) });
     }
     let mut closed = Vec::new();
     harness.run(|_, event| {
@@ -57,7 +58,7 @@ fn an_accept_stops_and_goes_on(backend: Backend) {
     for service in Service::ALL {
         harness.ask(Request::Accept(service));
     }
-    let (_first, _) = harness.connect();
+    let _first = harness.connect(token(1));
     harness.ask(Request::StopAccept(Service::V1));
     let all = harness.collect(|all| !all.is_empty());
     assert!(matches!(&all[..], [OwnedEvent::AcceptEnded(Service::V1, None)]), "{all:?}");
@@ -73,7 +74,7 @@ fn a_listener_closes_when_its_queue_is_empty(backend: Backend) {
     let _turn = take_turn();
     let mut harness = Harness::new(backend);
     harness.ask(Request::Accept(Service::V1));
-    let (_first, _) = harness.connect();
+    let _first = harness.connect(token(1));
     let mut clients: Vec<_> = (0..20).map(|_| client(harness.address)).collect();
     harness.ask(Request::CloseListener(Service::V1));
     let mut accepted = Vec::new();
@@ -92,8 +93,9 @@ fn a_listener_closes_when_its_queue_is_empty(backend: Backend) {
     // Another server may have the port while these connections are served.
     TcpListener::bind(harness.address).expect("the port is free");
     // What is accepted last works like the others: a receive waits for input.
-    let (last, token) = (clients.len() - 1, token(9));
-    receive(&mut harness.driver, token, accepted[last]);
+    let token = token(9);
+    harness.ask(Request::Open { token, socket: accepted.pop().expect("twenty") });
+    receive(&mut harness.driver, token);
     harness.driver.wait(Duration::from_millis(1)).expect("the driver works");
     for client in &mut clients {
         client.write_all(b"hello").expect("it is connected");

@@ -5,7 +5,7 @@ use std::net::{Shutdown, SocketAddr};
 use std::thread;
 use std::time::Duration;
 
-use ringlookupd::io::{Backend, Driver, ReceiveEnd, Request, Service, Socket, Token};
+use ringlookupd::io::{Backend, Driver, ReceiveEnd, Request, Service, Token};
 
 use crate::harness::{Harness, OwnedEvent, client, receive, take_turn, token};
 
@@ -13,7 +13,6 @@ on_both_drivers!(everything_is_echoed, everything_is_echoed_by_a_driver_that_sta
 
 /// A connection of the echo server.
 struct Echo {
-    socket: Socket,
     /// Received, not yet sent.
     waiting: Vec<u8>,
     sending: bool,
@@ -22,14 +21,13 @@ struct Echo {
 
 impl Echo {
     fn progress(&mut self, token: Token, driver: &mut Driver) {
-        let socket = self.socket;
         let next = if self.sending {
             return;
         } else if !self.waiting.is_empty() {
             self.sending = true;
-            Request::Send { token, socket, buffer: std::mem::take(&mut self.waiting).into() }
+            Request::Send { token, buffer: std::mem::take(&mut self.waiting).into() }
         } else if self.eof {
-            Request::Close { token, socket }
+            Request::Close { token }
         } else {
             return;
         };
@@ -64,15 +62,16 @@ fn echo(mut harness: Harness) -> bool {
                     driver.submit(Request::Accept(Service::V1)).expect("re-armed");
                 }
                 let token = token(u32::try_from(connections.len()).expect("few"));
-                connections.push(Echo { socket, waiting: Vec::new(), sending: false, eof: false });
-                receive(driver, token, socket);
+                connections.push(Echo { waiting: Vec::new(), sending: false, eof: false });
+                driver.submit(Request::Open { token, socket }).expect("it is taken over");
+                receive(driver, token);
             }
             OwnedEvent::Received { token, bytes, armed } => {
                 let connection = &mut connections[token.slot as usize];
                 connection.waiting.extend(bytes);
                 if !armed {
                     disarmed += 1;
-                    receive(driver, token, connection.socket);
+                    receive(driver, token);
                 }
                 connection.progress(token, driver);
             }
@@ -82,7 +81,7 @@ fn echo(mut harness: Harness) -> bool {
                     ReceiveEnd::Eof => connection.eof = true,
                     ReceiveEnd::NoBuffers => {
                         no_buffers += 1;
-                        receive(driver, token, connection.socket);
+                        receive(driver, token);
                     }
                     other => panic!("{other:?}"),
                 }

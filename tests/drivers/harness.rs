@@ -120,8 +120,8 @@ impl Harness {
         all
     }
 
-    /// A connection to the V1 port: its client, and the accepted socket.
-    pub fn connect(&mut self) -> (TcpStream, Socket) {
+    /// The client of a connection to the V1 port that this token names.
+    pub fn connect(&mut self, token: Token) -> TcpStream {
         let client = client(self.address);
         let mut accepted = None;
         self.run(|_, event| {
@@ -132,19 +132,20 @@ impl Harness {
             }
             accepted.is_some()
         });
-        (client, accepted.expect("run ends with it"))
+        self.ask(Request::Open { token, socket: accepted.expect("run ends with it") });
+        client
     }
 
-    pub fn close(&mut self, token: Token, socket: Socket) {
-        self.ask(Request::Close { token, socket });
+    pub fn close(&mut self, token: Token) {
+        self.ask(Request::Close { token });
         self.collect(|all| {
             all.iter().any(|event| matches!(event, OwnedEvent::Closed(closed) if *closed == token))
         });
     }
 }
 
-pub fn receive(driver: &mut Driver, token: Token, socket: Socket) {
-    driver.submit(Request::Receive { token, socket }).expect("the kernel takes it");
+pub fn receive(driver: &mut Driver, token: Token) {
+    driver.submit(Request::Receive { token }).expect("the kernel takes it");
 }
 
 pub fn client(address: SocketAddr) -> TcpStream {

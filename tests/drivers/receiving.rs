@@ -14,24 +14,24 @@ fn a_small_buffer_loses_nothing(backend: Backend) {
     let _turn = take_turn();
     let mut harness = Harness::new(backend);
     harness.ask(Request::Accept(Service::V1));
-    let (mut client, socket) = harness.connect();
+    let mut client = harness.connect(token(7));
     let said: Vec<u8> = (0..=255).cycle().take(1000).collect();
     client.write_all(&said).expect("a socket's buffer holds it");
     let mut heard = Vec::new();
     let mut rearmed = 0;
-    receive(&mut harness.driver, token(7), socket);
+    receive(&mut harness.driver, token(7));
     harness.run(|driver, event| {
         match event {
             OwnedEvent::Received { token, bytes, armed } => {
                 assert!(bytes.len() <= RECEIVE_BUFFER_BYTES);
                 heard.extend(bytes);
                 if !armed {
-                    receive(driver, token, socket);
+                    receive(driver, token);
                 }
             }
             OwnedEvent::ReceiveEnded(token, ReceiveEnd::NoBuffers) => {
                 rearmed += 1;
-                receive(driver, token, socket);
+                receive(driver, token);
             }
             other => panic!("{other:?}"),
         }
@@ -45,8 +45,8 @@ fn a_receive_stops_and_goes_on(backend: Backend) {
     let _turn = take_turn();
     let mut harness = Harness::new(backend);
     harness.ask(Request::Accept(Service::V1));
-    let ((mut client, socket), (mut other, witness)) = (harness.connect(), harness.connect());
-    receive(&mut harness.driver, token(1), socket);
+    let (mut client, mut other) = (harness.connect(token(1)), harness.connect(token(2)));
+    receive(&mut harness.driver, token(1));
     client.write_all(b"one").expect("it is connected");
     let all = harness.collect(|all| received(all).len() == 3);
     assert_eq!(received(&all), b"one");
@@ -61,9 +61,9 @@ fn a_receive_stops_and_goes_on(backend: Backend) {
     // What came later on another connection is received; what came earlier on this one waits.
     client.write_all(b"two").expect("it is connected");
     other.write_all(b"!").expect("it is connected");
-    receive(&mut harness.driver, token(2), witness);
+    receive(&mut harness.driver, token(2));
     assert_eq!(received(&harness.collect(|all| !all.is_empty())), b"!");
-    receive(&mut harness.driver, token(1), socket);
+    receive(&mut harness.driver, token(1));
     assert_eq!(received(&harness.collect(|all| received(all).len() == 3)), b"two");
 }
 
@@ -72,11 +72,11 @@ fn urgent_data_hides_nothing(backend: Backend) {
     let _turn = take_turn();
     let mut harness = Harness::new(backend);
     harness.ask(Request::Accept(Service::V1));
-    let (mut client, socket) = harness.connect();
+    let mut client = harness.connect(token(0));
     client.write_all(b"be").expect("it is connected");
     SockRef::from(&client).send_out_of_band(b"!").expect("it is connected");
     client.write_all(b"hind").expect("it is connected");
-    receive(&mut harness.driver, token(0), socket);
+    receive(&mut harness.driver, token(0));
     assert_eq!(received(&harness.collect(|all| received(all).len() >= 6)), b"behind");
 }
 
@@ -86,15 +86,15 @@ fn epoll_reads_each_connection_once_a_turn() {
     let _turn = take_turn();
     let mut harness = Harness::new(Backend::Epoll);
     harness.ask(Request::Accept(Service::V1));
-    let (mut flood, socket) = harness.connect();
-    let (mut quiet, other) = harness.connect();
+    let mut flood = harness.connect(token(1));
+    let mut quiet = harness.connect(token(2));
     flood.write_all(&[b'f'; 100 * RECEIVE_BUFFER_BYTES]).expect("a socket's buffer holds it");
-    receive(&mut harness.driver, token(1), socket);
+    receive(&mut harness.driver, token(1));
     // From here on each turn has something to read, and no more than that.
     let all = harness.collect(|all| !all.is_empty());
     assert_eq!(received(&all).len(), RECEIVE_BUFFER_BYTES);
     quiet.write_all(b"q").expect("it is connected");
-    receive(&mut harness.driver, token(2), other);
+    receive(&mut harness.driver, token(2));
     let mut events = Vec::new();
     while !events
         .iter()

@@ -21,13 +21,13 @@ fn a_fin_follows_the_last_byte(backend: Backend) {
     let _turn = take_turn();
     let mut harness = Harness::new(backend);
     harness.ask(Request::Accept(Service::V1));
-    let (mut client, socket) = harness.connect();
     let token = token(3);
-    receive(&mut harness.driver, token, socket);
-    harness.ask(Request::Send { token, socket, buffer: b"bye".to_vec().into() });
+    let mut client = harness.connect(token);
+    receive(&mut harness.driver, token);
+    harness.ask(Request::Send { token, buffer: b"bye".to_vec().into() });
     let all = harness.collect(|all| !all.is_empty());
     assert!(matches!(&all[..], [OwnedEvent::Sent(_, _, Ok(3))]), "{all:?}");
-    harness.ask(Request::ShutdownWrite { token, socket });
+    harness.ask(Request::ShutdownWrite { token });
     let mut heard = Vec::new();
     client.read_to_end(&mut heard).expect("a FIN, not a reset");
     assert_eq!(heard, b"bye");
@@ -37,18 +37,18 @@ fn a_fin_follows_the_last_byte(backend: Backend) {
     let all = harness.collect(|all| all.iter().any(|event| is_end_of(event, token)));
     assert_eq!(received(&all), b"thanks");
     assert!(matches!(all.last(), Some(OwnedEvent::ReceiveEnded(_, ReceiveEnd::Eof))), "{all:?}");
-    harness.close(token, socket);
+    harness.close(token);
 }
 
 fn a_shutdown_ends_a_receive_and_a_send(backend: Backend) {
     let _turn = take_turn();
     let mut harness = Harness::new(backend);
     harness.ask(Request::Accept(Service::V1));
-    let (client, socket) = harness.connect();
     let (token, body) = (token(0), large());
-    receive(&mut harness.driver, token, socket);
-    harness.ask(Request::Send { token, socket, buffer: body.clone().into() });
-    harness.ask(Request::ShutdownBoth { token, socket });
+    let client = harness.connect(token);
+    receive(&mut harness.driver, token);
+    harness.ask(Request::Send { token, buffer: body.clone().into() });
+    harness.ask(Request::ShutdownBoth { token });
     let all = harness.collect(|all| all.len() == 2);
     let count = |wanted: fn(&OwnedEvent) -> bool| all.iter().filter(|event| wanted(event)).count();
     assert_eq!(count(|event| matches!(event, OwnedEvent::ReceiveEnded(..))), 1, "{all:?}");
@@ -57,7 +57,7 @@ fn a_shutdown_ends_a_receive_and_a_send(backend: Backend) {
         _ => false,
     };
     assert!(all.iter().any(cut_short), "the send is over, and not because it is done");
-    harness.close(token, socket);
+    harness.close(token);
     drop((all, client));
     assert!(body.is_unique(), "the buffer came back");
 }
@@ -79,8 +79,8 @@ fn send_to_a_slow_reader(backend: Backend, buffer: fn(Bytes) -> SendBuffer) {
     let _turn = take_turn();
     let mut harness = Harness::new(backend);
     harness.ask(Request::Accept(Service::V1));
-    let (mut client, socket) = harness.connect();
     let (token, body) = (token(5), large());
+    let mut client = harness.connect(token);
     let reader = thread::spawn(move || {
         let mut heard = Vec::new();
         // Unlike `read`, `read_to_end` goes on after a signal.
@@ -89,17 +89,17 @@ fn send_to_a_slow_reader(backend: Backend, buffer: fn(Bytes) -> SendBuffer) {
         }
         heard
     });
-    harness.ask(Request::Send { token, socket, buffer: buffer(body.clone()) });
+    harness.ask(Request::Send { token, buffer: buffer(body.clone()) });
     harness.run(|driver, event| {
         let OwnedEvent::Sent(token, mut buffer, sent) = event else { panic!("{event:?}") };
         buffer.advance(sent.expect("the client reads"));
         let is_out = buffer.rest().is_empty();
         if !is_out {
-            driver.submit(Request::Send { token, socket, buffer }).expect("the kernel takes it");
+            driver.submit(Request::Send { token, buffer }).expect("the kernel takes it");
         }
         is_out
     });
-    harness.close(token, socket);
+    harness.close(token);
     assert!(reader.join().expect("no panic") == body, "all of it, in order");
 }
 
@@ -108,9 +108,9 @@ fn a_stream_hides_nobody(backend: Backend) {
     let _turn = take_turn();
     let mut harness = Harness::new(backend);
     harness.ask(Request::Accept(Service::V1));
-    let ((_stream, socket), (mut quiet, other)) = (harness.connect(), harness.connect());
-    let next = move || Request::Send { token: token(1), socket, buffer: vec![b's'].into() };
-    receive(&mut harness.driver, token(2), other);
+    let (_stream, mut quiet) = (harness.connect(token(1)), harness.connect(token(2)));
+    let next = || Request::Send { token: token(1), buffer: vec![b's'].into() };
+    receive(&mut harness.driver, token(2));
     harness.ask(next());
     let (mut sent, mut asked) = (0, 0);
     harness.run(|driver, event| match event {

@@ -13,7 +13,7 @@ use std::time::{Duration, SystemTime};
 use ringlookupd::clock::Timestamp;
 use ringlookupd::connection::{Connection, Phase, Receive, Session};
 use ringlookupd::context::{ServerInfo, Shared, WorkerContext};
-use ringlookupd::io::{Service, Socket};
+use ringlookupd::io::Service;
 use ringlookupd::limits::{Limit, Limits};
 use ringlookupd::log::Log;
 use ringlookupd::options::{Invocation, Options};
@@ -74,9 +74,9 @@ fn talk(service: Service, pieces: &[&[u8]]) -> (Vec<u8>, Vec<u8>) {
     context.tick(SystemTime::UNIX_EPOCH);
     let peer = SocketAddr::from((Ipv4Addr::LOCALHOST, 1));
     let session = Session::new(service, ProducerId::new(0, 0, 0), peer);
-    let (_, place) = shared.admission.enter(peer.ip(), &limits);
+    let (_, permit) = shared.admission.enter(peer.ip(), &limits);
     let output = Output::new(limits.size(Limit::OutputSize));
-    let mut connection = Connection::new(Socket(0), session, place, output);
+    let mut connection = Connection::new(session, permit, output);
     let mut said = Vec::new();
     for piece in pieces {
         take(&mut connection, piece, &mut context, &mut said);

@@ -2,8 +2,10 @@
 //! convenient ways that the contract allows, and asserts that the worker keeps its side.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::fs::File;
 use std::io;
 use std::net::SocketAddr;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use std::time::{Duration, SystemTime};
 
 use ringlookupd::clock::Timestamp;
@@ -28,6 +30,8 @@ pub struct Kernel {
     open: BTreeMap<i32, Open>,
     tokens: BTreeMap<(u32, u32), i32>,
     next_socket: i32,
+    /// Sockets that the worker has been given and has not opened yet, by their descriptors.
+    accepted: BTreeMap<RawFd, i32>,
     /// The worker is to be told to stop.
     stop: bool,
     /// When it was.
@@ -58,6 +62,8 @@ enum Listening {
 struct Open {
     link: usize,
     token: Option<Token>,
+    /// Held as long as the socket is open, as a driver does.
+    socket: Option<Socket>,
     accepted: Timestamp,
     /// When the worker last heard of it.
     heard: Timestamp,
@@ -109,6 +115,7 @@ impl Kernel {
             open: BTreeMap::new(),
             tokens: BTreeMap::new(),
             next_socket: 0,
+            accepted: BTreeMap::new(),
             stop: false,
             stopped: None,
             fault,
@@ -178,15 +185,15 @@ impl Kernel {
         let find = |wanted: fn(&Request) -> bool| requests.iter().position(wanted);
         match self.fault {
             Some(Fault::DoubleClose) => {
-                if let Some(Request::Close { token, socket }) = requests.last() {
-                    requests.push(Request::Close { token: *token, socket: *socket });
+                if let Some(&Request::Close { token }) = requests.last() {
+                    requests.push(Request::Close { token });
                 }
             }
             Some(Fault::DoubleReceive) => {
                 if let Some(at) = find(|request| matches!(request, Request::Receive { .. }))
-                    && let Request::Receive { token, socket } = requests[at]
+                    && let Request::Receive { token } = requests[at]
                 {
-                    requests.push(Request::Receive { token, socket });
+                    requests.push(Request::Receive { token });
                 }
             }
             Some(Fault::LostClose) => requests.retain(|request| !matches!(request, Request::Close { .. })),
@@ -282,14 +289,16 @@ impl Kernel {
         let error = !closing && self.rng.chance(self.faults.accept_error);
         let ended = error || (stopping && self.rng.chance(500));
         if let Some((link, peer)) = (!ended).then(|| listener.backlog.pop_front()).flatten() {
-            let socket = Socket(self.next_socket);
+            let (number, socket) =
+                (self.next_socket, OwnedFd::from(File::open("/dev/null").expect("a descriptor")));
             self.next_socket += 1;
+            self.accepted.insert(socket.as_raw_fd(), number);
             let armed = !self.rng.chance(self.faults.disarms);
             if !armed && !closing {
                 listener.state = Listening::Idle;
             }
-            self.open.insert(socket.0, Open::new(link, self.now));
-            self.tell(worker, Event::Accepted { service, socket, peer, armed });
+            self.open.insert(number, Open::new(link, self.now));
+            self.tell(worker, Event::Accepted { service, socket: socket.into(), peer, armed });
         } else if closing {
             listener.state = Listening::Closed;
             self.tell(worker, Event::ListenerClosed(service));
@@ -394,21 +403,28 @@ impl Kernel {
                 assert!(!matches!(state, Listening::Closing | Listening::Closed), "a listener is closed once");
                 *state = Listening::Closing;
             }
-            Request::Receive { token, socket } => {
-                let open = self.named(token, Some(socket));
+            Request::Open { token, socket } => {
+                let number = self.accepted.remove(&socket.as_fd().as_raw_fd()).expect("a socket is opened once");
+                let before = self.tokens.insert((token.slot, token.generation), number);
+                assert!(before.is_none(), "a token is one connection's");
+                let open = self.open.get_mut(&number).expect("it was accepted");
+                (open.token, open.socket) = (Some(token), Some(socket));
+            }
+            Request::Receive { token } => {
+                let open = self.named(token);
                 assert_eq!(open.receive, Receive::Idle, "one receive at a time, and none after the end");
                 open.receive = Receive::Armed;
             }
             Request::StopReceive { token } => {
-                let open = self.named(token, None);
+                let open = self.named(token);
                 // What ends at the same moment ends for its own reason.
                 if open.receive == Receive::Armed {
                     open.receive = Receive::Cancelled;
                 }
             }
-            Request::Send { token, socket, buffer } => {
+            Request::Send { token, buffer } => {
                 let since = self.now;
-                let open = self.named(token, Some(socket));
+                let open = self.named(token);
                 assert!(open.send.is_none(), "one send at a time");
                 assert!(open.finished.is_none(), "no send after the FIN");
                 let len = buffer.rest().len();
@@ -421,9 +437,9 @@ impl Kernel {
                 }
                 open.send = Some(Sending { buffer, taken: 0, since });
             }
-            Request::ShutdownWrite { token, socket } => {
+            Request::ShutdownWrite { token } => {
                 let now = self.now;
-                let open = self.named(token, Some(socket));
+                let open = self.named(token);
                 assert!(open.send.is_none(), "the FIN would overtake a send");
                 assert!(open.finished.replace(now).is_none(), "one FIN");
                 let link = &mut links[open.link];
@@ -431,10 +447,10 @@ impl Kernel {
                 link.cut |= open.may_be_aborted(link, now);
                 link.server = ServerEnd::Finished;
             }
-            Request::ShutdownBoth { token, socket } => {
+            Request::ShutdownBoth { token } => {
                 let now = self.now;
                 let drains = self.stopped.is_some_and(|at| now.since(at) >= DRAIN_GRACE);
-                let open = self.named(token, Some(socket));
+                let open = self.named(token);
                 let link = &mut links[open.link];
                 assert!(link.server < ServerEnd::Aborted, "shut down once");
                 let drained = drains && open.send.is_none() && link.server == ServerEnd::Open;
@@ -443,8 +459,8 @@ impl Kernel {
                 link.cut |= fails && link.server == ServerEnd::Open;
                 link.server = ServerEnd::Aborted;
             }
-            Request::Close { token, socket } => {
-                let open = self.named(token, Some(socket));
+            Request::Close { token } => {
+                let open = self.named(token);
                 let link = &mut links[open.link];
                 assert!(open.send.is_none(), "closed only when all is answered");
                 assert!(matches!(open.receive, Receive::Idle | Receive::Ended), "closed only when all is over");
@@ -456,16 +472,11 @@ impl Kernel {
         }
     }
 
-    /// The socket that a token stands for, from its first use until it is closed.
-    fn named(&mut self, token: Token, socket: Option<Socket>) -> &mut Open {
-        let key = (token.slot, token.generation);
-        if let Some(socket) = socket {
-            let named = *self.tokens.entry(key).or_insert(socket.0);
-            assert_eq!(named, socket.0, "a token is one connection's");
-        }
-        let socket = *self.tokens.get(&key).expect("a request names a connection that is there");
-        let open = self.open.get_mut(&socket).expect("a request names a socket that is not closed");
-        assert_eq!(*open.token.get_or_insert(token), token, "a socket is one token's");
+    /// The socket that a token names, from its open to its close.
+    fn named(&mut self, token: Token) -> &mut Open {
+        let number = self.tokens.get(&(token.slot, token.generation));
+        let number = *number.expect("a request names a connection that is there");
+        let open = self.open.get_mut(&number).expect("a request names a socket that is not closed");
         assert!(!open.closing, "no request after the close");
         open
     }
@@ -476,6 +487,7 @@ impl Open {
         Self {
             link,
             token: None,
+            socket: None,
             accepted: now,
             heard: now,
             receive: Receive::Idle,
