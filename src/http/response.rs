@@ -166,13 +166,12 @@ impl Responder<'_> {
         }
         match self.request.persistence {
             Persistence::KeepAlive10 if keep => out.extend_from_slice(b"Connection: keep-alive\r\n"),
-            // HTTP/1.0 knows it without being told. Go tells it beside 417, and where it asked for the opposite
-            // and its body is in the way.
+            // It has the header already, as Go's handler sets it.
+            _ if status == Status::ExpectationFailed => {}
+            // HTTP/1.0 knows it without being told. Go tells it where it asked for the opposite and its body is in
+            // the way.
             persistence
-                if !keep
-                    && (http11
-                        || status == Status::ExpectationFailed
-                        || (self.close && framed && persistence == Persistence::KeepAlive10)) =>
+                if !keep && (http11 || (self.close && framed && persistence == Persistence::KeepAlive10)) =>
             {
                 out.extend_from_slice(b"Connection: close\r\n");
             }

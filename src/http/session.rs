@@ -173,7 +173,13 @@ impl Session {
         self.heads.next(head.method);
         if head.expect == Expect::Unknown {
             context.counters.response(b'4');
-            return respond(head, true, context, output).whole(Status::ExpectationFailed, Kind::None, b"");
+            let closing = Some(("Connection", &b"close"[..]));
+            return respond(head, true, context, output).with_header(
+                Status::ExpectationFailed,
+                Kind::None,
+                closing,
+                b"",
+            );
         }
         if head.body == Body::None {
             return self.answer(head, close, context, output);
@@ -379,7 +385,7 @@ mod tests {
             ),
             (
                 "HEAD /ping HTTP/1.1\r\nExpect: x",
-                format!("417 Expectation Failed\r\n{DATE}Connection: close\r\n\r\n"),
+                format!("417 Expectation Failed\r\nConnection: close\r\n{DATE}\r\n"),
             ),
         ] {
             let (text, _) = answers(&format!("{request}\r\nHost: h\r\n\r\n"));
