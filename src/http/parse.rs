@@ -69,6 +69,9 @@ struct KnownFields {
     terms: MessageInfo,
 }
 
+/// The buffer through which Go's server reads a connection (`newBufioReader` in net/http).
+const GO_READER_BYTES: usize = 4096;
+
 impl HeadReader {
     /// Makes ready for the request that follows one with this method.
     pub fn next(&mut self, method: &str) {
@@ -80,8 +83,10 @@ impl HeadReader {
     /// complete head: nothing, unless a head has begun.
     #[must_use]
     pub fn refusal_at_eof(&self, partial: &[u8]) -> Option<Refusal> {
-        let start = self.scan.start_in(partial)?;
-        (partial.len() > start).then_some(Refusal::BadRequest)
+        let begun = &partial[self.scan.start_in(partial)?..];
+        // Go reads the first line in pieces of its buffer's size, and a FIN between two is no error to it.
+        let between_pieces = begun.len().is_multiple_of(GO_READER_BYTES) && memchr(b'\n', begun).is_none();
+        (!between_pieces).then_some(Refusal::BadRequest)
     }
 
     /// Parses the head that `input` starts with. After [`Parsed::NeedMore`] it is called again with the same

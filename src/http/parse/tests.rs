@@ -407,6 +407,12 @@ fn fin_refuses_what_has_begun() {
     assert_eq!(after("GET").refusal_at_eof(b"\r\n\r\n"), bad);
     assert_eq!(after("POST").refusal_at_eof(b"\r\n\r\n"), None);
     assert_eq!(after("POST").refusal_at_eof(b"\r\n\r\nG"), bad);
+    let line = [b'G'; 2 * GO_READER_BYTES + 1];
+    assert_eq!(HeadReader::default().refusal_at_eof(&line[..GO_READER_BYTES]), None);
+    assert_eq!(HeadReader::default().refusal_at_eof(&line[1..]), None);
+    assert_eq!(HeadReader::default().refusal_at_eof(&line), bad);
+    let header = [b"GET / HTTP/1.1\r\n", &line[..GO_READER_BYTES - 16]].concat();
+    assert_eq!(HeadReader::default().refusal_at_eof(&header), bad);
 }
 
 #[test]
