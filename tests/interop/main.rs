@@ -12,6 +12,7 @@ mod admin;
 mod consumers;
 mod discovery;
 mod failover;
+mod haproxy;
 mod limits;
 mod log;
 

@@ -32,26 +32,25 @@ pub struct Programs {
 impl Programs {
     /// `None` where `NSQ_BIN` is unset; the test is then to return at once.
     pub fn find() -> Option<Self> {
-        if let Some(bin) = env::var_os("NSQ_BIN") {
-            return Some(Self { bin: bin.into() });
-        }
-        // Written past libtest's capture, which would hide from a passing run that it proved nothing.
-        let _ = writeln!(
-            io::stderr(),
-            "{}: skipped, NSQ_BIN does not name a folder with the NSQ programs (see tests/interop/README.md)",
-            thread::current().name().unwrap_or("interop"),
-        );
-        None
+        named_or_skipped("NSQ_BIN", "a folder with the NSQ programs").map(|bin| Self { bin })
     }
 
     /// A program of `NSQ_BIN`.
     ///
     /// # Panics
     /// When it is not there.
-    pub fn command(&self, name: &str) -> Command {
+    fn path(&self, name: &str) -> PathBuf {
         let program = self.bin.join(name);
         require(&program, "NSQ_BIN", "go install tool");
-        quiet(Command::new(program))
+        program
+    }
+
+    /// Starts a program of `NSQ_BIN`.
+    ///
+    /// # Panics
+    /// As [`Programs::path`].
+    pub fn command(&self, name: &str) -> Command {
+        quiet(Command::new(self.path(name)))
     }
 
     /// A consumer that exits once it has finished `count` messages, and prints the body of each on a line.
@@ -66,20 +65,14 @@ impl Programs {
         count: usize,
         lookupds: &[SocketAddr],
     ) -> Command {
-        let clients = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/interop/clients");
         let mut command = match client {
             Client::GoNsq => self.command("interop_consumer"),
-            Client::Pynsq => {
-                let python = named_by("INTEROP_PYTHON", "python3 -m venv, then pip install -r requirements.txt");
-                let mut command = quiet(Command::new(python));
-                command.arg(clients.join("consumer.py"));
-                command
-            }
+            Client::Pynsq => python("consumer.py"),
             Client::Nsqjs => {
                 let modules = PathBuf::from(named_by("INTEROP_NODE_MODULES", "npm ci"));
                 require(&modules.join("nsqjs"), "INTEROP_NODE_MODULES", "npm ci");
                 let mut command = quiet(Command::new("node"));
-                command.arg(clients.join("consumer.js")).env("NODE_PATH", modules);
+                command.arg(client_file("consumer.js")).env("NODE_PATH", modules);
                 command
             }
         };
@@ -88,12 +81,51 @@ impl Programs {
     }
 }
 
+/// A script of `clients/`, to be run by a python that has the client libraries.
+///
+/// # Panics
+/// When `INTEROP_PYTHON` is unset.
+fn python(script: &str) -> Command {
+    let python = named_by("INTEROP_PYTHON", "python3 -m venv, then pip install -r requirements.txt");
+    let mut command = quiet(Command::new(python));
+    command.arg(client_file(script));
+    command
+}
+
+/// HAProxy. `None` where `HAPROXY_BIN` is unset; the test is then to return at once.
+///
+/// # Panics
+/// When it is not there.
+pub fn haproxy() -> Option<PathBuf> {
+    let program = named_or_skipped("HAPROXY_BIN", "HAProxy's program")?;
+    require(&program, "HAPROXY_BIN", ".ci/haproxy");
+    Some(program)
+}
+
+/// What a variable names. Where it is unset, says that the test is skipped.
+fn named_or_skipped(variable: &str, what: &str) -> Option<PathBuf> {
+    let named = env::var_os(variable).map(PathBuf::from);
+    if named.is_none() {
+        // Written past libtest's capture, which would hide from a passing run that it proved nothing.
+        let _ = writeln!(
+            io::stderr(),
+            "{}: skipped, {variable} does not name {what} (see tests/interop/README.md)",
+            thread::current().name().unwrap_or("interop"),
+        );
+    }
+    named
+}
+
 /// The server under test, with the flag that another server would not know.
 pub fn lookupd(backend: Backend) -> (PathBuf, Vec<String>) {
     match env::var_os("RINGLOOKUPD_SERVER") {
         Some(other) => (other.into(), Vec::new()),
         None => (env!("CARGO_BIN_EXE_ringlookupd").into(), vec![flag(backend)]),
     }
+}
+
+fn client_file(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/interop/clients").join(name)
 }
 
 fn quiet(mut command: Command) -> Command {

@@ -20,7 +20,7 @@ pub fn uninterrupted<T>(mut call: impl FnMut() -> io::Result<T>) -> io::Result<T
 
 /// Reads once.
 #[expect(clippy::disallowed_methods, reason = "it is made again")]
-pub fn read_once(stream: &mut TcpStream, piece: &mut [u8]) -> io::Result<usize> {
+pub fn read_once(stream: &mut impl Read, piece: &mut [u8]) -> io::Result<usize> {
     uninterrupted(|| stream.read(piece))
 }
 
