@@ -15,6 +15,7 @@ mod failover;
 mod haproxy;
 mod limits;
 mod log;
+mod versions;
 
 mod cluster;
 mod daemon;

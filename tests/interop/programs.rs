@@ -85,7 +85,7 @@ impl Programs {
 ///
 /// # Panics
 /// When `INTEROP_PYTHON` is unset.
-fn python(script: &str) -> Command {
+pub fn python(script: &str) -> Command {
     let python = named_by("INTEROP_PYTHON", "python3 -m venv, then pip install -r requirements.txt");
     let mut command = quiet(Command::new(python));
     command.arg(client_file(script));
