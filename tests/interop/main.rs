@@ -10,6 +10,7 @@ mod both_drivers;
 
 mod admin;
 mod consumers;
+mod differential;
 mod discovery;
 mod failover;
 mod haproxy;
@@ -21,6 +22,9 @@ mod cluster;
 mod daemon;
 mod load;
 mod programs;
+#[path = "../simulation/rng.rs"]
+#[allow(dead_code, reason = "each test target uses a part of this module")]
+mod rng;
 mod wait;
 
 #[path = "../support/mod.rs"]

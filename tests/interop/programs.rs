@@ -39,7 +39,7 @@ impl Programs {
     ///
     /// # Panics
     /// When it is not there.
-    fn path(&self, name: &str) -> PathBuf {
+    pub fn path(&self, name: &str) -> PathBuf {
         let program = self.bin.join(name);
         require(&program, "NSQ_BIN", "go install tool");
         program

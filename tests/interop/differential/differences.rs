@@ -1,0 +1,162 @@
+//! Where the two servers may differ: what the release does not have, and what the README lists under "Different from
+//! stock on purpose". Nothing else is left out.
+
+use super::http::Request;
+
+/// Size of the buffer in which Go collects a response: a longer one gets no `Content-Length`.
+pub const GO_BUFFER_BYTES: usize = 2048;
+
+/// Fields of a producer that 1.3.0 does not have, as they are written when nsqd did not send them.
+pub const UNRELEASED_FIELDS: [&[u8]; 2] = [br#","topology_zone":"""#, br#","topology_region":"""#];
+
+pub struct Difference {
+    /// Words of the README's list.
+    pub readme: &'static str,
+    /// What the comparison does about it, and why.
+    pub reason: &'static str,
+    pub rule: Rule,
+}
+
+pub enum Rule {
+    /// Such a request is not sent, as what the servers hold would differ from then on. The flag tells whether any
+    /// producer has been tombstoned.
+    NotAsked(fn(&Asked, bool) -> bool),
+    /// The response to such a request is not compared, given that of stock.
+    NotCompared(fn(&Asked, &[u8]) -> bool),
+    /// `normal.rs` allows for it.
+    Normalized,
+    /// No step leads to it.
+    NotMet,
+}
+
+pub const DIFFERENCES: [Difference; 12] = [
+    Difference {
+        readme: "`topology_zone`",
+        reason: "1.3.0 does not have these fields: they are cut out of what ringlookupd says",
+        rule: Rule::Normalized,
+    },
+    Difference {
+        readme: "`Content-Length` where its length is known",
+        reason: "the length, or the chunks, of a long body are not compared, but what they frame",
+        rule: Rule::Normalized,
+    },
+    Difference {
+        readme: "`/debug` lists its keys in any order",
+        reason: "its keys are sorted before they are compared",
+        rule: Rule::Normalized,
+    },
+    Difference {
+        readme: "HEAD is answered",
+        reason: "405 in stock",
+        rule: Rule::NotCompared(|asked, stock| {
+            asked.method == "HEAD" && asked.is_read() && stock[b"HTTP/1.1".len()..].starts_with(b" 405 ")
+        }),
+    },
+    Difference {
+        readme: "`/metrics` is an addition",
+        reason: "404 in stock",
+        rule: Rule::NotAsked(|asked, _| asked.path.contains("metrics")),
+    },
+    Difference {
+        readme: "`/debug/pprof` is not there",
+        reason: "it shows a Go runtime",
+        rule: Rule::NotAsked(|asked, _| asked.path.contains("pprof")),
+    },
+    Difference {
+        readme: "`*` is no wildcard",
+        reason: "stock deletes or hides all topics",
+        rule: Rule::NotAsked(|asked, _| asked.query.contains('*') && !asked.is_read()),
+    },
+    Difference {
+        readme: "visible in at least one topic",
+        reason: "stock takes any of a producer's topics, and lists it if it is not tombstoned there",
+        rule: Rule::NotAsked(|asked, tombstoned| {
+            tombstoned && asked.path.contains("lookup") && asked.query.contains('*')
+        }),
+    },
+    Difference {
+        readme: "with and without brackets",
+        reason: "to stock no producer has such an address",
+        rule: Rule::NotAsked(|asked, _| asked.is_tombstone() && asked.query.contains('[')),
+    },
+    Difference {
+        readme: "A negative or huge IDENTIFY length",
+        reason: "kills stock; all that is sent here is within the limits",
+        rule: Rule::NotMet,
+    },
+    Difference {
+        readme: "A malformed header line",
+        reason: "each head that has one is sent whole",
+        rule: Rule::NotMet,
+    },
+    Difference {
+        readme: "A producer is its connection",
+        reason: "no two connections of a session have the same address",
+        rule: Rule::NotMet,
+    },
+];
+
+/// A request as the table sees it.
+pub struct Asked {
+    method: &'static str,
+    /// Path and query in lower case with all escapes undone, the query from its question mark.
+    path: String,
+    query: String,
+}
+
+impl Asked {
+    pub fn new(request: &Request) -> Self {
+        let target = String::from_utf8_lossy(&unescaped(&request.target)).to_lowercase();
+        let (path, query) = target.split_at(target.find('?').unwrap_or(target.len()));
+        Self { method: request.method, path: path.into(), query: query.into() }
+    }
+
+    pub fn is_tombstone(&self) -> bool {
+        self.path.contains("tombstone")
+    }
+
+    /// Whether it is, or is nearly, for a route of GET.
+    fn is_read(&self) -> bool {
+        !["create", "delete", "tombstone"].iter().any(|change| self.path.contains(change))
+    }
+}
+
+/// Undoes each valid percent escape.
+fn unescaped(text: &[u8]) -> Vec<u8> {
+    let digit = |at: usize| text.get(at).and_then(|&byte| char::from(byte).to_digit(16));
+    let (mut out, mut at) = (Vec::new(), 0);
+    while let Some(&byte) = text.get(at) {
+        if let (b'%', Some(high), Some(low)) = (byte, digit(at + 1), digit(at + 2)) {
+            out.push(u8::try_from(high * 16 + low).expect("two digits"));
+            at += 3;
+        } else {
+            out.push(byte);
+            at += 1;
+        }
+    }
+    out
+}
+
+/// Whether a row says that `request` is not to be sent.
+pub fn is_avoided(request: &Request, tombstoned: bool) -> bool {
+    let asked = Asked::new(request);
+    DIFFERENCES.iter().any(|row| matches!(row.rule, Rule::NotAsked(matches) if matches(&asked, tombstoned)))
+}
+
+/// Whether a row says that the response to `request` is not to be compared with that of stock.
+pub fn is_not_compared(request: &Request, stock: &[u8]) -> bool {
+    let asked = Asked::new(request);
+    DIFFERENCES.iter().any(|row| matches!(row.rule, Rule::NotCompared(matches) if matches(&asked, stock)))
+}
+
+/// The README's list has every row of the table.
+#[test]
+fn differences_are_those_of_the_readme() {
+    let readme = include_str!("../../../README.md");
+    let (_, after) = readme.split_once("## Different from stock on purpose").expect("the section");
+    let (list, _) = after.split_once("\n## ").expect("a section after it");
+    let list = list.split_whitespace().collect::<Vec<_>>().join(" ");
+    for Difference { readme, reason, .. } in DIFFERENCES {
+        assert!(list.contains(readme), "the README's list lacks {readme:?} ({reason})");
+    }
+}
