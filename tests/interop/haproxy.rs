@@ -1,5 +1,6 @@
-//! Two lookupds behind HAProxy are restarted in turn, as an operator does for an upgrade, and no request fails: a stopping
-//! server responds on the connections that it has accepted, and refuses new ones at once, so that HAProxy tries the other.
+//! Two lookupds behind HAProxy are restarted in turn, as an operator does for an upgrade, and no request fails: a
+//! stopping server responds on the connections that it has accepted, and refuses new ones at once, so that HAProxy
+//! tries the other.
 //!
 //! `RINGLOOKUPD_RESTARTS=1000` sets the number of restarts.
 
@@ -123,8 +124,8 @@ impl Haproxy {
         let path = |name: &str| folder.path().join(name);
         let [one, two] = lookupds.each_ref().map(|lookupd| lookupd.server.http);
         let (listening, admin) = (path("http"), path("admin"));
-        // After a refused connection HAProxy tries again at once, or after the connect timeout if it has found meanwhile
-        // that only one server is left.
+        // After a refused connection HAProxy tries again at once, or after the connect timeout if it has found
+        // meanwhile that only one server is left.
         let configuration = format!(
             "global\n  stats socket {admin}\n\
              defaults\n  mode http\n  timeout connect 100ms\n  timeout client 1m\n  timeout server 1m\n  timeout check 10s\n\
@@ -142,8 +143,8 @@ impl Haproxy {
         Self { _daemon: daemon, folder, listening }
     }
 
-    /// Waits until HAProxy knows that both servers are healthy, as an operator has to before the next restart. Its second
-    /// check proves that it has seen the response to the first.
+    /// Waits until HAProxy knows that both servers are healthy, as an operator has to before the next restart. Its
+    /// second check proves that it has seen the response to the first.
     fn await_health(&self, lookupd: &Lookupd) {
         wait::until("two checks", || match lookupd.server.log().matches(CHECK).count() {
             2.. => Ok(()),

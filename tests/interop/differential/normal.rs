@@ -1,5 +1,5 @@
-//! Normal form of replies. It leaves out what cannot be equal between two servers: the time, and the order of what comes
-//! out of Go's maps. Everything else is kept byte for byte.
+//! Normal form of replies. It leaves out what cannot be equal between two servers: the time, and the order of what
+//! comes out of Go's maps. Everything else is kept byte for byte.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
