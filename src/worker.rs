@@ -1,7 +1,7 @@
-//! The worker: events in, requests out. Plays the same against a ring and against a simulation.
+//! The worker: events in, requests out, the same over io_uring, epoll and a simulation.
 //!
-//! A turn takes all that has happened, event by event, then commits the batch of mutations, then asks for the
-//! sends, one for each connection. So a reply never leaves before what it promises is visible to every lookup.
+//! An iteration handles all events, commits the batch of changes, and only then requests the sends, one for each
+//! connection. So no response leaves before what it promises is visible to every lookup.
 
 use std::io;
 use std::net::SocketAddr;
@@ -470,12 +470,10 @@ mod tests {
 
     fn worker(now: Timestamp) -> Worker {
         let lifetimes = Lifetimes { inactive_producer_timeout: TICK, ..Lifetimes::default() };
-        let server = Arc::<ServerInfo>::default();
-        let registry = Arc::new(Registry::new(lifetimes));
-        Worker::new(
-            0,
-            WorkerContext::new(registry, server, Limits::default(), Arc::default(), Log::disabled(), now),
-        )
+        let (registry, server) = (Arc::new(Registry::new(lifetimes)), Arc::<ServerInfo>::default());
+        let context =
+            WorkerContext::new(registry, server, Limits::default(), Arc::default(), Log::disabled(), now);
+        Worker::new(0, context)
     }
 
     /// Each listener rests for as long as it should, whatever the other does.
@@ -490,14 +488,13 @@ mod tests {
                 worker.handle(Event::AcceptEnded { service, error });
             }
             worker.end_turn(|| SystemTime::UNIX_EPOCH);
-            let armed: Vec<_> = worker.requests().map(|request| format!("{request:?}")).collect();
-            (armed.join(" "), worker.timeout())
+            (format!("{:?}", worker.requests().collect::<Vec<_>>()), worker.timeout())
         };
         let half = ACCEPT_BACKOFF / 2;
-        assert_eq!(turn(Duration::ZERO, None), ("Accept(V1) Accept(Http)".into(), TICK));
-        assert_eq!(turn(Duration::ZERO, Some(Service::V1)), (String::new(), ACCEPT_BACKOFF));
-        assert_eq!(turn(half, Some(Service::Http)), (String::new(), half));
-        assert_eq!(turn(2 * half, None), ("Accept(V1)".into(), half));
-        assert_eq!(turn(3 * half, None), ("Accept(Http)".into(), TICK.saturating_sub(3 * half)));
+        assert_eq!(turn(Duration::ZERO, None), ("[Accept(V1), Accept(Http)]".into(), TICK));
+        assert_eq!(turn(Duration::ZERO, Some(Service::V1)), ("[]".into(), ACCEPT_BACKOFF));
+        assert_eq!(turn(half, Some(Service::Http)), ("[]".into(), half));
+        assert_eq!(turn(2 * half, None), ("[Accept(V1)]".into(), half));
+        assert_eq!(turn(3 * half, None), ("[Accept(Http)]".into(), TICK.saturating_sub(3 * half)));
     }
 }

@@ -12,64 +12,81 @@ use io_uring::{IoUring, cqueue};
 /// The ring's memory must begin on a page (`io_uring_register_buf_ring(3)`).
 const PAGE: usize = 4096;
 
-/// A ring of `count` buffers of equal size. A completion hands one out by its number; until
-/// [`BufferRing::give_back`] it is this process's alone, from then on the kernel's.
+/// A buffer that a completion has handed out: this process's alone until [`BufferRing::give_back`] consumes it.
+#[derive(Debug)]
+pub(super) struct BufferId(u16);
+
+/// A ring of `count` buffers of equal size, each either the kernel's or handed out.
 pub(super) struct BufferRing {
     entries: NonNull<BufRingEntry>,
     storage: NonNull<u8>,
     count: u16,
     bytes_each: u32,
     tail: u16,
+    /// Whether each buffer is handed out: no completion, read twice, makes two of one buffer.
+    handed_out: Box<[bool]>,
 }
 
 impl BufferRing {
     /// The only group that this program registers.
     pub(super) const GROUP: u16 = 0;
 
-    /// Registers the buffers with `ring`, which must be dropped before they are.
+    /// Registers the buffers with `ring`.
     ///
     /// # Panics
     /// When `count` is not a power of two (the kernel's rule).
-    pub(super) fn register(ring: &IoUring, count: u16, bytes_each: u32) -> io::Result<Self> {
+    ///
+    /// # Safety
+    /// The buffers must live until nothing of the ring uses them any more: until its requests are cancelled, or it is
+    /// closed without any.
+    pub(super) unsafe fn register(ring: &IoUring, count: u16, bytes_each: u32) -> io::Result<Self> {
         assert!(count.is_power_of_two());
         let entries = allocate(Self::entries_layout(count)).cast();
         let storage = allocate(Self::storage_layout(count, bytes_each));
-        let mut buffers = Self { entries, storage, count, bytes_each, tail: 0 };
+        let handed_out = vec![false; usize::from(count)].into();
+        let mut buffers = Self { entries, storage, count, bytes_each, tail: 0, handed_out };
         for id in 0..count {
             buffers.put(id);
         }
         buffers.publish();
-        // SAFETY: the entries live until `buffers` is dropped, which the caller does after the ring's end.
+        // SAFETY: the entries live until `buffers` is dropped, which the caller does when nothing uses them any more.
         unsafe {
             ring.submitter().register_buf_ring_with_flags(entries.as_ptr() as u64, count, Self::GROUP, 0)?;
         }
         Ok(buffers)
     }
 
-    /// The buffer that a completion names, if it names one.
-    pub(super) fn named_by(completion: &cqueue::Entry) -> Option<u16> {
-        cqueue::buffer_select(completion.flags())
-    }
-
-    /// The first `len` bytes of a buffer that a completion handed out and that was not given back since.
+    /// Takes the buffer that a completion hands out, if it hands one out.
     ///
     /// # Panics
-    /// When there is no such buffer or it is shorter.
-    pub(super) fn bytes(&self, id: u16, len: usize) -> &[u8] {
-        assert!(id < self.count && len <= self.bytes_each as usize);
-        // SAFETY: within `storage`, which lives as long as `self` and was zeroed, so every byte is
-        // initialised. The kernel does not write to a buffer between handing it out and `give_back`, which
-        // needs `&mut self` and so ends this borrow.
+    /// When the buffer is handed out already: the completion was taken before.
+    pub(super) fn take(&mut self, completion: &cqueue::Entry) -> Option<BufferId> {
+        let id = cqueue::buffer_select(completion.flags())?;
+        let before = std::mem::replace(&mut self.handed_out[usize::from(id)], true);
+        assert!(!before, "a completion hands its buffer out once");
+        Some(BufferId(id))
+    }
+
+    /// The first `len` bytes of a buffer.
+    ///
+    /// # Panics
+    /// When it is shorter.
+    pub(super) fn bytes(&self, BufferId(id): &BufferId, len: usize) -> &[u8] {
+        assert!(*id < self.count && len <= self.bytes_each as usize);
+        // SAFETY: within `storage`, which lives as long as `self` and was zeroed, so every byte is initialised. The
+        // kernel does not write to a buffer that is handed out: whoever has its only id gives it back with
+        // `give_back`, which needs `&mut self` and so ends this borrow.
         unsafe {
-            let start = self.storage.add(usize::from(id) * self.bytes_each as usize);
+            let start = self.storage.add(usize::from(*id) * self.bytes_each as usize);
             std::slice::from_raw_parts(start.as_ptr(), len)
         }
     }
 
-    /// Lets the kernel use a buffer again. Once for each time it was handed out.
-    pub(super) fn give_back(&mut self, id: u16) {
-        assert!(id < self.count);
-        self.put(id);
+    /// Lets the kernel use a buffer again.
+    #[expect(clippy::needless_pass_by_value, reason = "whoever gives it back has it no more")]
+    pub(super) fn give_back(&mut self, buffer: BufferId) {
+        self.handed_out[usize::from(buffer.0)] = false;
+        self.put(buffer.0);
         self.publish();
     }
 

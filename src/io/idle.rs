@@ -39,6 +39,7 @@ fn set_up(sizes: Sizes, busy_poll: bool) -> io::Result<IoUring> {
     })
 }
 
+#[expect(unsafe_code, reason = "the kernel is given memory")]
 fn register(uring: &IoUring, sizes: Sizes) -> io::Result<BufferRing> {
     // Multishot receives cannot be asked for; this operation is as old as they are (6.0).
     let mut probe = Probe::new();
@@ -46,7 +47,9 @@ fn register(uring: &IoUring, sizes: Sizes) -> io::Result<BufferRing> {
     if !probe.is_supported(opcode::SendZc::CODE) {
         return Err(io::ErrorKind::Unsupported.into());
     }
-    BufferRing::register(uring, sizes.receive_buffers, sizes.receive_buffer_bytes)
+    // SAFETY: the buffers are dropped with the ring: unused in an `IdleRing`, and in a `Ring` after its drop has
+    // cancelled every request.
+    unsafe { BufferRing::register(uring, sizes.receive_buffers, sizes.receive_buffer_bytes) }
 }
 
 /// Submits an operation that does nothing, and waits for its completion.

@@ -17,12 +17,14 @@ use io_uring::types::{CancelBuilder, Fd, SubmitArgs, Timespec};
 use io_uring::{IoUring, cqueue, opcode, squeue};
 use rustix::net::{Shutdown, SocketFlags};
 
-use super::buffers::BufferRing;
+use super::buffers::{BufferId, BufferRing};
 use super::idle::IdleRing;
 use super::receives::Receives;
 use super::sockets::{Sockets, accept, shut_down};
 use super::{Event, ReceiveEnd, Request, SendBuffer, Service, Token};
-use crate::limits::{COMPLETIONS, RECEIVE_BUFFER_BYTES, RECEIVE_BUFFERS, SEND_PIECES_MAX, SUBMISSIONS};
+use crate::limits::{
+    CANCEL_PATIENCE, COMPLETIONS, RECEIVE_BUFFER_BYTES, RECEIVE_BUFFERS, SEND_PIECES_MAX, SUBMISSIONS,
+};
 
 /// How large the queues are. A test makes them tiny.
 #[derive(Clone, Copy, Debug)]
@@ -47,8 +49,8 @@ impl Default for Sizes {
 /// What the kernel reads until a send is complete.
 struct Sending {
     buffer: SendBuffer,
-    /// Of a buffer in several pieces.
-    _message: Option<Box<Message>>,
+    /// Of a buffer in several pieces. In a box, as the vector that holds this may grow.
+    message: Option<Box<Message>>,
 }
 
 /// Where the pieces lie. The header points to the vector's memory.
@@ -61,18 +63,18 @@ const READABLE: u32 = libc::POLLIN as u32;
 
 /// One worker's ring, with its listening sockets. To be made on the thread that uses it (SINGLE_ISSUER).
 pub struct Ring {
-    // Dropped first: the kernel lets go of the memory below when the ring is closed.
     uring: IoUring,
     buffers: BufferRing,
     /// What the kernel is sending from, by slot.
     sending: Vec<Option<Sending>>,
-    completions: VecDeque<cqueue::Entry>,
+    /// Completions that are not acted on yet, each with the buffer that it has handed out.
+    completions: VecDeque<(cqueue::Entry, Option<BufferId>)>,
     sockets: Sockets,
     receives: Receives,
     /// Receives that begin again with the next [`Ring::wait`].
     restarted: Vec<squeue::Entry>,
     /// The buffer that the last event showed.
-    borrowed_buffer: Option<u16>,
+    borrowed_buffer: Option<BufferId>,
     listeners: [Listener; Service::ALL.len()],
     stop: Arc<OwnedFd>,
     busy_poll: Duration,
@@ -236,10 +238,9 @@ impl Ring {
 
     /// The bytes that the coming events will show.
     pub fn received(&self) -> impl Iterator<Item = &[u8]> {
-        self.completions.iter().filter_map(|completion| {
-            let Operation::Receive(_) = Operation::unpack(completion.user_data()) else { return None };
-            let (len, id) = (result(completion).ok()?, BufferRing::named_by(completion)?);
-            Some(self.buffers.bytes(id, len))
+        self.completions.iter().filter_map(|(completion, buffer)| {
+            let (len, buffer) = (result(completion).ok()?, buffer.as_ref()?);
+            Some(self.buffers.bytes(buffer, len))
         })
     }
 
@@ -248,15 +249,15 @@ impl Ring {
     /// # Panics
     /// When the kernel answers what it was not asked.
     pub fn next_event(&mut self) -> Option<Event<'_>> {
-        if let Some(id) = self.borrowed_buffer.take() {
-            self.buffers.give_back(id);
+        if let Some(buffer) = self.borrowed_buffer.take() {
+            self.buffers.give_back(buffer);
         }
         loop {
-            let Some(completion) = self.completions.pop_front() else { return self.empty_listeners() };
+            let Some((completion, buffer)) = self.completions.pop_front() else { return self.empty_listeners() };
             match Operation::unpack(completion.user_data()) {
                 Operation::Receive(token) => {
                     if !self.restarts(token, &completion) {
-                        return Some(self.receipt(token, &completion));
+                        return Some(self.receipt(token, &completion, buffer));
                     }
                 }
                 Operation::Accept(service) => {
@@ -285,7 +286,11 @@ impl Ring {
         // WAITALL: the kernel itself goes on with a send that the socket's buffer cut short.
         let flags = libc::MSG_NOSIGNAL | libc::MSG_WAITALL;
         let message = (buffer.pieces().nth(1).is_some()).then(|| Box::new(Message::of(&buffer)));
-        let send = match &message {
+        let before = self.sending[slot].replace(Sending { buffer, message });
+        assert!(before.is_none(), "a connection sends one buffer at a time");
+        // From here on the buffer and the message do not move, so pointers into them may be taken.
+        let Sending { buffer, message } = self.sending[slot].as_ref().expect("just put there");
+        let send = match message {
             None => {
                 let bytes = buffer.rest();
                 // A longer buffer is a short send, which the worker goes on with.
@@ -296,9 +301,6 @@ impl Ring {
                 opcode::SendMsg::new(socket, &raw const message.header).flags(flags.cast_unsigned()).build()
             }
         };
-        // The bytes are on the heap, the message too: moving their owners to where they wait does not move them.
-        let before = self.sending[slot].replace(Sending { buffer, _message: message });
-        assert!(before.is_none(), "a connection sends one buffer at a time");
         send.user_data(Operation::Send(token).pack())
     }
 
@@ -327,13 +329,12 @@ impl Ring {
         restarts
     }
 
-    fn receipt(&mut self, token: Token, completion: &cqueue::Entry) -> Event<'_> {
-        let buffer = BufferRing::named_by(completion);
+    fn receipt(&mut self, token: Token, completion: &cqueue::Entry, buffer: Option<BufferId>) -> Event<'_> {
         self.borrowed_buffer = buffer;
         let armed = cqueue::more(completion.flags());
-        let end = match (result(completion), buffer) {
-            (Ok(len), Some(id)) if len > 0 => {
-                return Event::Received { token, bytes: self.buffers.bytes(id, len), armed };
+        let end = match (result(completion), &self.borrowed_buffer) {
+            (Ok(len), Some(buffer)) if len > 0 => {
+                return Event::Received { token, bytes: self.buffers.bytes(buffer, len), armed };
             }
             (Ok(_), _) => ReceiveEnd::Eof,
             (Err(error), _) => match error.raw_os_error() {
@@ -385,7 +386,18 @@ impl Ring {
     }
 
     fn collect(&mut self) {
-        self.completions.extend(self.uring.completion());
+        for completion in self.uring.completion() {
+            let buffer = self.buffers.take(&completion);
+            self.completions.push_back((completion, buffer));
+        }
+    }
+}
+
+impl Drop for Ring {
+    /// Cancels what is under way, so that the kernel uses none of the buffers when they are freed.
+    fn drop(&mut self) {
+        // Refused where nothing is under way, and by kernels that do not know it (before 6.0, which get no ring).
+        let _ = self.uring.submitter().register_sync_cancel(Some(CANCEL_PATIENCE.into()), CancelBuilder::any());
     }
 }
 

@@ -136,6 +136,9 @@ pub const USER_TIMEOUT_MAX: Duration = Duration::from_millis(i32::MAX.unsigned_a
 /// Of lines that would repeat, one is logged in this time, with a count.
 pub const LOG_PAUSE: Duration = Duration::from_secs(60);
 
+/// How long a ring that is dropped waits until its requests are cancelled; the kernel cancels them at once.
+pub const CANCEL_PATIENCE: Duration = Duration::from_secs(1);
+
 /// Submission queue entries of a ring. When it is full the ring enters the kernel early: one system call more for so many
 /// requests. A ring and its receive buffers lock 28 KiB of memory with these sizes (Linux 6.18), four times as much with
 /// 1,024 and 4,096, without more throughput.
