@@ -1,5 +1,8 @@
 //! ringlookupd: a drop-in replacement for NSQ's nsqlookupd, on io_uring.
 //!
+//! This library is internal. It is public so that the program, the tests and the benches can use it; it has no stable
+//! interface and is not published.
+//!
 //! The modules in the order in which a byte meets them:
 //!
 //! - [`options`]: what the operator asked for, on the command line and in the file.
