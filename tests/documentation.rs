@@ -1,0 +1,286 @@
+//! `docs/reference.md` describes what an operator can set, see and meet. These tests hold it against the program: what
+//! the program has is on the page, and what is on the page the program has. The program is asked wherever it can tell
+//! (`-help`, `/metrics`, OPTIONS, /proc); only routes and log lines are read from the source.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitStatus};
+
+use rustix::process::Signal;
+
+mod support;
+
+use support::clients::{connect, get, read_answer};
+use support::{PATIENCE, Server};
+
+const NO_FLAGS: &[&str] = &[];
+
+/// A file of this package.
+fn read(path: impl AsRef<Path>) -> String {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(path);
+    fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
+
+/// The cells of each row of the table below a heading of `docs/reference.md`.
+fn rows(heading: &str) -> Vec<Vec<String>> {
+    rows_of("docs/reference.md", heading)
+}
+
+fn rows_of(page: &str, heading: &str) -> Vec<Vec<String>> {
+    let page = read(page);
+    let section = page.lines().skip_while(|line| *line != heading).skip(1);
+    let section = section.take_while(|line| !line.starts_with('#'));
+    // A table's first two rows are its head and a rule.
+    let rows = section.filter(|line| line.starts_with('|')).skip(2);
+    let cells = |row: &str| row.trim_matches('|').split('|').map(|cell| cell.trim().to_owned()).collect();
+    let rows: Vec<Vec<_>> = rows.map(cells).collect();
+    assert!(!rows.is_empty(), "no table below {heading:?}");
+    rows
+}
+
+/// What stands in backticks, each span without them.
+fn spans(text: &str) -> impl Iterator<Item = &str> {
+    text.split('`').skip(1).step_by(2)
+}
+
+fn set<'a>(items: impl IntoIterator<Item = &'a str>) -> BTreeSet<String> {
+    items.into_iter().map(str::to_owned).collect()
+}
+
+fn run(args: &[&str]) -> (ExitStatus, String) {
+    let output = Command::new(env!("CARGO_BIN_EXE_ringlookupd")).args(args).output().expect("it starts");
+    (output.status, String::from_utf8([output.stdout, output.stderr].concat()).expect("UTF-8"))
+}
+
+/// The flags of `-help`, each with its default.
+fn flags() -> BTreeMap<String, Option<String>> {
+    let (_, help) = run(&["-help"]);
+    let entries = help.split("\n  -").skip(1).map(|entry| {
+        let name = entry.split_whitespace().next().expect("a name");
+        let default = entry.trim_end().strip_suffix(')').and_then(|entry| entry.rsplit_once(" (default "));
+        (format!("-{name}"), default.map(|(_, default)| default.trim_matches('"').to_owned()))
+    });
+    entries.collect()
+}
+
+/// A default that depends on the machine or on another flag is described in words.
+fn assert_default(flag: &str, described: &str, actual: Option<&str>) {
+    let in_words = ["-broadcast-address", "-workers", "-forget-ephemeral-after"].contains(&flag);
+    match actual {
+        _ if in_words => assert!(!described.is_empty(), "{flag}"),
+        Some(actual) => assert_eq!(described, format!("`{actual}`"), "{flag}"),
+        None => assert_eq!(described, "", "{flag}"),
+    }
+}
+
+#[test]
+fn every_flag_is_described_with_its_default() {
+    let flags = flags();
+    let settings = [rows("### Settings"), rows("### Limits")].concat();
+    for row in &settings {
+        let [flag, default, meaning] = &row[..] else { panic!("{row:?}") };
+        let flag = flag.trim_matches('`');
+        let actual = flags.get(flag).unwrap_or_else(|| panic!("there is no {flag}"));
+        assert_default(flag, default, actual.as_deref());
+        assert!(!meaning.is_empty(), "{flag}");
+    }
+    let command_line_only = rows("### On the command line only");
+    let described = [settings, command_line_only].concat();
+    let described: Vec<_> = described.iter().flat_map(|row| spans(&row[0])).collect();
+    assert_eq!(described.len(), set(described.iter().copied()).len(), "a flag is described twice");
+    let help = ["-help", "-h"];
+    assert_eq!(set(described), set(flags.keys().map(String::as_str).chain(help)));
+}
+
+#[test]
+fn the_readme_has_the_same_defaults() {
+    let flags = flags();
+    for row in rows_of("README.md", "## Flags") {
+        let flag = row[0].trim_matches('`');
+        let actual = flags.get(flag).unwrap_or_else(|| panic!("there is no {flag}"));
+        assert_default(flag, &row[1], actual.as_deref());
+    }
+}
+
+/// The error about an unknown key lists all keys. Each is in the example too, where a unit test reads the defaults.
+#[test]
+fn every_setting_is_a_key_of_the_file() {
+    let file = tempfile::NamedTempFile::new().expect("a file");
+    fs::write(file.path(), "nothing_like_it = 1\n").expect("it is open");
+    let (_, error) = run(&["-config", file.path().to_str().expect("UTF-8")]);
+    let (_, keys) = error.trim_end().rsplit_once("use ").expect("what is allowed");
+    let described = [rows("### Settings"), rows("### Limits")].concat();
+    let described: BTreeSet<_> =
+        described.iter().map(|row| row[0].trim_matches(['`', '-']).replace('-', "_")).collect();
+    assert_eq!(set(keys.split(", ")), described);
+    let example = read("contrib/nsqlookupd.cfg.example");
+    let example = example.lines().filter_map(|line| line.trim_start_matches("# ").split_once(" = "));
+    let deprecated = ["verbose"];
+    assert_eq!(set(example.map(|(key, _)| key).chain(deprecated)), described);
+}
+
+#[test]
+fn every_metric_is_described_with_its_type_and_labels() {
+    let server = Server::start(NO_FLAGS);
+    let response = get(&mut connect(server.http), "/metrics");
+    let (_, text) = response.split_once("\r\n\r\n").expect("a body");
+    let samples = text.lines().filter(|line| !line.starts_with('#'));
+    let actual: BTreeSet<_> = samples
+        .map(|sample| {
+            let (name, _) = sample.rsplit_once(' ').expect("a value");
+            let (name, labels) = name.trim_end_matches('}').split_once('{').unwrap_or((name, ""));
+            let labels: Vec<_> = labels.split(',').filter_map(|label| label.split_once('=')).collect();
+            let kind = format!("# TYPE {name} ");
+            let kind = text.lines().find_map(|line| line.strip_prefix(&kind)).expect("a type");
+            (
+                name.to_owned(),
+                kind.to_owned(),
+                labels.iter().map(|(label, _)| (*label).to_owned()).collect::<Vec<_>>(),
+            )
+        })
+        .collect();
+    let described = rows("## Metrics").into_iter().map(|row| {
+        let [name, kind, labels, meaning, action] = &row[..] else { panic!("{row:?}") };
+        assert!(!meaning.is_empty() && !action.is_empty(), "{name}");
+        (name.trim_matches('`').to_owned(), kind.clone(), spans(labels).map(str::to_owned).collect::<Vec<_>>())
+    });
+    assert_eq!(described.collect::<BTreeSet<_>>(), actual);
+}
+
+/// The paths come from the route table's source, the methods from the server.
+#[test]
+fn every_endpoint_is_described_with_its_method() {
+    let source = read("src/http/routes.rs");
+    let table = source.lines().filter_map(|line| line.trim().strip_prefix("b\"")?.split_once("\" => ("));
+    let paths = set(table.map(|(path, _)| path));
+    let server = Server::start(NO_FLAGS);
+    let mut client = connect(server.http);
+    let rows = rows("## Endpoints");
+    assert_eq!(set(rows.iter().map(|row| row[1].trim_matches('`'))), paths);
+    for row in rows {
+        let request = format!("OPTIONS {} HTTP/1.1\r\nHost: h\r\n\r\n", row[1].trim_matches('`'));
+        std::io::Write::write_all(&mut client, request.as_bytes()).expect("the server reads");
+        let response = read_answer(&mut client);
+        let allowed = response.lines().find_map(|line| line.strip_prefix("Allow: ")).expect("a path");
+        let methods = set(allowed.split(", ").filter(|method| *method != "OPTIONS"));
+        assert_eq!(methods, set([&*row[0]]), "{row:?}");
+    }
+}
+
+/// Every exit code that an operator can bring about is described, and no other.
+#[test]
+fn every_exit_code_is_described() {
+    let taken = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let port = format!("-tcp-address={}", taken.local_addr().expect("bound"));
+    let runs: [&[&str]; 5] = [&["-version"], &["-help"], &["-bogus"], &["-config=/nonexistent"], &[&port]];
+    let mut codes: BTreeSet<_> = runs.into_iter().map(|args| run(args).0.code()).collect();
+    codes.insert(Server::start(NO_FLAGS).stop().code());
+    let described = rows("## Exit codes").into_iter().map(|row| row[0].trim_matches('`').parse().ok());
+    assert_eq!(described.collect::<BTreeSet<_>>(), codes);
+}
+
+/// Which signals the process takes or ignores is in its status.
+#[test]
+fn every_signal_is_described() {
+    // Rust's runtime takes these for itself, to tell of a stack overflow.
+    const RUNTIME: [i32; 2] = [libc::SIGSEGV, libc::SIGBUS];
+    let rows = rows("## Signals");
+    let described = set(rows.iter().flat_map(|row| spans(&row[0])));
+    assert!(rows.iter().any(|row| row[0] == "real-time signals"));
+    let mut server = Server::start(NO_FLAGS);
+    let status = fs::read_to_string(format!("/proc/{}/status", server.pid())).expect("it runs");
+    let mask = |name: &str| {
+        let mask = status.lines().find_map(|line| line.strip_prefix(name)).expect("a mask");
+        u64::from_str_radix(mask.trim(), 16).expect("a mask")
+    };
+    let (taken, real_time) = (mask("SigCgt:") | mask("SigIgn:"), 1 << (libc::SIGRTMIN() - 1));
+    assert!(taken & real_time != 0);
+    let numbers = (1..32).filter(|number| taken >> (number - 1) & 1 == 1 && !RUNTIME.contains(number));
+    let names = numbers.map(|number| {
+        let signal = nix::sys::signal::Signal::try_from(number).expect("a signal that has a name");
+        signal.as_str().to_owned()
+    });
+    assert_eq!(described, names.collect());
+    server.signal(Signal::HUP);
+    server.signal(Signal::INT);
+    assert_eq!(server.wait_for_exit(PATIENCE).and_then(|status| status.code()), Some(0));
+}
+
+/// The source files below `folder`.
+fn sources(folder: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(folder).expect("a folder").map(|entry| entry.expect("readable").path());
+    entries.flat_map(|path| if path.is_dir() { sources(&path) } else { vec![path] }).collect()
+}
+
+/// The texts in the source that follow `call`, with `*` for what varies.
+fn texts_after(call: &str) -> BTreeSet<String> {
+    let mut texts = BTreeSet::new();
+    for path in sources(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src")) {
+        let source = read(path);
+        let (program, _) = source.split_once("#[cfg(test)]\nmod tests {").unwrap_or((&source, ""));
+        for after in program.split(call).skip(1) {
+            let Some(text) = after.trim_start().strip_prefix('"') else { continue };
+            let (text, _) = text.split_once('"').expect("the end of a text");
+            // A backslash at the end of a line drops the line's end and the indentation of the next.
+            let text: String = text.split("\\\n").map(str::trim_start).collect();
+            let mut shown = String::new();
+            for (nth, part) in text.split(['{', '}']).enumerate() {
+                shown.push_str(if nth % 2 == 0 { part } else { "*" });
+            }
+            texts.insert(shown);
+        }
+    }
+    texts
+}
+
+/// A line that is another value's text (`*`) does not name that text here: the page has it all the same.
+#[test]
+fn every_line_to_alert_on_is_described() {
+    let described: BTreeMap<_, _> = (rows("## Log lines").into_iter())
+        .map(|row| (row[1].trim_matches('`').to_owned(), row[0].clone()))
+        .collect();
+    for (level, call) in
+        [("WARNING", ".warn(format_args!("), ("ERROR", ".error(format_args!("), ("FATAL", ".fatal(format_args!(")]
+    {
+        let lines = texts_after(call);
+        for line in lines.iter().filter(|line| *line != "*") {
+            assert_eq!(described.get(line).map(String::as_str), Some(level), "{line}");
+        }
+    }
+    let texts = &texts_after("format_args!(") | &texts_after("format!(");
+    for line in described.keys() {
+        assert!(texts.contains(line), "the program has no such line: {line}");
+    }
+}
+
+/// Flags, metrics and files that the pages name exist.
+#[test]
+fn what_the_pages_name_is_there() {
+    let flags = flags();
+    let reference = read("docs/reference.md");
+    let pages = sources(&Path::new(env!("CARGO_MANIFEST_DIR")).join("docs"));
+    let pages = pages.into_iter().filter(|path| path.extension().is_some_and(|extension| extension == "md"));
+    for page in pages.chain(["README.md", "SECURITY.md", "CONTRIBUTING.md"].map(PathBuf::from)) {
+        let text = read(&page);
+        let prose = text.split("```").step_by(2).collect::<String>();
+        for span in spans(&prose) {
+            let is_flag = span
+                .strip_prefix('-')
+                .is_some_and(|name| name.len() > 1 && name.starts_with(|c: char| c.is_ascii_lowercase()));
+            let name = span.split(['=', ' ']).next().expect("some");
+            if is_flag && !["-h", "-help"].contains(&name) {
+                assert!(flags.contains_key(name), "{}: there is no {name}", page.display());
+            }
+            if span.starts_with("nsqlookupd_") {
+                assert!(reference.contains(&format!("`{span}`")), "{}: {span}", page.display());
+            }
+            let folders = ["src/", "tests/", "docs/", "perf/", "benches/", "contrib/", ".ci/", ".github/"];
+            if folders.iter().any(|folder| span.starts_with(folder)) && !span.contains(['*', ' ']) {
+                let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(span);
+                assert!(path.exists(), "{}: there is no {span}", page.display());
+            }
+        }
+    }
+}
