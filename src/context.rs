@@ -163,9 +163,8 @@ impl WorkerContext {
         topics + batch < self.limits.size(Limit::Topics) && channels + batch < self.limits.size(Limit::Channels)
     }
 
-    /// Judges a REGISTER by what is there when the batch is committed, which it does; for those that may be over
-    /// a limit. Returns what the producer has registered.
-    pub fn judge(
+    /// Commits the batch and compares a REGISTER with the limits; for a REGISTER that may exceed one. Returns what the producer has registered.
+    pub fn check_quota(
         &mut self,
         producer: &Arc<Producer>,
         topic: Name,

@@ -94,9 +94,9 @@ fn a_large_lookup_is_being_sent() {
         })
         .collect();
     let mut client = connect(scene.server.http);
-    let mut deaf = connect(scene.server.http);
-    send_get(&mut deaf, "/lookup?topic=large");
-    wait_for_answer(&deaf);
+    let mut stalled = connect(scene.server.http);
+    send_get(&mut stalled, "/lookup?topic=large");
+    wait_for_answer(&stalled);
     look_up(&mut client);
 }
 
@@ -105,15 +105,15 @@ fn a_large_lookup_is_being_sent() {
 fn readers_have_stopped_reading() {
     let scene = Scene::new();
     let mut client = connect(scene.server.http);
-    let deaf: Vec<_> = (0..50)
+    let stalled: Vec<_> = (0..50)
         .flat_map(|_| ["/nodes", "/debug"])
         .map(|target| {
-            let mut deaf = connect(scene.server.http);
-            send_get(&mut deaf, target);
-            deaf
+            let mut stalled = connect(scene.server.http);
+            send_get(&mut stalled, target);
+            stalled
         })
         .collect();
-    for reader in &deaf {
+    for reader in &stalled {
         wait_for_answer(reader);
         look_up(&mut client);
     }

@@ -322,14 +322,14 @@ fn the_output_of_a_connection() {
     let mut scene = Scene::new("max-output-size", "1000");
     // More replies than the buffers of two sockets ever hold.
     let pings = 2_000_000;
-    let mut deaf = nsqd(&scene.server);
-    let mut writer = deaf.try_clone().expect("a descriptor");
+    let mut stalled = nsqd(&scene.server);
+    let mut writer = stalled.try_clone().expect("a descriptor");
     let writing =
         thread::spawn(move || writer.write_all(&b"PING\n".repeat(pings)).expect("the server reads at last"));
     scene.wait_for_exceeded(1);
     scene.check_neighbours();
     let mut replies = vec![0; pings * OK.len()];
-    deaf.read_exact(&mut replies).expect("each is answered");
+    stalled.read_exact(&mut replies).expect("each is answered");
     assert!(replies == OK.repeat(pings));
     writing.join().expect("all is written");
     let exceeded = scene.exceeded();
@@ -406,25 +406,25 @@ fn the_silence_of_an_http_connection() {
 }
 
 /// Asks for more than two sockets' buffers hold, and does not read.
-fn deaf(server: &Server) -> (Nsqd, TcpStream) {
+fn stalled(server: &Server) -> (Nsqd, TcpStream) {
     let mut producer = bulky(server.tcp);
     for topic in 0..20 {
         producer.register(&format!("t{topic}"));
     }
-    let mut deaf = connect(server.http);
-    send_get(&mut deaf, "/debug");
-    wait_for_answer(&deaf);
-    (producer, deaf)
+    let mut stalled = connect(server.http);
+    send_get(&mut stalled, "/debug");
+    wait_for_answer(&stalled);
+    (producer, stalled)
 }
 
 #[test]
 fn the_time_to_read() {
     let mut scene = Scene::new("output-timeout", "300ms");
-    let (producer, mut deaf) = deaf(&scene.server);
+    let (producer, mut stalled) = stalled(&scene.server);
     scene.wait_for_exceeded(1);
     // A FIN or a reset, and either comes too soon.
     let mut read = Vec::new();
-    let _ = deaf.read_to_end(&mut read);
+    let _ = stalled.read_to_end(&mut read);
     assert!(!read.is_empty() && !read.ends_with(b"\r\n0\r\n\r\n"), "all of it came");
     drop(producer);
     scene.end(1);
@@ -433,7 +433,7 @@ fn the_time_to_read() {
 #[test]
 fn the_time_to_drain() {
     let mut scene = Scene::new("drain-timeout", "100ms");
-    let clients = deaf(&scene.server);
+    let clients = stalled(&scene.server);
     scene.server.signal(Signal::TERM);
     let status = scene.server.wait_for_exit(PATIENCE);
     assert!(status.is_some_and(|status| status.success()), "{status:?}");

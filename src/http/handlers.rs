@@ -179,7 +179,7 @@ fn argument<'a>(value: Option<&'a Cow<'_, [u8]>>, missing: ApiError) -> Result<&
     value.map(Cow::as_ref).ok_or(missing)
 }
 
-/// Of an existing topic, whose name is not judged again (stock), but for the wildcard.
+/// Of an existing topic, whose name is not validated again (stock), but for the wildcard.
 fn topic_to_change<'a>(args: &'a Args<'_>) -> Result<&'a [u8], ApiError> {
     let topic = argument(args.topic.as_ref(), MISSING_ARG_TOPIC)?;
     if topic == EVERY_TOPIC { Err(INVALID_ARG_TOPIC) } else { Ok(topic) }

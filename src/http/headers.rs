@@ -1,7 +1,7 @@
 //! What the headers of a request say, as far as it matters to a server that only frames and
 //! answers.
 //!
-//! Each header is judged as it is read, so nothing of it needs to be kept.
+//! Each header is validated as it is read, so nothing of it needs to be kept.
 
 use super::head::{Body, Expect, Refusal};
 use super::target::cut;

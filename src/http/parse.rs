@@ -1,4 +1,4 @@
-//! Request heads, judged as Go's `net/http` server judges them.
+//! Request heads, read as Go's `net/http` server reads them.
 //!
 //! A head that arrives whole, as nearly all do, is read by `httparse`, which finds its end on the way. For
 //! one in pieces the [`HeadReader`] remembers where the search for its blank line stopped, so that a head
@@ -66,7 +66,7 @@ enum Before {
 #[derive(Default)]
 struct KnownFields {
     lines: Vec<u8>,
-    terms: MessageInfo,
+    info: MessageInfo,
 }
 
 /// The buffer through which Go's server reads a connection (`newBufioReader` in net/http).
@@ -102,16 +102,17 @@ impl HeadReader {
                 && start + len <= limits.bytes
             {
                 return match line.url() {
-                    Ok(url) => Parsed::Request { head: line.head(url, self.known.terms), used: start + len },
+                    Ok(url) => Parsed::Request { head: line.head(url, self.known.info), used: start + len },
                     Err(refusal) => Parsed::Refused(refusal),
                 };
             }
-            if let Some((line, fields, len)) = parse_fast(rest).filter(|(_, _, len)| start + len <= limits.bytes) {
-                let judged = judge(&line, &fields, limits.headers);
-                if let Ok((_, terms)) = judged {
-                    self.known.learn(&line, &rest[..len], terms);
+            if let Some((line, headers, len)) = parse_fast(rest).filter(|(_, _, len)| start + len <= limits.bytes)
+            {
+                let validated = validate_head(&line, &headers, limits.headers);
+                if let Ok((_, info)) = validated {
+                    self.known.learn(&line, &rest[..len], info);
                 }
-                return parsed(judged.map(|(url, terms)| line.head(url, terms)), start + len);
+                return parsed(validated.map(|(url, info)| line.head(url, info)), start + len);
             }
         }
         match self.scan.find_end(input) {
@@ -143,23 +144,23 @@ impl KnownFields {
     }
 
     /// Too many lines, and what is no usual request's, are not remembered.
-    fn learn(&mut self, line: &RequestLine<'_>, head: &[u8], terms: MessageInfo) {
+    fn learn(&mut self, line: &RequestLine<'_>, head: &[u8], info: MessageInfo) {
         self.lines.clear();
         let lines = memchr(b'\n', head).map_or(&[][..], |newline| &head[newline + 1..]);
         if lines.len() <= HTTP_KNOWN_FIELDS_BYTES_MAX && line.is_usual() {
-            (self.terms, self.lines) = (terms, lines.to_vec());
+            (self.info, self.lines) = (info, lines.to_vec());
         }
     }
 }
 
 /// A complete head that came in pieces, or that `httparse` does not take.
 fn read_again(head: &[u8], limits: HeadLimits) -> Result<Head<'_>, Refusal> {
-    let (line, fields) = match parse_fast(head) {
-        Some((line, fields, _)) => (line, fields),
+    let (line, headers) = match parse_fast(head) {
+        Some((line, headers, _)) => (line, headers),
         None => parse_careful(head)?,
     };
-    let (url, terms) = judge(&line, &fields, limits.headers)?;
-    Ok(line.head(url, terms))
+    let (url, info) = validate_head(&line, &headers, limits.headers)?;
+    Ok(line.head(url, info))
 }
 
 impl Scan {
@@ -262,18 +263,18 @@ fn parse_fast(input: &[u8]) -> Option<(RequestLine<'_>, Headers, usize)> {
     };
     let line =
         RequestLine { method: request.method?, target: request.path?.as_bytes(), version: (1, request.version?) };
-    let mut fields = Headers::default();
+    let mut headers = Headers::default();
     for header in request.headers.iter() {
-        fields.add(header.name.as_bytes(), header.value);
+        headers.add(header.name.as_bytes(), header.value);
     }
-    Some((line, fields, len))
+    Some((line, headers, len))
 }
 
 /// Stock: `textproto.Reader.ReadMIMEHeader`.
 fn parse_careful(head: &[u8]) -> Result<(RequestLine<'_>, Headers), Refusal> {
     let mut lines = head.split(|&b| b == b'\n').map(without_cr).peekable();
     let line = parse_request_line(lines.next().unwrap_or_default())?;
-    let mut fields = Headers::default();
+    let mut headers = Headers::default();
     let mut unfolded = Vec::new();
     while let Some(first) = lines.next().filter(|line| !line.is_empty()) {
         // Only a first header line can be seen here with a space ahead; others continue the line
@@ -287,9 +288,9 @@ fn parse_careful(head: &[u8]) -> Result<(RequestLine<'_>, Headers), Refusal> {
             unfolded.push(b' ');
             unfolded.extend(trim(more));
         }
-        fields.add_line(&unfolded)?;
+        headers.add_line(&unfolded)?;
     }
-    Ok((line, fields))
+    Ok((line, headers))
 }
 
 struct RequestLine<'a> {
@@ -334,8 +335,8 @@ impl<'a> RequestLine<'a> {
     }
 
     #[inline]
-    fn head(&self, url: Url<'a>, terms: MessageInfo) -> Head<'a> {
-        let MessageInfo { persistence, body, expect } = terms;
+    fn head(&self, url: Url<'a>, info: MessageInfo) -> Head<'a> {
+        let MessageInfo { persistence, body, expect } = info;
         let version = if self.version >= (1, 1) { Version::Http11 } else { Version::Http10 };
         Head { method: self.method, target: self.target, url, version, persistence, body, expect }
     }
@@ -359,44 +360,44 @@ fn parse_request_line(line: &[u8]) -> Result<RequestLine<'_>, Refusal> {
 
 /// Puts the findings together in stock's order: `readRequest`, `readTransfer`, then
 /// `conn.readRequest`.
-fn judge<'a>(
+fn validate_head<'a>(
     line: &RequestLine<'a>,
-    fields: &Headers,
+    headers: &Headers,
     headers_max: usize,
 ) -> Result<(Url<'a>, MessageInfo), Refusal> {
-    if fields.count > headers_max {
+    if headers.count > headers_max {
         return Err(Refusal::TooManyHeaders);
     }
     let url = line.url()?;
-    if fields.host == SingleHeader::Repeated {
+    if headers.host == SingleHeader::Repeated {
         return Err(Refusal::BadRequest);
     }
-    let body = fields.body(line.version)?;
+    let body = headers.body(line.version)?;
 
     // The preface of HTTP/2, which stock takes for a request, and closes if it is really one.
     let preface = line.method == "PRI" && line.target == b"*" && line.version == (2, 0);
-    let upgrade = preface && fields.count == 0;
+    let upgrade = preface && headers.count == 0;
     if line.version.0 != 1 && !preface {
         return Err(Refusal::UnsupportedVersion);
     }
     let since_11 = line.version >= (1, 1);
-    match fields.host {
+    match headers.host {
         SingleHeader::Absent if since_11 && line.method != "CONNECT" && !upgrade => {
             return Err(Refusal::MissingHost);
         }
         SingleHeader::Invalid => return Err(Refusal::MalformedHost),
         _ => {}
     }
-    if fields.invalid_name {
+    if headers.invalid_name {
         return Err(Refusal::InvalidHeaderName);
     }
-    let persistence = match fields.connection {
+    let persistence = match headers.connection {
         Some(connection) if !since_11 && connection.keep_alive_10 => Persistence::KeepAlive10,
         Some(connection) if connection.close => Persistence::Close,
         _ if !since_11 || upgrade => Persistence::Close,
         _ => Persistence::KeepAlive,
     };
-    let expect = match fields.expect {
+    let expect = match headers.expect {
         Some(Expect::Continue) if !since_11 || body == Body::None => Expect::None,
         expect => expect.unwrap_or(Expect::None),
     };

@@ -1,4 +1,4 @@
-//! Query arguments, judged as Go's `net/url` judges them.
+//! Query arguments, parsed as by Go's `net/url`.
 
 use std::borrow::Cow;
 

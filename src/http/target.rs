@@ -1,4 +1,4 @@
-//! Request targets, judged as Go's `net/url` judges them.
+//! Request targets, parsed as by Go's `net/url`.
 //!
 //! Stock takes a target as origin form (`/topics?x`), absolute form (`http://host/topics`),
 //! authority form (`CONNECT host:1`) or `*`. Only the path and the query decide what is done;

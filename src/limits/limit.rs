@@ -146,7 +146,7 @@ static TABLE: [Row; Limit::ALL.len()] = [
         default: MINUTE,
         meaning: "time for a new connection of nsqd to send its magic",
     },
-    // nsqd sends both at once. Silence after IDENTIFY is judged by the inactivity timeout alone.
+    // nsqd sends both at once. Only the inactivity timeout applies to silence after IDENTIFY.
     Row {
         flag: "identify-timeout",
         key: "identify_timeout",

@@ -65,7 +65,7 @@ impl Session {
         match self.state {
             State::Magic => Some(Limit::HandshakeTimeout),
             State::Line { .. } if rest.is_empty() => match self.producer {
-                // Its silence is judged by the inactivity timeout, as in stock.
+                // Only the inactivity timeout applies to its silence, as in stock.
                 Some(_) => None,
                 None => Some(Limit::IdentifyTimeout),
             },
@@ -273,7 +273,7 @@ impl Session {
         Ok(())
     }
 
-    /// Who registers what, judged in stock's order.
+    /// The producer and the names of a registration, validated in stock's order.
     fn registration<'a>(
         &self,
         verb: &'static str,
@@ -318,7 +318,7 @@ impl Session {
             || channels >= context.limits.size(Limit::ChannelsPerProducer)
             || !context.has_room();
         if near {
-            match context.judge(producer, topic, channel) {
+            match context.check_quota(producer, topic, channel) {
                 Ok(registered) => self.registered = registered,
                 Err(limit) => return Some(limit),
             }

@@ -132,7 +132,7 @@ pub fn names_asked_for(driver: Driver) {
                     "{answer}"
                 );
             }
-            // Nothing is judged that is only looked for (stock), nor echoed.
+            // A name that is only looked for is not validated (stock), nor echoed.
             for target in
                 ["/topic/delete?topic=", "/channel/delete?channel=c&topic=", "/topic/tombstone?node=n:1&topic="]
             {

@@ -226,7 +226,7 @@ impl World {
         let answers = client.read(link, self.stopping, &mut self.rng);
         client.end(link, self.stopping);
         self.note_requests(number);
-        self.judge(number, answers);
+        self.check_answers(number, answers);
     }
 
     /// Notes what is certain when a request has been sent: its answer must know at least that.
@@ -262,7 +262,7 @@ impl World {
         found.map_or(Answer::new(404, &[]), |found| Answer::new(200, &body(found)))
     }
 
-    fn judge(&self, number: usize, answers: Vec<Answer>) {
+    fn check_answers(&self, number: usize, answers: Vec<Answer>) {
         let client = &self.clients[number];
         let Talk::Http { talk, answered } = &client.talk else { return };
         for (nth, mut answer) in (*answered - answers.len()..).zip(answers) {

@@ -1,4 +1,4 @@
-//! What a reader must know of the machine to judge the figures.
+//! What a reader must know of the machine to compare the figures.
 
 use std::process::Command;
 

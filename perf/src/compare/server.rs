@@ -98,12 +98,12 @@ impl Server {
     fn settle(&mut self, document: bool) -> Result<(), String> {
         let ports = if document { vec![self.http] } else { vec![self.http, self.tcp] };
         let began = Instant::now();
-        while let Some(deaf) = ports.iter().find(|port| TcpStream::connect(port).is_err()) {
+        while let Some(stalled) = ports.iter().find(|port| TcpStream::connect(port).is_err()) {
             if !matches!(self.process.try_wait(), Ok(None)) {
                 return Err("ended before it listened".into());
             }
             if began.elapsed() > STARTING {
-                return Err(format!("does not listen on {deaf}"));
+                return Err(format!("does not listen on {stalled}"));
             }
             std::thread::sleep(POLL);
         }

@@ -1,4 +1,4 @@
-//! The program, started and judged.
+//! The program, started and checked.
 
 use std::process::{Command, Output};
 

@@ -154,7 +154,7 @@ fn versions() {
     for version in ["HTTP/0.9", "HTTP/2.0", "HTTP/3.7"] {
         assert_eq!(refusal_of(version, "X: y"), Some(Refusal::UnsupportedVersion));
     }
-    // The version is judged after the body, and 0.0 counts as 1.1 there.
+    // The version is checked after the body, and 0.0 counts as 1.1 there.
     let gzip = "Transfer-Encoding: gzip";
     let unsupported = Some(Refusal::UnsupportedTransferEncoding);
     assert_eq!(refusal_of("HTTP/2.0", gzip), unsupported);
@@ -350,10 +350,10 @@ fn both_readings_agree() {
         "POST / HTTP/1.1\r\nHost: a b\r\nTransfer-Encoding:chunked\t\r\nTrailer: X\r\n\r\n",
         "POST / HTTP/1.1\r\nHost: kit\r\nTransfer-Encoding: x\r\nExpect: y\r\n\r\n",
     ] {
-        let careful =
-            parse_careful(input.as_bytes()).and_then(|(line, fields)| judge(&line, &fields, HEADERS_MAX));
-        let (line, fields, len) = parse_fast(input.as_bytes()).expect("httparse takes it");
-        assert_eq!((judge(&line, &fields, HEADERS_MAX), len), (careful, input.len()), "{input:?}");
+        let careful = parse_careful(input.as_bytes())
+            .and_then(|(line, headers)| validate_head(&line, &headers, HEADERS_MAX));
+        let (line, headers, len) = parse_fast(input.as_bytes()).expect("httparse takes it");
+        assert_eq!((validate_head(&line, &headers, HEADERS_MAX), len), (careful, input.len()), "{input:?}");
     }
 }
 

@@ -8,7 +8,7 @@ use rand::rngs::SmallRng;
 
 use super::model::Standing;
 use super::names::{self, CHANNELS, Node, escaped};
-use super::{Stage, count, judge};
+use super::{Stage, count, verify};
 use crate::answers;
 use crate::failure::Result;
 use crate::scenario::tidy::delete;
@@ -125,7 +125,7 @@ impl Admin {
         model.created(&topic, Some(&format!("passing_{}", self.passing)));
         let now = Instant::now();
         let lifetimes = self.stage.lifetimes;
-        let check = |answer: Answer<'_>| judge::lookup(&model, &topic, answer, true, lifetimes, now);
+        let check = |answer: Answer<'_>| verify::lookup(&model, &topic, answer, true, lifetimes, now);
         self.client.get(&target, check).await?;
         delete(&mut self.client, &topic).await?;
         self.client.get(&target, |answer| has(answer, 404)).await?;

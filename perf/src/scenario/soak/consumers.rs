@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use rand::RngExt;
 
-use super::{Stage, count, judge, names};
+use super::{Stage, count, names, verify};
 use crate::failure::Result;
 use crate::scenario::pacer::Pacer;
 use crate::wire::http::Answer;
@@ -31,16 +31,16 @@ pub async fn ask(stage: Rc<Stage>, pacer: Rc<Pacer>, index: u32) -> Result<()> {
         let endpoint = if asks_for_channels { "channels" } else { "lookup" };
         let target = format!("/{endpoint}?topic={}", names::escaped(&topic));
         let before = stage.model.borrow().settled(&topic);
-        let judge = |answer: Answer<'_>| {
+        let verify = |answer: Answer<'_>| {
             let model = stage.model.borrow();
             let is_settled = before.is_some() && before == model.settled(&topic);
             if asks_for_channels {
-                judge::channels(&model, &topic, answer, is_settled)
+                verify::channels(&model, &topic, answer, is_settled)
             } else {
-                judge::lookup(&model, &topic, answer, is_settled, stage.lifetimes, Instant::now())
+                verify::lookup(&model, &topic, answer, is_settled, stage.lifetimes, Instant::now())
             }
         };
-        client.get(&target, judge).await?;
+        client.get(&target, verify).await?;
         client.is_quiet(&target)?;
         if !asks_for_channels {
             stage.vitals.borrow_mut().lookup(due.saturating_duration_since(stage.began), due.elapsed());

@@ -2,7 +2,7 @@
 //! what it was at the beginning.
 //!
 //! - `names`: who and what there is.
-//! - `model`: what must be registered; `judge`: answers against it.
+//! - `model`: what must be registered; `verify`: answers against it.
 //! - `nsqds`, `consumers`, `admin`: those who register, who ask, and who change things by HTTP.
 //! - `children`: nsqds in processes of their own, which are stopped and killed.
 //! - `hostile`: peers that break every rule.
@@ -15,10 +15,10 @@ mod admin;
 mod children;
 mod consumers;
 mod hostile;
-mod judge;
 mod model;
 mod names;
 mod nsqds;
+mod verify;
 mod vitals;
 
 use std::cell::{Cell, RefCell};
@@ -32,8 +32,8 @@ use rand::{RngExt, SeedableRng};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
-use self::judge::Foreign;
 use self::model::{Lifetimes, Model};
+use self::verify::Foreign;
 use self::vitals::Vitals;
 use super::idle::interval;
 use super::load::parse_rate;
@@ -246,7 +246,7 @@ async fn purge(context: &Context, options: &Options) -> Result<Foreign> {
     context.makes(pool(run.clone()));
     context.makes(children::topics(&run));
     let topics = client.get("/topics", answers::topic_names).await?;
-    Ok(judge::foreign(&run, topics, client.get("/nodes", judge::node_names).await?))
+    Ok(verify::foreign(&run, topics, client.get("/nodes", verify::node_names).await?))
 }
 
 /// Everything until the time is over or a signal comes, and until all have left the stage; how many connections
@@ -331,18 +331,18 @@ async fn agree(stage: &Stage, model: &Model, foreign: &Foreign) -> Result<()> {
     let mut client = stage.context.consumer().await?;
     let lifetimes = Lifetimes { leaving: Duration::ZERO, ..stage.lifetimes };
     until_right(&mut client, "/nodes", deadline, |answer| {
-        judge::nodes(model, foreign, answer, lifetimes, Instant::now())
+        verify::nodes(model, foreign, answer, lifetimes, Instant::now())
     })
     .await?;
-    until_right(&mut client, "/topics", deadline, |answer| judge::topics(model, foreign, answer)).await?;
+    until_right(&mut client, "/topics", deadline, |answer| verify::topics(model, foreign, answer)).await?;
     for (topic, _) in model.topics() {
         let name = names::escaped(topic);
         until_right(&mut client, &format!("/lookup?topic={name}"), deadline, |answer| {
-            judge::lookup(model, topic, answer, true, lifetimes, Instant::now())
+            verify::lookup(model, topic, answer, true, lifetimes, Instant::now())
         })
         .await?;
         until_right(&mut client, &format!("/channels?topic={name}"), deadline, |answer| {
-            judge::channels(model, topic, answer, true)
+            verify::channels(model, topic, answer, true)
         })
         .await?;
     }
@@ -357,15 +357,15 @@ async fn until_right(
     client: &mut http::Client,
     target: &str,
     deadline: Instant,
-    judge: impl Fn(Answer<'_>) -> Result<(), String>,
+    verify: impl Fn(Answer<'_>) -> Result<(), String>,
 ) -> Result<()> {
     loop {
         let is_over = Instant::now() >= deadline;
-        let judged = |answer: Answer<'_>| match judge(answer) {
+        let checked = |answer: Answer<'_>| match verify(answer) {
             Err(problem) if is_over => Err(format!("at the end of the soak {problem}")),
             verdict => Ok(verdict.is_ok()),
         };
-        if client.get(target, judged).await? {
+        if client.get(target, checked).await? {
             return Ok(());
         }
         tokio::time::sleep(ASK_AGAIN).await;

@@ -213,27 +213,27 @@ mod tests {
         entry
     }
 
-    fn judged(body: &Value, judge: impl Fn(Answer<'_>) -> Verdict) -> String {
-        judge(Answer { status: 200, body: body.to_string().as_bytes() }).err().unwrap_or_default()
+    fn checked(body: &Value, verify: impl Fn(Answer<'_>) -> Verdict) -> String {
+        verify(Answer { status: 200, body: body.to_string().as_bytes() }).err().unwrap_or_default()
     }
 
     #[test]
     fn a_lookup_is_the_models_once_nothing_changes() {
         let model = model();
-        let judge = |producers: Value, channels: Value, settled| {
-            judged(&json!({"producers": producers, "channels": channels}), |answer| {
+        let verify = |producers: Value, channels: Value, settled| {
+            checked(&json!({"producers": producers, "channels": channels}), |answer| {
                 lookup(&model, "soak_a", answer, settled, LIFETIMES, Instant::now())
             })
         };
-        assert_eq!(judge(json!([entry(1), entry(0)]), json!(["c"]), true), "");
-        assert_eq!(judge(json!([entry(0)]), json!(["c"]), true), "producer soak-000001.perf:1 is missing");
-        assert_eq!(judge(json!([entry(0)]), json!([]), false), "", "it may be either while it changes");
-        assert!(judge(json!([entry(0), entry(0)]), json!([]), false).contains("twice"));
-        assert!(judge(json!([entry(0), entry(1), entry(2)]), json!(["c"]), true).contains("not registered"));
-        assert_eq!(judge(json!([entry(1), entry(0)]), json!([]), true), "channel c is missing");
+        assert_eq!(verify(json!([entry(1), entry(0)]), json!(["c"]), true), "");
+        assert_eq!(verify(json!([entry(0)]), json!(["c"]), true), "producer soak-000001.perf:1 is missing");
+        assert_eq!(verify(json!([entry(0)]), json!([]), false), "", "it may be either while it changes");
+        assert!(verify(json!([entry(0), entry(0)]), json!([]), false).contains("twice"));
+        assert!(verify(json!([entry(0), entry(1), entry(2)]), json!(["c"]), true).contains("not registered"));
+        assert_eq!(verify(json!([entry(1), entry(0)]), json!([]), true), "channel c is missing");
         let mut changed = entry(0);
         changed["hostname"] = json!("x");
-        assert!(judge(json!([changed]), json!([]), false).contains("not as it identified itself"));
+        assert!(verify(json!([changed]), json!([]), false).contains("not as it identified itself"));
         let absent =
             |topic| lookup(&model, topic, Answer { status: 404, body: b"" }, true, LIFETIMES, Instant::now());
         assert_eq!(absent("soak_b"), Ok(()));
@@ -247,26 +247,26 @@ mod tests {
             ["old", "perf_a_000001"].map(str::to_owned).into(),
             ["vm:4150".to_owned()].into(),
         );
-        let judge = |body: Value| judged(&body, |answer| topics(&model(), &foreign, answer));
-        assert_eq!(judge(json!({"topics": ["soak_a", "old"]})), "");
-        assert_eq!(judge(json!({"topics": ["soak_a"]})), "topic old is missing");
-        assert!(judge(json!({"topics": ["soak_a", "old", "perf_a_000001"]})).contains("perf_a_000001 is listed"));
+        let verify = |body: Value| checked(&body, |answer| topics(&model(), &foreign, answer));
+        assert_eq!(verify(json!({"topics": ["soak_a", "old"]})), "");
+        assert_eq!(verify(json!({"topics": ["soak_a"]})), "topic old is missing");
+        assert!(verify(json!({"topics": ["soak_a", "old", "perf_a_000001"]})).contains("perf_a_000001 is listed"));
 
-        let judge = |body: Value| judged(&body, |answer| channels(&model(), "soak_a", answer, true));
-        assert_eq!(judge(json!({"channels": ["c"]})), "");
-        assert!(judge(json!({"channels": ["c", "c"]})).contains("twice"));
+        let verify = |body: Value| checked(&body, |answer| channels(&model(), "soak_a", answer, true));
+        assert_eq!(verify(json!({"channels": ["c"]})), "");
+        assert!(verify(json!({"channels": ["c", "c"]})).contains("twice"));
 
         let old = json!({"broadcast_address": "vm", "tcp_port": 4150, "topics": [], "tombstones": []});
-        let judge =
-            |body: Value| judged(&body, |answer| nodes(&model(), &foreign, answer, LIFETIMES, Instant::now()));
-        assert_eq!(judge(json!({"producers": [old, entry(0), entry(1)]})), "");
-        assert_eq!(judge(json!({"producers": [old, entry(0)]})), "node soak-000001.perf:1 is missing");
+        let verify =
+            |body: Value| checked(&body, |answer| nodes(&model(), &foreign, answer, LIFETIMES, Instant::now()));
+        assert_eq!(verify(json!({"producers": [old, entry(0), entry(1)]})), "");
+        assert_eq!(verify(json!({"producers": [old, entry(0)]})), "node soak-000001.perf:1 is missing");
         let mut idle = entry(1);
         idle["topics"] = json!([]);
         idle["tombstones"] = json!([]);
-        assert!(judge(json!({"producers": [old, entry(0), idle]})).contains("topic soak_a is missing"));
+        assert!(verify(json!({"producers": [old, entry(0), idle]})).contains("topic soak_a is missing"));
         let mut tombstoned = entry(1);
         tombstoned["tombstones"] = json!([true]);
-        assert!(judge(json!({"producers": [old, entry(0), tombstoned]})).contains("of topic soak_a is true"));
+        assert!(verify(json!({"producers": [old, entry(0), tombstoned]})).contains("of topic soak_a is true"));
     }
 }
