@@ -401,6 +401,10 @@ impl World {
             kernel.faults.piece = kernel.faults.piece.max(4096);
             (kernel.faults.accept_error, kernel.faults.no_buffers) = (0, 0);
         }
+        // A client whose window is a few bytes and who has half a megabyte to read is no reason to wait.
+        for link in &mut self.links {
+            link.window = link.window.max(4096);
+        }
     }
 
     fn left(&self) -> String {
