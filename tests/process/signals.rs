@@ -8,9 +8,10 @@ use nix::sys::signal::SigSet;
 use ringlookupd::io::Backend;
 use rustix::process::Signal;
 
+use crate::PROGRAM;
 use crate::both_drivers::flag;
 use crate::support::clients::{Nsqd, OK, connect, get};
-use crate::support::{PATIENCE, Server};
+use crate::support::{DEFAULTS, PATIENCE, Server};
 
 on_both_drivers!(signals_without_a_meaning_are_ignored);
 
@@ -69,7 +70,10 @@ fn signals_without_a_meaning_are_ignored(backend: Backend) {
 #[test]
 fn signals_of_a_crash_end_it() {
     for signal in [Signal::QUIT, Signal::ABORT] {
-        let mut server = Server::start::<&str>(&[]);
+        // A shell's background jobs ignore SIGQUIT, and so would the server.
+        let mut command = Command::new("env");
+        command.args(["--default-signal=QUIT", PROGRAM]).args(DEFAULTS);
+        let mut server = Server::start_command(&mut command);
         server.signal(signal);
         let status = server.wait_for_exit(PATIENCE).expect("it ends");
         assert_eq!(std::os::unix::process::ExitStatusExt::signal(&status), Some(signal.as_raw()));
