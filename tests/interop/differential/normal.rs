@@ -23,7 +23,7 @@ pub fn normal(reply: &Reply, finished: bool) -> Vec<u8> {
     match reply {
         Reply::Frame(bytes) => bytes.clone(),
         Reply::Response(bytes) => response(bytes, finished),
-        Reply::End(bytes) => [b"(closed) ", &bytes[..]].concat(),
+        Reply::End(bytes) | Reply::Reset(bytes) => [b"(closed) ", &bytes[..]].concat(),
         Reply::Silence(bytes) => [b"(silent) ", &bytes[..]].concat(),
     }
 }

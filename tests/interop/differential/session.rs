@@ -86,7 +86,7 @@ impl Session {
         let mut rng = Rng::new(seed);
         let mut flags = vec!["-broadcast-address=lookupd".to_owned()];
         if rng.chance(150) {
-            flags.push("-tombstone-lifetime=1ns".to_owned());
+            flags.push("-tombstone-lifetime=0s".to_owned());
         }
         let first = Server::start_program(stock, &flags);
         let own = |server: SocketAddr| SocketAddr::from((Ipv4Addr::new(127, 0, 0, 2), server.port()));
@@ -180,7 +180,7 @@ impl Session {
             }
         };
         let replies = pair.each_mut().map(|connection| connection.replies(count));
-        let over = replies[0].iter().any(|reply| matches!(reply, Reply::End(_)));
+        let over = replies[0].iter().any(Reply::is_end);
         self.compare(&replies, &[], false)?;
         if over {
             drop(pair);
@@ -257,7 +257,7 @@ impl Session {
             }
             connection.replies(count)
         });
-        let over = replies[0].iter().any(|reply| matches!(reply, Reply::End(_)));
+        let over = replies[0].iter().any(Reply::is_end);
         self.compare(&replies, &requests, finishes)?;
         if !over {
             consumer.begun = (held > 0).then(|| requests.pop()).flatten().map(|request| (request, rest));
@@ -349,6 +349,12 @@ impl Session {
             let [stock, mut ours] = pair.map(|reply| reply.map(|reply| normal(reply, finished)));
             if let Some(ours) = &mut ours {
                 self.spoil(ours);
+            }
+            // By RST, which Go's server sends if bytes are unread, stock loses replies that it has not sent yet.
+            if let [Some(Reply::Reset(_)), Some(_)] = pair
+                && replies[1].last().is_some_and(Reply::is_end)
+            {
+                return Ok(());
             }
             if stock != ours {
                 let shown = |reply: Option<&Reply>| reply.map_or("(none)".to_owned(), Reply::to_string);

@@ -53,6 +53,8 @@ struct Talk {
     replies: usize,
     /// The server may wait for more before it replies.
     open_ended: bool,
+    /// It may refuse a command before it has all of it.
+    is_refused: bool,
 }
 
 impl Producer {
@@ -65,7 +67,8 @@ impl Producer {
                 _ => Act::Leave(Vec::new()),
             };
         }
-        let mut talk = Talk { bytes: std::mem::take(&mut self.begun), replies: 0, open_ended: false };
+        let mut talk =
+            Talk { bytes: std::mem::take(&mut self.begun), replies: 0, open_ended: false, is_refused: false };
         talk.replies += usize::from(!talk.bytes.is_empty());
         if !self.greeted {
             self.greeted = true;
@@ -79,7 +82,7 @@ impl Producer {
             }
         }
         let finishes = talk.open_ended || rng.chance(30);
-        if finishes || rng.chance(900) {
+        if finishes || talk.is_refused || rng.chance(900) {
             let pieces = cut(rng, talk.bytes);
             return if finishes { Act::Finish(pieces) } else { Act::Send(pieces, talk.replies) };
         }
@@ -95,6 +98,7 @@ impl Producer {
         if !identifies {
             return talk.bytes.extend(command(rng, self.identified));
         }
+        talk.is_refused |= self.identified;
         self.identified = true;
         let body = identify::body(rng);
         let len = match rng.below(60) {

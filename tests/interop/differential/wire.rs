@@ -22,10 +22,18 @@ pub enum Reply {
     Frame(Vec<u8>),
     /// An HTTP response: interim responses, head and body.
     Response(Vec<u8>),
-    /// The server closed the connection, by FIN or RST, after bytes that are neither.
+    /// The server closed the connection by FIN, after bytes that are neither.
     End(Vec<u8>),
+    /// By RST.
+    Reset(Vec<u8>),
     /// Nothing more came within [`WAIT`] after such bytes.
     Silence(Vec<u8>),
+}
+
+impl Reply {
+    pub fn is_end(&self) -> bool {
+        matches!(self, Self::End(_) | Self::Reset(_))
+    }
 }
 
 impl Display for Reply {
@@ -34,6 +42,7 @@ impl Display for Reply {
             Self::Frame(bytes) => ("frame", bytes),
             Self::Response(bytes) => ("response", bytes),
             Self::End(bytes) => ("end", bytes),
+            Self::Reset(bytes) => ("reset", bytes),
             Self::Silence(bytes) => ("silence", bytes),
         };
         write!(out, "{kind} \"{}\"", bytes.escape_ascii())
@@ -50,8 +59,8 @@ pub struct Connection {
     protocol: Protocol,
     stream: TcpStream,
     buffer: Vec<u8>,
-    /// The server has closed.
-    ended: bool,
+    /// How the server has closed: by FIN, which is an unexpected end of file, or by RST.
+    ended: Option<ErrorKind>,
     /// Whether each request that is not answered yet was HEAD, whose response has no body.
     heads: VecDeque<bool>,
 }
@@ -67,7 +76,7 @@ impl Connection {
         let stream = TcpStream::from(socket);
         stream.set_read_timeout(Some(WAIT))?;
         stream.set_write_timeout(Some(WAIT))?;
-        Ok(Self { protocol, stream, buffer: Vec::new(), ended: false, heads: VecDeque::new() })
+        Ok(Self { protocol, stream, buffer: Vec::new(), ended: None, heads: VecDeque::new() })
     }
 
     /// Errors are not reported here: a server that has closed is noticed when its reply is read.
@@ -104,9 +113,11 @@ impl Connection {
                     replies.push(Reply::Silence(std::mem::take(&mut self.buffer)));
                     return replies;
                 }
-                Err(_) if !self.ended => self.ended = true,
+                Err(error) if self.ended.is_none() => self.ended = Some(error.kind()),
                 Err(_) => {
-                    replies.push(Reply::End(std::mem::take(&mut self.buffer)));
+                    let rest = std::mem::take(&mut self.buffer);
+                    let by_fin = self.ended == Some(ErrorKind::UnexpectedEof);
+                    replies.push(if by_fin { Reply::End(rest) } else { Reply::Reset(rest) });
                     return replies;
                 }
             }
@@ -115,7 +126,7 @@ impl Connection {
 
     fn fill(&mut self) -> io::Result<()> {
         let mut bytes = [0; 16 << 10];
-        let len = if self.ended { 0 } else { read_once(&mut self.stream, &mut bytes)? };
+        let len = if self.ended.is_some() { 0 } else { read_once(&mut self.stream, &mut bytes)? };
         self.buffer.extend(&bytes[..len]);
         if len == 0 { Err(ErrorKind::UnexpectedEof.into()) } else { Ok(()) }
     }
@@ -130,7 +141,7 @@ impl Connection {
             }
             Protocol::Http => {
                 let head = self.heads.front().copied().unwrap_or(false);
-                let len = response_len(&self.buffer, head, self.ended)?;
+                let len = response_len(&self.buffer, head, self.ended.is_some())?;
                 self.heads.pop_front();
                 Some(Reply::Response(self.buffer.drain(..len).collect()))
             }
@@ -143,7 +154,7 @@ fn closes(reply: &Reply) -> bool {
     let bytes = match reply {
         Reply::Frame(bytes) => return bytes[4..].starts_with(b"E_"),
         Reply::Response(bytes) => bytes,
-        Reply::End(_) | Reply::Silence(_) => return true,
+        Reply::End(_) | Reply::Reset(_) | Reply::Silence(_) => return true,
     };
     let (head, _) = split(bytes);
     match header(head, "Connection") {
