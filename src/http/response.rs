@@ -153,9 +153,11 @@ impl Responder<'_> {
             header(out, after);
             out.extend_from_slice(self.response_head.date().as_bytes());
         }
-        // Go says nothing of a body that is empty for HEAD.
+        // Go adds no header that a handler has set, and says nothing of a body that is empty for HEAD.
+        let is_set = |name| extra.is_some_and(|(set, _)| set == name);
         if let Length::Known(length) = length
             && (length > 0 || self.request.wants_body())
+            && !is_set("Content-Length")
         {
             out.extend_from_slice(b"Content-Length: ");
             out.extend_from_slice(itoa::Buffer::new().format(length).as_bytes());
@@ -166,8 +168,7 @@ impl Responder<'_> {
         }
         match self.request.persistence {
             Persistence::KeepAlive10 if keep => out.extend_from_slice(b"Connection: keep-alive\r\n"),
-            // It has the header already, as Go's handler sets it.
-            _ if status == Status::ExpectationFailed => {}
+            _ if is_set("Connection") => {}
             // HTTP/1.0 knows it without being told. Go tells it where it asked for the opposite and its body is in
             // the way.
             persistence

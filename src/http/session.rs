@@ -266,8 +266,12 @@ impl Session {
                 (status, respond(head, close, context, output).with_header(status, kind, location, &body))
             }
             Route::Options { allow } => {
-                let allow = allow.map(|allow| ("Allow", allow.as_bytes()));
-                (Status::Ok, respond(head, close, context, output).with_header(Status::Ok, Kind::None, allow, b""))
+                // Go's handler of `OPTIONS *` sets the length.
+                let set = allow.map_or(("Content-Length", &b"0"[..]), |allow| ("Allow", allow.as_bytes()));
+                (
+                    Status::Ok,
+                    respond(head, close, context, output).with_header(Status::Ok, Kind::None, Some(set), b""),
+                )
             }
             Route::MethodNotAllowed { allow } => (
                 Status::MethodNotAllowed,
@@ -383,6 +387,7 @@ mod tests {
                 "OPTIONS /ping HTTP/1.1\r\nConnection: close",
                 format!("200 OK\r\nAllow: GET, OPTIONS\r\n{DATE}Content-Length: 0\r\nConnection: close\r\n\r\n"),
             ),
+            ("OPTIONS * HTTP/1.1", format!("200 OK\r\nContent-Length: 0\r\n{DATE}\r\n")),
             (
                 "HEAD /ping HTTP/1.1\r\nExpect: x",
                 format!("417 Expectation Failed\r\nConnection: close\r\n{DATE}\r\n"),
