@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use population::{NOW, Population, SIZES, channel, empty, producer, topic};
-use ringlookupd::registry::{Name, Producer, Reader, Registry};
+use ringlookupd::registry::{Change, Name, Producer, Reader, Registry};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -24,12 +24,15 @@ fn timed<T>(work: impl FnOnce() -> T) -> Duration {
     begun.elapsed()
 }
 
-/// REGISTERs of as many nsqds, all of which came in one turn.
+/// Changes of one commit.
+const BATCHES: [usize; 3] = [1, 32, 256];
+
+/// REGISTERs of as many nsqds, all of which came in one iteration.
 fn commit(c: &mut Criterion) {
     // Enough to come by topics that no cache near the core holds.
     const CHANGES: usize = 4096;
     let mut group = c.benchmark_group("commit");
-    for batch in [1, 16, 256] {
+    for batch in BATCHES {
         for size in SIZES {
             group.throughput(Throughput::Elements(batch as u64));
             group.bench_function(BenchmarkId::new(format!("batch of {batch}"), size), |b| {
@@ -37,17 +40,18 @@ fn commit(c: &mut Criterion) {
                 let missing: Vec<_> = population.missing().take(CHANGES).collect();
                 let mut batches = missing.chunks_exact(batch).cycle();
                 b.iter_custom(|commits| {
-                    let commit_one = |_| {
-                        let batch = batches.next().expect("endless");
-                        let took = timed(|| population.register(black_box(batch)));
-                        population.unregister(batch);
-                        took
-                    };
-                    (0..commits).map(commit_one).sum()
+                    (0..commits).map(|_| registering(population, batches.next().expect("endless"))).sum()
                 });
             });
         }
     }
+}
+
+/// How long the commit takes that registers what is missing; the registry is left as it was.
+fn registering(population: &Population, missing: &[(Arc<Producer>, Name)]) -> Duration {
+    let took = timed(|| population.register(black_box(missing)));
+    population.unregister(missing);
+    took
 }
 
 /// A producer leaves, with all that it had.
@@ -62,16 +66,14 @@ fn disconnect(c: &mut Criterion) {
                 let mut next = population.missing().map(|(_, topic)| topic).cycle();
                 b.iter_custom(|disconnects| {
                     let mut disconnect_one = || {
-                        population.commit(|writer| {
-                            writer.identify(Arc::clone(&newcomer));
-                            for topic in next.by_ref().take(topics) {
-                                writer.register(&newcomer, topic, Some(channel()));
-                            }
+                        let producer = || Arc::clone(&newcomer);
+                        let register = next.by_ref().take(topics).map(|topic| Change::Register {
+                            producer: producer(),
+                            topic,
+                            channel: Some(channel()),
                         });
-                        timed(|| {
-                            population
-                                .commit(|writer| assert_eq!(writer.disconnect(black_box(&newcomer), NOW), topics));
-                        })
+                        population.commit([Change::Identify(producer())].into_iter().chain(register));
+                        timed(|| population.commit([Change::Disconnect(black_box(producer()))].into_iter()))
                     };
                     (0..disconnects).map(|_| disconnect_one()).sum()
                 });
@@ -80,12 +82,63 @@ fn disconnect(c: &mut Criterion) {
     }
 }
 
-/// What a reader pays to see the newest snapshot; of one that was replaced it may be the last holder.
+/// All producers of a million registrations leave, eight to a commit, alone and while so many threads have read and now do
+/// nothing. Threads that have ended are looked at for ever after, so each is measured by a process of its own.
+fn disconnect_all(c: &mut Criterion) {
+    let mut group = c.benchmark_group("disconnect of all");
+    group.sample_size(10).measurement_time(Duration::from_secs(20));
+    for readers in [0, 63] {
+        group.bench_function(BenchmarkId::new("among", readers), |b| {
+            b.iter_custom(|times| {
+                let disconnect_all = |_| {
+                    let population = Population::new(1_000_000);
+                    among(readers, &population, || {
+                        timed(|| {
+                            for producers in population.producers.chunks(8) {
+                                population.commit(producers.iter().cloned().map(Change::Disconnect));
+                            }
+                        })
+                    })
+                };
+                (0..times).map(disconnect_all).sum()
+            });
+        });
+    }
+}
+
+/// Does the work while so many threads have read and rest.
+fn among<T>(readers: usize, population: &Population, work: impl FnOnce() -> T) -> T {
+    let (have_read, may_end) = (Barrier::new(readers + 1), Barrier::new(readers + 1));
+    thread::scope(|scope| {
+        for _ in 0..readers {
+            scope.spawn(|| {
+                let mut reader = population.registry.reader();
+                lookup(&mut reader, population.topics[0]);
+                reader.release();
+                have_read.wait();
+                may_end.wait();
+            });
+        }
+        have_read.wait();
+        let result = work();
+        may_end.wait();
+        result
+    })
+}
+
+/// What a reader pays to see the newest snapshot.
 fn snapshot(c: &mut Criterion) {
     let mut group = c.benchmark_group("snapshot");
     group.bench_function("unchanged", |b| {
         let mut reader = Population::of(10_000).registry.reader();
-        b.iter(|| reader.refresh());
+        b.iter(|| reader.snapshot().revision());
+    });
+    group.bench_function("released", |b| {
+        let mut reader = Population::of(10_000).registry.reader();
+        b.iter(|| {
+            reader.release();
+            reader.snapshot().revision()
+        });
     });
     for batch in [1, 256] {
         group.bench_function(BenchmarkId::new("replaced by a batch", batch), |b| {
@@ -94,9 +147,9 @@ fn snapshot(c: &mut Criterion) {
             let mut reader = population.registry.reader();
             b.iter_custom(|reads| {
                 let read_one = |_| {
-                    reader.refresh();
+                    reader.snapshot();
                     population.register(&missing);
-                    let took = timed(|| reader.refresh());
+                    let took = timed(|| reader.snapshot().revision());
                     population.unregister(&missing);
                     took
                 };
@@ -129,10 +182,12 @@ fn cold_lookup(c: &mut Criterion) {
             let mut reader = registry.reader();
             b.iter_custom(|lookups| {
                 let lookup_one = |_| {
-                    let mut writer = registry.write();
-                    writer.unregister(first, topic(0), None, NOW);
-                    writer.register(first, topic(0), Some(channel()));
-                    writer.publish();
+                    registry.commit(|writer| {
+                        let (producer, topic) = (Arc::clone(first), topic(0));
+                        writer.apply(&Change::Unregister { producer, topic, channel: None }, NOW);
+                        let producer = Arc::clone(first);
+                        writer.apply(&Change::Register { producer, topic, channel: Some(channel()) }, NOW);
+                    });
                     timed(|| lookup(&mut reader, black_box(topic(0))))
                 };
                 (0..lookups).map(lookup_one).sum()
@@ -145,12 +200,14 @@ fn cold_lookup(c: &mut Criterion) {
 fn one_topic(producers: usize) -> (Registry, Arc<Producer>) {
     let registry = empty();
     let producers: Vec<_> = (0..producers).map(|nth| Arc::new(producer(0, nth))).collect();
-    let mut writer = registry.write();
-    for producer in &producers {
-        writer.identify(Arc::clone(producer));
-        writer.register(producer, topic(0), Some(channel()));
-    }
-    writer.publish();
+    registry.commit(|writer| {
+        for producer in &producers {
+            let producer = || Arc::clone(producer);
+            writer.apply(&Change::Identify(producer()), NOW);
+            let (topic, channel) = (topic(0), Some(channel()));
+            writer.apply(&Change::Register { producer: producer(), topic, channel }, NOW);
+        }
+    });
     let first = Arc::clone(&producers[0]);
     (registry, first)
 }
@@ -213,30 +270,40 @@ fn two_writers(c: &mut Criterion) {
     }
 }
 
-/// The same while so many other threads have read and now do nothing: a commit looks at each, whether it holds what is
+/// REGISTERs while so many other threads have read and now do nothing: a commit looks at each, whether it holds what is
 /// to be replaced.
 fn many_readers(c: &mut Criterion) {
     let mut group = c.benchmark_group("commits among readers that rest");
-    for readers in [0, 3, 15, 63] {
-        group.throughput(Throughput::Elements(32));
-        group.bench_function(readers.to_string(), |b| {
+    for (readers, batch) in [0, 15, 63].into_iter().flat_map(|readers| BATCHES.map(|batch| (readers, batch))) {
+        group.throughput(Throughput::Elements(batch as u64));
+        group.bench_function(BenchmarkId::new(format!("{readers}, batch of"), batch), |b| {
             let population = Population::of(10_000);
-            let missing: Vec<_> = population.missing().skip(16).take(16).collect();
-            let (have_read, may_end) = (Barrier::new(readers + 1), Barrier::new(readers + 1));
+            let missing: Vec<_> = population.missing().skip(16).take(batch).collect();
+            among(readers, population, || {
+                b.iter_custom(|commits| (0..commits).map(|_| registering(population, &missing)).sum());
+            });
+        });
+    }
+}
+
+/// REGISTERs in a registry of a million beside a reader that never rests: it always has the newest snapshot or the one
+/// before.
+fn restless_reader(c: &mut Criterion) {
+    let mut group = c.benchmark_group("commits beside a reader that never rests");
+    for batch in BATCHES {
+        group.throughput(Throughput::Elements(batch as u64));
+        group.bench_function(BenchmarkId::new("batch of", batch), |b| {
+            let population = Population::of(1_000_000);
+            let missing: Vec<_> = population.missing().skip(16).take(4096).collect();
+            let mut batches = missing.chunks_exact(batch).cycle();
             thread::scope(|scope| {
-                for _ in 0..readers {
-                    scope.spawn(|| {
-                        lookup(&mut population.registry.reader(), population.topics[0]);
-                        have_read.wait();
-                        may_end.wait();
-                    });
-                }
-                have_read.wait();
-                b.iter(|| {
-                    population.register(&missing);
-                    population.unregister(&missing);
+                let measuring = Arc::new(());
+                let shared = Arc::downgrade(&measuring);
+                scope.spawn(move || keep_reading(population, &shared));
+                b.iter_custom(|commits| {
+                    (0..commits).map(|_| registering(population, batches.next().expect("endless"))).sum()
                 });
-                may_end.wait();
+                drop(measuring);
             });
         });
     }
@@ -274,8 +341,7 @@ fn keep_committing(population: &Population, measuring: &Weak<()>) {
 
 /// The length of the answer's body, which the caller need not look at.
 fn lookup(reader: &mut Reader, topic: Name) -> usize {
-    let lookup = black_box(reader.lookup(topic.as_bytes(), NOW).expect("listed"));
-    reader.body(&lookup).body_len()
+    black_box(reader.lookup(topic.as_bytes(), NOW).expect("listed")).len()
 }
 
 /// Topics of a population in an order that no cache foresees: xorshift (Marsaglia, 2003).
@@ -301,7 +367,7 @@ impl<'a> Topics<'a> {
 criterion_group! {
     name = benches;
     config = Criterion::default().warm_up_time(Duration::from_secs(1)).measurement_time(Duration::from_secs(3));
-    targets = commit, disconnect, snapshot, cached_lookup, cold_lookup, uniform_lookup, two_threads, two_writers,
-        many_readers
+    targets = commit, disconnect, disconnect_all, snapshot, cached_lookup, cold_lookup, uniform_lookup, two_threads,
+        two_writers, many_readers, restless_reader
 }
 criterion_main!(benches);

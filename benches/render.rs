@@ -4,11 +4,13 @@
 mod population;
 
 use std::hint::black_box;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use population::{NOW, Population, SIZES, topic};
-use ringlookupd::registry::{Reader, Stream};
+use ringlookupd::api::{self, Cache, Stream};
+use ringlookupd::registry::{Change, Registry};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -17,7 +19,7 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 struct Endpoint {
     path: &'static str,
     elements: fn(usize) -> usize,
-    answer: fn(&mut Reader) -> Stream,
+    answer: fn(&Arc<Registry>, &Cache) -> Stream,
     spoil: fn(&Population),
 }
 
@@ -25,19 +27,16 @@ const ENDPOINTS: [Endpoint; 2] = [
     Endpoint {
         path: "/topics",
         elements: |registrations| registrations / 10,
-        answer: |reader| reader.topics(NOW),
+        answer: |registry, cache| api::topics(registry, cache, NOW),
         spoil: |population| {
-            population.commit(|writer| {
-                let unlisted = topic(999_999);
-                writer.create_topic(unlisted);
-                assert!(writer.delete_topic(unlisted.as_bytes()));
-            });
+            let (topic, channel) = (topic(999_999), None);
+            population.commit([Change::Create { topic, channel }, Change::Delete { topic, channel }].into_iter());
         },
     },
     Endpoint {
         path: "/nodes",
         elements: |registrations| registrations,
-        answer: |reader| reader.nodes(NOW),
+        answer: |registry, cache| api::nodes(registry, cache, NOW),
         spoil: |population| {
             let missing: Vec<_> = population.missing().take(1).collect();
             population.register(&missing);
@@ -54,21 +53,21 @@ fn stream(c: &mut Criterion) {
             group.throughput(Throughput::Elements((endpoint.elements)(size) as u64));
             group.bench_function(BenchmarkId::new("cold", size), |b| {
                 let population = Population::of(size);
-                let mut reader = population.registry.reader();
+                let cache = Cache::default();
                 b.iter_custom(|answers| {
                     let answer_one = |_| {
                         (endpoint.spoil)(population);
                         let begun = Instant::now();
-                        read((endpoint.answer)(&mut reader));
+                        read((endpoint.answer)(&population.registry, &cache));
                         begun.elapsed()
                     };
                     (0..answers).map(answer_one).sum()
                 });
             });
             group.bench_function(BenchmarkId::new("cached", size), |b| {
-                let mut reader = Population::of(size).registry.reader();
-                read((endpoint.answer)(&mut reader));
-                b.iter(|| read((endpoint.answer)(&mut reader)));
+                let (registry, cache) = (&Population::of(size).registry, Cache::default());
+                read((endpoint.answer)(registry, &cache));
+                b.iter(|| read((endpoint.answer)(registry, &cache)));
             });
         }
     }

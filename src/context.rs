@@ -5,15 +5,17 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use crate::admission::Admission;
+use crate::api;
+use crate::change_log;
 use crate::clock::Timestamp;
 use crate::io::Service;
 use crate::limits::{
     COMMIT_WEIGHT, DISCONNECT_WEIGHT, FORGOTTEN_TOGETHER, INPUT_BYTES_FOR_WEIGHT, Limit, Limits, TURN_WEIGHT_MAX,
 };
-use crate::log::{Level, Log};
+use crate::log::Log;
 use crate::metrics::{Counters, Gauges, Metrics};
 use crate::registry::{
-    Changed, ChannelNames, Forgotten, Lifetimes, Name, Producer, Reader, Registered, Registry, Writer,
+    Change, Forgotten, Lifetimes, Name, Outcome, Producer, Reader, Registered, Registry, Writer,
 };
 use crate::response_head::ResponseHead;
 
@@ -34,8 +36,9 @@ pub struct WorkerContext {
     pub response_head: ResponseHead,
     /// The server stops: an HTTP response says that its connection closes.
     pub is_draining: bool,
-    registry: Arc<Registry>,
-    batch: Vec<Mutation>,
+    pub registry: Arc<Registry>,
+    /// Changes that wait for the next commit.
+    batch: Vec<Change>,
     /// Work done in this iteration, in registrations.
     weight: u32,
 }
@@ -60,33 +63,12 @@ pub struct ServerInfo {
     pub addresses: [String; Service::ALL.len()],
 }
 
-/// The state that all workers share: permits for connections, and counters.
+/// The state that all workers share beside the registry: permits for connections, counters, and rendered documents.
 #[derive(Default)]
 pub struct Shared {
     pub admission: Arc<Admission>,
     pub metrics: Metrics,
-}
-
-/// A change that waits for the worker's next commit, which applies the whole batch.
-pub enum Mutation {
-    Identify(Arc<Producer>),
-    Register { producer: Arc<Producer>, topic: Name, channel: Option<Name> },
-    Unregister { producer: Arc<Producer>, topic: Name, channel: Option<Name> },
-    Disconnect(Arc<Producer>),
-}
-
-/// The result of a mutation, for the log.
-enum Outcome {
-    Identified,
-    Registered(Changed),
-    Unregistered {
-        changed: Changed,
-        /// Those that went with their topic.
-        channels: ChannelNames,
-    },
-    Disconnected {
-        topics: usize,
-    },
+    pub documents: api::Cache,
 }
 
 impl WorkerContext {
@@ -157,27 +139,44 @@ impl WorkerContext {
     /// Whether the whole batch and one REGISTER more fit the limits of all topics and channels, whatever is new
     /// in them. What other workers have not committed yet is not known here, so that together they may exceed a
     /// limit by their batches.
-    pub fn has_room(&self) -> bool {
-        let Registered { topics, channels } = self.registry.registered();
+    pub fn has_room(&mut self) -> bool {
+        let Registered { topics, channels } = self.reader.registered();
         let batch = self.batch.len();
         topics + batch < self.limits.size(Limit::Topics) && channels + batch < self.limits.size(Limit::Channels)
     }
 
-    /// Commits the batch and compares a REGISTER with the limits; for a REGISTER that may exceed one. Returns what the producer has registered.
+    /// Adds to the batch. The reply to it may be staged now: it leaves after the commit.
+    pub fn change(&mut self, change: Change) {
+        self.weight += weight(&change);
+        self.batch.push(change);
+    }
+
+    /// Commits the batch and one change more, whose outcome is needed at once.
+    pub fn change_now(&mut self, change: &Change) -> Outcome {
+        let now = self.now;
+        let outcome = self.write(|writer| writer.apply(change, now));
+        change_log::write(change, &outcome, &self.log);
+        outcome
+    }
+
+    /// Commits the batch, and compares a REGISTER with the limits: for a REGISTER that may exceed one. Returns what the
+    /// producer has registered.
     pub fn check_quota(
         &mut self,
-        producer: &Arc<Producer>,
+        producer: &Producer,
         topic: Name,
         channel: Option<Name>,
     ) -> Result<Registered, Limit> {
         let limits = self.limits;
-        self.write(|writer| writer.judge(&limits, Some(producer), topic, channel))
+        self.write(|writer| writer.check_quota(&limits, Some(producer), topic, channel))
     }
 
-    /// Adds to the batch. The reply to it may be staged now: it leaves after the commit.
-    pub fn mutate(&mut self, mutation: Mutation) {
-        self.weight += mutation.weight();
-        self.batch.push(mutation);
+    /// Commits the batch, and makes a topic or a channel that keeps to the limits.
+    pub fn create(&mut self, topic: Name, channel: Option<Name>) -> Result<(), Limit> {
+        let (limits, now, change) = (self.limits, self.now, Change::Create { topic, channel });
+        let created = self
+            .write(|writer| writer.check_quota(&limits, None, topic, channel).map(|_| writer.apply(&change, now)));
+        created.map(|outcome| change_log::write(&change, &outcome, &self.log))
     }
 
     /// Counts input that was acted on.
@@ -192,23 +191,29 @@ impl WorkerContext {
         self.weight >= TURN_WEIGHT_MAX
     }
 
-    /// Makes the batch visible to all readers. The turn is over.
+    /// Makes the batch visible to all readers. The iteration is over.
     pub fn commit(&mut self) {
         if !self.batch.is_empty() {
             self.write(|_| ());
         }
         self.weight = 0;
+        // Whoever commits while this worker sleeps need not copy what it has.
+        self.reader.release();
     }
 
-    /// Commits the batch with one more change, whose result is needed at once.
-    pub fn write<T>(&mut self, change: impl FnOnce(&mut Writer<'_>) -> T) -> T {
-        let mut writer = self.registry.write();
+    /// Commits the batch, with something more to do under the writer lock, and hands each change with its outcome to the
+    /// log.
+    fn write<T>(&mut self, more: impl FnOnce(&mut Writer<'_>) -> T) -> T {
         self.weight += COMMIT_WEIGHT;
-        let outcomes: Vec<_> = self.batch.iter().map(|mutation| mutation.apply(&mut writer, self.now)).collect();
-        let result = change(&mut writer);
-        writer.publish();
-        for (mutation, outcome) in self.batch.drain(..).zip(outcomes) {
-            mutation.log(outcome, &self.log);
+        // A commit copies what a reader holds.
+        self.reader.release();
+        let (batch, now) = (&self.batch, self.now);
+        let (outcomes, result) = self.registry.commit(|writer| {
+            let outcomes: Vec<_> = batch.iter().map(|change| writer.apply(change, now)).collect();
+            (outcomes, more(writer))
+        });
+        for (change, outcome) in self.batch.drain(..).zip(&outcomes) {
+            change_log::write(&change, outcome, &self.log);
         }
         result
     }
@@ -216,7 +221,8 @@ impl WorkerContext {
     /// For once in a while: keeps what is derived from time current.
     pub fn tick(&mut self, wall: SystemTime) {
         self.response_head = ResponseHead::new(wall);
-        self.reader.refresh();
+        self.reader.age();
+        self.registry.catch_up();
         if self.registry.has_unused(self.now) {
             self.forget_unused();
         }
@@ -224,97 +230,19 @@ impl WorkerContext {
 
     /// Forgets some of the names that no producer has had for long enough; the rest wait for the next tick.
     fn forget_unused(&mut self) {
-        let now = self.now;
-        let forgotten = self.write(|writer| writer.forget_unused(now, FORGOTTEN_TOGETHER));
-        // Nothing, when another worker was faster.
-        if forgotten != Forgotten::default() {
-            self.counters.forgotten_topics.add(forgotten.count.topics);
-            self.counters.forgotten_channels.add(forgotten.count.channels);
-            self.log.info(format_args!("DB: {forgotten}"));
+        if let Outcome::Forgotten(Forgotten { count, .. }) =
+            self.change_now(&Change::Forget { most: FORGOTTEN_TOGETHER })
+        {
+            self.counters.forgotten_topics.add(count.topics);
+            self.counters.forgotten_channels.add(count.channels);
         }
     }
 }
 
-impl Mutation {
-    /// What it costs to commit, in registrations.
-    fn weight(&self) -> u32 {
-        match self {
-            Self::Identify(_) | Self::Register { .. } | Self::Unregister { .. } => 1,
-            Self::Disconnect(_) => DISCONNECT_WEIGHT,
-        }
-    }
-
-    fn apply(&self, writer: &mut Writer<'_>, now: Timestamp) -> Outcome {
-        match self {
-            Self::Identify(producer) => {
-                writer.identify(Arc::clone(producer));
-                Outcome::Identified
-            }
-            Self::Register { producer, topic, channel } => {
-                Outcome::Registered(writer.register(producer, *topic, *channel))
-            }
-            Self::Unregister { producer, topic, channel } => {
-                let channels = match channel {
-                    Some(_) => ChannelNames::default(),
-                    None => writer.channels(topic.as_bytes(), Some(producer)),
-                };
-                Outcome::Unregistered { changed: writer.unregister(producer, *topic, *channel, now), channels }
-            }
-            Self::Disconnect(producer) => Outcome::Disconnected { topics: writer.disconnect(producer, now) },
-        }
-    }
-
-    /// Stock's lines, but for the disconnect: one line with a count instead of one for each registration.
-    fn log(&self, outcome: Outcome, log: &Log) {
-        if !log.enabled(Level::Warn) {
-            return;
-        }
-        let line = |client: &Producer, verb: &str, category: &str, topic: &Name, channel: &dyn fmt::Display| {
-            let client = client.remote_address();
-            log.info(format_args!("DB: client({client}) {verb} category:{category} key:{topic} subkey:{channel}"));
-        };
-        match (self, outcome) {
-            (Self::Identify(producer), _) => {
-                log.info(format_args!(
-                    "DB: client({}) REGISTER category:client key: subkey:",
-                    producer.remote_address()
-                ));
-            }
-            (Self::Register { producer, topic, channel }, Outcome::Registered(changed)) => {
-                if let Some(channel) = channel.filter(|_| changed.channels > 0) {
-                    line(producer, "REGISTER", "channel", topic, &channel);
-                }
-                if changed.topic {
-                    line(producer, "REGISTER", "topic", topic, &"");
-                }
-            }
-            (
-                Self::Unregister { producer, topic, channel: Some(channel) },
-                Outcome::Unregistered { changed, .. },
-            ) => {
-                if changed.channels > 0 {
-                    line(producer, "UNREGISTER", "channel", topic, channel);
-                }
-            }
-            (Self::Unregister { producer, topic, channel: None }, Outcome::Unregistered { changed, channels }) => {
-                // nsqd unregisters channels first.
-                let unexpected = format!("client({}) unexpected UNREGISTER", producer.remote_address());
-                for channel in channels.names {
-                    log.warn(format_args!("{unexpected} category:channel key:{topic} subkey:{channel}"));
-                }
-                if channels.more > 0 {
-                    let more = channels.more;
-                    log.warn(format_args!("{unexpected} category:channel key:{topic}, {more} more channels"));
-                }
-                if changed.topic {
-                    line(producer, "UNREGISTER", "topic", topic, &"");
-                }
-            }
-            (Self::Disconnect(producer), Outcome::Disconnected { topics }) => {
-                let client = producer.remote_address();
-                log.info(format_args!("DB: client({client}) UNREGISTER category:client topics:{topics}"));
-            }
-            _ => unreachable!("an outcome is its mutation's"),
-        }
+/// What a change costs to commit, in registrations.
+fn weight(change: &Change) -> u32 {
+    match change {
+        Change::Disconnect(_) => DISCONNECT_WEIGHT,
+        _ => 1,
     }
 }

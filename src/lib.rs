@@ -23,18 +23,24 @@
 //! - [`context`]: what a worker's sessions share, and the batch of changes for the next commit.
 //! - [`response_head`]: how HTTP answers begin.
 //! - [`output`]: what a connection still has to send.
-//! - [`registry`]: who produces what, in immutable snapshots.
+//! - [`registry`]: who produces what, in immutable snapshots; changes in, outcomes out.
+//! - [`change_log`]: the log's lines of what each change has done.
+//! - [`api`]: the documents that grow with the registry, page by page.
+//! - [`json`]: strings and lists as Go writes them.
 //! - [`clock`], [`log`] and [`metrics`]: time, lines and figures for the operator.
 
 pub mod admission;
+pub mod api;
 pub mod bind;
 pub mod cause;
+pub mod change_log;
 pub mod clock;
 pub mod connection;
 pub mod context;
 pub mod drain;
 pub mod http;
 pub mod io;
+pub mod json;
 pub mod limits;
 pub mod listening;
 pub mod log;

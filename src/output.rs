@@ -4,8 +4,8 @@ use std::io::Write as _;
 
 use bytes::Bytes;
 
+use crate::api::Stream;
 use crate::io::SendBuffer;
-use crate::registry::Stream;
 
 /// Replies in order: small ones staged together, the last possibly with a large body behind it. While there
 /// is a large body, or much is staged, the session stages no more.

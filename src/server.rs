@@ -14,11 +14,12 @@ use crate::clock::Clock;
 use crate::context::{ServerInfo, Shared, WorkerContext};
 use crate::io::Service;
 use crate::io::availability::NoRing;
+use crate::json;
 use crate::limits::{CONNECTIONS_FEW, Limit, Limits};
 use crate::log::Log;
 use crate::options::{ListenAddress, Options};
 use crate::process::{ProcessSignals, open_files, raise_open_file_limit};
-use crate::registry::{Lifetimes, Registry, write_json_string};
+use crate::registry::{Lifetimes, Registry};
 use crate::threads::{End, Threads, Work};
 use crate::worker::Worker;
 
@@ -157,7 +158,7 @@ fn within_open_files(most: usize, options: &Options, log: &Log) -> (usize, Limit
 fn server_info(options: &Options, [v1, http]: [SocketAddr; 2]) -> ServerInfo {
     let string = |text: &str| {
         let mut out = Vec::new();
-        write_json_string(&mut out, text);
+        json::string(&mut out, text);
         String::from_utf8(out).expect("JSON of a string is UTF-8")
     };
     let hostname = rustix::system::uname().nodename().to_string_lossy().into_owned();

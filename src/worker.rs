@@ -21,7 +21,7 @@ use crate::limits::{
 };
 use crate::listening::{Listening, Wanted};
 use crate::output::Output;
-use crate::registry::ProducerId;
+use crate::registry::{ProducerId, Source};
 
 /// One event loop's state, without its ring.
 pub struct Worker {
@@ -69,7 +69,7 @@ impl Worker {
 
     /// Looks ahead at what the events of this turn will show, if that is worth it.
     pub fn look_ahead<'a>(&mut self, received: impl Iterator<Item = &'a [u8]>) {
-        if self.context.reader.take_cold() >= LOOKUPS_PREFETCHED_MIN {
+        if self.context.reader.take_misses() >= LOOKUPS_PREFETCHED_MIN {
             self.context.reader.prefetch(received.filter_map(http::asked_topic));
         }
     }
@@ -168,7 +168,7 @@ impl Worker {
             self.context.log.info(format_args!("TCP: new client({peer})"));
         }
         let next = self.slots.next();
-        let id = ProducerId::new(self.number, next.slot, next.generation);
+        let id = ProducerId::new(Source::Worker(self.number), next.slot, next.generation);
         let session = Session::new(service, id, peer);
         let (admitted, permit) = self.context.shared.admission.enter(peer.ip(), &self.context.limits);
         let output = Output::new(self.context.limits.size(Limit::OutputSize));

@@ -6,7 +6,9 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use ringlookupd::clock::Timestamp;
-use ringlookupd::registry::{Lifetimes, Name, PeerInfo, Producer, ProducerId, Registry, Writer};
+use ringlookupd::registry::{
+    Change, Changed, Lifetimes, Name, Outcome, PeerInfo, Producer, ProducerId, Registry, Source,
+};
 
 /// When everything happens: no producer lapses in the middle of a measurement.
 pub const NOW: Timestamp = Timestamp::from_nanos(1_800_000_000_000_000_000);
@@ -36,26 +38,19 @@ impl Population {
         SHARED[nth].get_or_init(|| Self::new(registrations))
     }
 
-    fn new(registrations: usize) -> Self {
+    /// A registry of its own.
+    pub fn new(registrations: usize) -> Self {
         let topics: Vec<_> = (0..registrations / GROUP).map(topic).collect();
         let groups = (topics.len() / 500).max(10);
         let producers = (0..groups * GROUP).map(|nth| Arc::new(producer(0, nth))).collect();
         let population = Self { registry: Arc::new(empty()), topics, producers, groups };
-        population.commit(|writer| {
-            // Made in order, as by the first nsqd, so that the ids of a group's topics are no neighbours.
-            for &topic in &population.topics {
-                writer.create_topic(topic);
-            }
-            for producer in &population.producers {
-                writer.identify(Arc::clone(producer));
-            }
-            for at in 0..population.topics.len() {
-                for nth in 0..GROUP {
-                    let producer = population.member(population.group(at), nth);
-                    writer.register(producer, population.topic(at), Some(channel()));
-                }
-            }
-        });
+        // Made in order, as by the first nsqd, so that the ids of a group's topics are no neighbours.
+        let create = population.topics.iter().map(|&topic| Change::Create { topic, channel: None });
+        let identify = population.producers.iter().map(|producer| Change::Identify(Arc::clone(producer)));
+        let places = (0..population.topics.len()).flat_map(|at| (0..GROUP).map(move |nth| (at, nth)));
+        let register = places
+            .map(|(at, nth)| registration(population.member(population.group(at), nth), population.topic(at)));
+        population.commit(create.chain(identify).chain(register));
         population
     }
 
@@ -83,27 +78,30 @@ impl Population {
 
     /// One commit that adds the registrations.
     pub fn register(&self, registrations: &[(Arc<Producer>, Name)]) {
-        self.commit(|writer| {
-            for (producer, topic) in registrations {
-                assert!(writer.register(producer, *topic, Some(channel())).topic, "it was missing");
-            }
-        });
+        self.commit(registrations.iter().map(|(producer, topic)| registration(producer, *topic)));
     }
 
     /// One commit that takes the registrations back.
     pub fn unregister(&self, registrations: &[(Arc<Producer>, Name)]) {
-        self.commit(|writer| {
-            for (producer, topic) in registrations {
-                assert!(writer.unregister(producer, *topic, None, NOW).topic, "it was there");
+        self.commit(registrations.iter().map(|(producer, topic)| Change::Unregister {
+            producer: Arc::clone(producer),
+            topic: *topic,
+            channel: None,
+        }));
+    }
+
+    pub fn commit(&self, changes: impl Iterator<Item = Change>) {
+        self.registry.commit(|writer| {
+            for change in changes {
+                let outcome = writer.apply(&change, NOW);
+                debug_assert!(outcome != Outcome::Registered(Changed::default()), "it was missing");
             }
         });
     }
+}
 
-    pub fn commit(&self, change: impl FnOnce(&mut Writer<'_>)) {
-        let mut writer = self.registry.write();
-        change(&mut writer);
-        writer.publish();
-    }
+fn registration(producer: &Arc<Producer>, topic: Name) -> Change {
+    Change::Register { producer: Arc::clone(producer), topic, channel: Some(channel()) }
 }
 
 pub fn empty() -> Registry {
@@ -123,7 +121,7 @@ pub fn channel() -> Name {
 }
 
 pub fn producer_id(worker: u32, nth: usize) -> ProducerId {
-    ProducerId::new(worker, nth.try_into().expect("below the limit of connections"), 0)
+    ProducerId::new(Source::Worker(worker), nth.try_into().expect("below the limit of connections"), 0)
 }
 
 /// An nsqd that was heard of just now.

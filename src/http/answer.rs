@@ -1,6 +1,6 @@
 //! What is answered, before it is bytes.
 
-use crate::registry::{Lookup, Stream};
+use crate::api::Stream;
 
 /// The status line's code and reason.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -45,7 +45,6 @@ pub enum Answer {
     Done,
     Pong,
     Info,
-    Lookup(Lookup),
     Json(Vec<u8>),
     Metrics(String),
     Stream(Stream),

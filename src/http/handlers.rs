@@ -1,18 +1,20 @@
 //! The endpoints: what each asks of the registry.
 
 use std::borrow::Cow;
-use std::fmt;
 use std::net::SocketAddr;
 
 use super::answer::{
     Answer, ApiError, CHANNEL_NOT_FOUND, INVALID_ARG_CHANNEL, INVALID_ARG_TOPIC, INVALID_REQUEST,
-    MISSING_ARG_CHANNEL, MISSING_ARG_NODE, MISSING_ARG_TOPIC, TOO_MANY_CHANNELS, TOO_MANY_TOPICS, TOPIC_NOT_FOUND,
+    MISSING_ARG_CHANNEL, MISSING_ARG_NODE, MISSING_ARG_TOPIC, Status, TOO_MANY_CHANNELS, TOO_MANY_TOPICS,
+    TOPIC_NOT_FOUND,
 };
 use super::query::{Args, args};
+use super::response::Exchange;
 use super::routes::Endpoint;
 use crate::context::WorkerContext;
 use crate::limits::Limit;
-use crate::registry::Name;
+use crate::registry::{self, Change, Deleted, Name};
+use crate::{api, change_log};
 
 /// Means every topic where something is read. Where something is changed it is no name (stock deletes
 /// everything, and tombstones whatever its map yields first).
@@ -28,149 +30,112 @@ fn takes_arguments(endpoint: Endpoint) -> bool {
     !matches!(endpoint, Ping | Info | Topics | Nodes | Debug | Metrics)
 }
 
-/// Does what the endpoint is for.
-pub fn call(endpoint: Endpoint, query: &[u8], peer: SocketAddr, context: &mut WorkerContext) -> Answer {
+/// Does what the endpoint is for, and responds. Returns the response's status, and whether the connection stays open.
+pub fn call(
+    endpoint: Endpoint,
+    exchange: Exchange<'_>,
+    peer: SocketAddr,
+    context: &mut WorkerContext,
+) -> (Status, bool) {
+    let query = exchange.request.url.query;
     let args = if takes_arguments(endpoint) { args(query) } else { Ok(Args::default()) };
-    let Ok(args) = args else { return Answer::Error(INVALID_REQUEST) };
-    let answer = match endpoint {
-        Endpoint::Ping => Ok(Answer::Pong),
-        Endpoint::Info => Ok(Answer::Info),
-        Endpoint::Topics => Ok(Answer::Stream(context.reader.topics(context.now))),
-        Endpoint::Nodes => Ok(Answer::Stream(context.reader.nodes(context.now))),
-        Endpoint::Debug => Ok(Answer::Stream(context.reader.debug(context.now))),
-        Endpoint::Metrics => Ok(Answer::Metrics(context.metrics())),
-        Endpoint::Lookup => lookup(&args, context),
-        Endpoint::Channels => channels(&args, context),
-        Endpoint::CreateTopic => create_topic(&args, peer, context),
-        Endpoint::DeleteTopic => delete_topic(&args, context),
-        Endpoint::CreateChannel => create_channel(&args, peer, context),
-        Endpoint::DeleteChannel => delete_channel(&args, context),
-        Endpoint::TombstoneTopic => tombstone_topic(&args, context),
+    let outcome = match args {
+        Err(_) => Err(INVALID_REQUEST),
+        // Its body is the worker's, and goes from there into the output.
+        Ok(args) if endpoint == Endpoint::Lookup => return lookup(&args, exchange, context),
+        Ok(args) => answer(endpoint, &args, peer, context),
     };
-    answer.unwrap_or_else(Answer::Error)
+    let answer = outcome.unwrap_or_else(Answer::Error);
+    (answer.status(), exchange.responder(&context.response_head).answer(answer, context))
 }
 
 type Outcome = Result<Answer, ApiError>;
 
-fn lookup(args: &Args<'_>, context: &mut WorkerContext) -> Outcome {
-    let topic = argument(args.topic.as_ref(), MISSING_ARG_TOPIC)?;
-    let answer = if topic == EVERY_TOPIC {
-        context.reader.lookup_all(context.now).map(Answer::Stream)
-    } else {
-        context.reader.lookup(topic, context.now).map(Answer::Lookup)
+fn answer(endpoint: Endpoint, args: &Args<'_>, peer: SocketAddr, context: &mut WorkerContext) -> Outcome {
+    let WorkerContext { registry, shared, now, .. } = &*context;
+    match endpoint {
+        Endpoint::Ping => Ok(Answer::Pong),
+        Endpoint::Info => Ok(Answer::Info),
+        Endpoint::Topics => Ok(Answer::Stream(api::topics(registry, &shared.documents, *now))),
+        Endpoint::Nodes => Ok(Answer::Stream(api::nodes(registry, &shared.documents, *now))),
+        Endpoint::Debug => Ok(Answer::Stream(api::debug(registry, *now))),
+        Endpoint::Metrics => Ok(Answer::Metrics(context.metrics())),
+        Endpoint::Lookup => unreachable!("called for by itself"),
+        Endpoint::Channels => channels(args, context),
+        Endpoint::CreateTopic => create_topic(args, peer, context),
+        Endpoint::DeleteTopic => delete_topic(args, context),
+        Endpoint::CreateChannel => create_channel(args, peer, context),
+        Endpoint::DeleteChannel => delete_channel(args, context),
+        Endpoint::TombstoneTopic => tombstone_topic(args, context),
+    }
+}
+
+fn lookup(args: &Args<'_>, exchange: Exchange<'_>, context: &mut WorkerContext) -> (Status, bool) {
+    let WorkerContext { reader, response_head, registry, now, .. } = context;
+    let responder = exchange.responder(response_head);
+    let error = match argument(args.topic.as_ref(), MISSING_ARG_TOPIC) {
+        Ok(EVERY_TOPIC) => match api::lookup_all(registry, *now) {
+            Some(stream) => return (Status::Ok, responder.stream(stream)),
+            None => TOPIC_NOT_FOUND,
+        },
+        Ok(topic) => match reader.lookup(topic, *now) {
+            Some(body) => return (Status::Ok, responder.lookup(body)),
+            None => TOPIC_NOT_FOUND,
+        },
+        Err(error) => error,
     };
-    answer.ok_or(TOPIC_NOT_FOUND)
+    (error.0, responder.error(error, None))
 }
 
 fn channels(args: &Args<'_>, context: &mut WorkerContext) -> Outcome {
     let topic = argument(args.topic.as_ref(), MISSING_ARG_TOPIC)?;
     if topic == EVERY_TOPIC {
-        return Ok(Answer::Stream(context.reader.all_channels(context.now)));
+        return Ok(Answer::Stream(api::all_channels(&context.registry, context.now)));
     }
     let mut body = Vec::new();
-    context.reader.channels(topic, &mut body);
+    api::channels(context.reader.snapshot().topic(topic).map(|topic| &**topic), &mut body);
     Ok(Answer::Json(body))
 }
 
 fn create_topic(args: &Args<'_>, peer: SocketAddr, context: &mut WorkerContext) -> Outcome {
-    let topic = topic_name(args)?;
-    create(topic, None, peer, context)?;
-    context.log.info(format_args!("DB: adding topic({topic})"));
-    Ok(Answer::Done)
-}
-
-fn delete_topic(args: &Args<'_>, context: &mut WorkerContext) -> Outcome {
-    let topic = topic_to_change(args)?;
-    let (lifetimes, now) = (context.lifetimes, context.now);
-    let (channels, was_listed, live) = context.write(|writer| {
-        let before = (
-            writer.channels(topic, None),
-            writer.is_listed(topic),
-            writer.live_producers(topic, None, lifetimes, now),
-        );
-        writer.delete_topic(topic);
-        before
-    });
-    let topic = String::from_utf8_lossy(topic);
-    for channel in channels.names {
-        context.log.info(format_args!("DB: removing channel({channel}) from topic({topic})"));
-    }
-    if channels.more > 0 {
-        context.log.info(format_args!("DB: removing {} more channels from topic({topic})", channels.more));
-    }
-    if was_listed {
-        context.log.info(format_args!("DB: removing topic({topic})"));
-    }
-    warn_of_deletion(format_args!("topic({topic})"), live, context);
-    Ok(Answer::Done)
-}
-
-/// An nsqd registers a name when it makes it and when it connects, and has no reason to do so again.
-fn warn_of_deletion(what: fmt::Arguments<'_>, live: usize, context: &WorkerContext) {
-    if live > 0 {
-        context.log.warn(format_args!(
-            "{what} was deleted while {live} connected nsqd have it: not listed for them until they register it \
-             again, when they reconnect or create it anew; delete it on them too, as nsqadmin does"
-        ));
-    }
+    create(topic_name(args)?, None, peer, context)
 }
 
 fn create_channel(args: &Args<'_>, peer: SocketAddr, context: &mut WorkerContext) -> Outcome {
     let (topic, channel) = (topic_name(args)?, channel_name(args)?);
-    create(topic, Some(channel), peer, context)?;
-    context.log.info(format_args!("DB: adding channel({channel}) in topic({topic})"));
-    context.log.info(format_args!("DB: adding topic({topic})"));
-    Ok(Answer::Done)
+    create(topic, Some(channel), peer, context)
 }
 
 /// Makes a topic, or a channel and its topic with it.
-fn create(
-    topic: Name,
-    channel: Option<Name>,
-    peer: SocketAddr,
-    context: &mut WorkerContext,
-) -> Result<(), ApiError> {
-    let limits = context.limits;
-    let created = context.write(|writer| {
-        writer.judge(&limits, None, topic, channel)?;
-        match channel {
-            Some(channel) => writer.create_channel(topic, channel),
-            None => writer.create_topic(topic),
-        }
-        Ok(())
-    });
-    created.map_err(|limit| {
+fn create(topic: Name, channel: Option<Name>, peer: SocketAddr, context: &mut WorkerContext) -> Outcome {
+    context.create(topic, channel).map(|()| Answer::Done).map_err(|limit| {
         context.exceeded(limit, peer);
         if limit == Limit::Topics { TOO_MANY_TOPICS } else { TOO_MANY_CHANNELS }
     })
 }
 
+fn delete_topic(args: &Args<'_>, context: &mut WorkerContext) -> Outcome {
+    // No topic has another name.
+    if let Some(topic) = Name::new(topic_to_change(args)?) {
+        context.change_now(&Change::Delete { topic, channel: None });
+    }
+    Ok(Answer::Done)
+}
+
 fn delete_channel(args: &Args<'_>, context: &mut WorkerContext) -> Outcome {
     let (topic, channel) = (topic_name(args)?, channel_name(args)?);
-    let (lifetimes, now) = (context.lifetimes, context.now);
-    let (live, was_there) = context.write(|writer| {
-        let live = writer.live_producers(topic.as_bytes(), Some(channel), lifetimes, now);
-        (live, writer.delete_channel(topic, channel))
-    });
-    if !was_there {
-        return Err(CHANNEL_NOT_FOUND);
+    match context.change_now(&Change::Delete { topic, channel: Some(channel) }) {
+        registry::Outcome::Deleted(Deleted { existed: true, .. }) => Ok(Answer::Done),
+        _ => Err(CHANNEL_NOT_FOUND),
     }
-    context.log.info(format_args!("DB: removing channel({channel}) from topic({topic})"));
-    warn_of_deletion(format_args!("channel({channel}) of topic({topic})"), live, context);
-    Ok(Answer::Done)
 }
 
 fn tombstone_topic(args: &Args<'_>, context: &mut WorkerContext) -> Outcome {
     let topic = topic_to_change(args)?;
     let node = argument(args.node.as_ref(), MISSING_ARG_NODE)?;
-    let (shown_node, shown_topic) = (String::from_utf8_lossy(node), String::from_utf8_lossy(topic));
-    context.log.info(format_args!("DB: setting tombstone for producer@{shown_node} of topic({shown_topic})"));
-    let now = context.now;
-    if context.write(|writer| writer.tombstone(topic, node, now)) == 0 {
-        context.log.warn(format_args!(
-            "no tombstone set: topic({shown_topic}) has no producer@{shown_node}; a node is \
-             broadcast_address:http_port, such as nsqd-1:4151 or [2001:db8::1]:4151"
-        ));
+    match Name::new(topic) {
+        Some(topic) => _ = context.change_now(&Change::Tombstone { topic, node: node.into() }),
+        None => change_log::tombstone(String::from_utf8_lossy(topic), node, 0, &context.log),
     }
     Ok(Answer::Done)
 }

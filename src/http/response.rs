@@ -4,10 +4,11 @@ use std::io::Write as _;
 
 use super::answer::{Answer, ApiError, Status};
 use super::head::{Head, Persistence, Version};
+use crate::api::Stream;
 use crate::context::WorkerContext;
 use crate::limits::SHARED_BODY_BYTES_MIN;
 use crate::output::{Framing, Output};
-use crate::registry::{LookupBody, Stream};
+use crate::registry::LookupBody;
 use crate::response_head::{JSON_HEADERS, ResponseHead};
 
 /// What the body is (stock's two headers of that kind).
@@ -52,13 +53,27 @@ const GO_BUFFER_BYTES: usize = 2048;
 /// Room for a head, most of the time.
 const HEAD_BYTES: usize = 256;
 
-/// Writes the one answer to a request.
-pub struct Responder<'a> {
+/// A request that is owed one response.
+pub struct Exchange<'a> {
     pub request: &'a Head<'a>,
-    /// The connection closes after this answer, whatever the client would like.
+    /// The connection closes after the response, whatever the client would like.
     pub close: bool,
-    pub response_head: &'a ResponseHead,
     pub output: &'a mut Output,
+}
+
+impl<'a> Exchange<'a> {
+    pub fn responder(self, response_head: &'a ResponseHead) -> Responder<'a> {
+        let Self { request, close, output } = self;
+        Responder { request, close, response_head, output }
+    }
+}
+
+/// Writes the one response to a request.
+pub struct Responder<'a> {
+    request: &'a Head<'a>,
+    close: bool,
+    response_head: &'a ResponseHead,
+    output: &'a mut Output,
 }
 
 impl Responder<'_> {
@@ -71,17 +86,16 @@ impl Responder<'_> {
             Answer::Json(body) => self.whole(Status::Ok, Kind::Json, &body),
             Answer::Metrics(text) => self.whole(Status::Ok, Kind::Metrics, text.as_bytes()),
             Answer::Error(error) => self.error(error, None),
-            Answer::Lookup(lookup) => self.lookup(&context.reader.body(&lookup)),
             Answer::Stream(stream) => self.stream(stream),
         }
     }
 
     /// A body that may be in pieces. A short one is copied behind its head.
-    fn lookup(mut self, body: &LookupBody<'_>) -> bool {
+    pub fn lookup(mut self, body: LookupBody<'_>) -> bool {
         if let Some(body) = body.whole().filter(|body| body.len() < SHARED_BODY_BYTES_MIN) {
             return self.whole(Status::Ok, Kind::Json, body);
         }
-        let keep = self.head(Status::Ok, Kind::Json, None, Length::Known(body.body_len()));
+        let keep = self.head(Status::Ok, Kind::Json, None, Length::Known(body.len()));
         if self.request.wants_body() {
             self.output.share(body.pieces());
         }
@@ -109,7 +123,7 @@ impl Responder<'_> {
     }
 
     /// A body of any size. One that fits a page is answered like every other.
-    fn stream(mut self, mut stream: Stream) -> bool {
+    pub fn stream(mut self, mut stream: Stream) -> bool {
         if let Some(length) = stream.known_len() {
             let keep = self.head(Status::Ok, Kind::Json, None, Length::Known(length));
             if self.request.wants_body() {

@@ -11,7 +11,7 @@ use super::body::{BodyDecoder, BodyState};
 use super::handlers;
 use super::head::{Body, Expect, Head, Persistence, Refusal};
 use super::parse::{HeadLimits, HeadReader, Parsed};
-use super::response::{Kind, Responder, unasked};
+use super::response::{Exchange, Kind, Responder, unasked};
 use super::routes::{Route, route};
 use crate::context::{Advance, WorkerContext};
 use crate::io::Service;
@@ -254,8 +254,7 @@ impl Session {
         let begun = context.log.enabled(Level::Debug).then(Instant::now);
         let (status, keep) = match route(head.method, &head.url) {
             Route::Endpoint(endpoint) => {
-                let answer = handlers::call(endpoint, head.url.query, self.peer, context);
-                (answer.status(), respond(head, close, context, output).answer(answer, context))
+                handlers::call(endpoint, Exchange { request: head, close, output }, self.peer, context)
             }
             Route::Redirect { status, location, body } => {
                 let (status, kind) = match status {
@@ -295,7 +294,7 @@ fn respond<'a>(
     context: &'a WorkerContext,
     output: &'a mut Output,
 ) -> Responder<'a> {
-    Responder { request, close, response_head: &context.response_head, output }
+    Exchange { request, close, output }.responder(&context.response_head)
 }
 
 #[cfg(test)]
@@ -320,7 +319,7 @@ mod tests {
             WorkerContext::new(registry, server, limits, Arc::default(), log, Timestamp::from_nanos(1));
         for topic in 0..300 {
             let topic = crate::registry::Name::new(format!("topic{topic}").as_bytes()).expect("a valid name");
-            context.write(|writer| writer.create_topic(topic));
+            context.create(topic, None).expect("within the limits");
         }
         context.commit();
         let mut session = Session::new("127.0.0.1:1".parse().expect("an address"));

@@ -1,84 +1,73 @@
-//! The answer to `/lookup`, and what of it a change leaves true.
+//! The response to `/lookup` of one topic, and what of it a change leaves valid.
 //!
-//! Most topics have a few producers, and their answer is one piece. That of a topic with thousands is in parts, each
+//! Most topics have a few producers, and their response is one piece. That of a topic with thousands is in parts, each
 //! a run of its producers: after a change the parts that it did not touch are used again, and sent from where they
 //! lie. So a large nsqd cluster that restarts node by node costs its consumers' lookups a part each, and not the
-//! whole: with 5,000 producers that was 1.3 times the cost of sending the answer, on top of it.
+//! whole: with 5,000 producers that was 1.3 times the cost of sending the response, on top of it.
 
 use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::freshness::Rendered;
 use super::names::ProducerId;
+use super::snapshot::Snapshot;
+use super::topic::Topic;
+use super::visibility::{Lifetimes, Rendered, Visibility};
 use crate::clock::Timestamp;
+use crate::json;
 use crate::limits::LOOKUP_PART_PRODUCERS;
-
-/// An answer as it is left in its topic for those who ask next.
-pub(super) struct KeptAnswer {
-    /// The topic's before it was rendered.
-    pub(super) version: u64,
-    pub(super) answer: LookupAnswer,
-}
-
-impl KeptAnswer {
-    /// Whether it would be rendered the same now.
-    pub(super) fn is_true(&self, version: u64, now: Timestamp) -> bool {
-        self.version == version && self.answer.is_fresh(now)
-    }
-}
-
-/// An answer, true until a commit replaces its topic's state or time makes it false.
-pub enum LookupAnswer {
-    Whole(Rendered<Bytes>),
-    Parts(Parts),
-}
-
-/// An answer in parts.
-pub struct Parts {
-    /// What stands before them.
-    pub(super) opening: Bytes,
-    pub(super) parts: Vec<Arc<Part>>,
-}
-
-/// A run of producers in an answer.
-pub(super) struct Part {
-    /// The run; at least one.
-    pub(super) producers: Box<[ProducerId]>,
-    /// Those of the topic when it was rendered.
-    pub(super) tombstones: Option<Arc<Tombstones>>,
-    /// The objects of those that are visible, a comma before each.
-    pub(super) objects: Rendered<Bytes>,
-}
 
 /// When each tombstoned producer of a topic was, by id.
 pub(super) type Tombstones = Vec<(ProducerId, Timestamp)>;
 
 /// What stands behind the producers.
-pub(super) const CLOSING: &[u8] = b"]}";
+const CLOSING: &[u8] = b"]}";
 
-impl LookupAnswer {
-    fn is_fresh(&self, now: Timestamp) -> bool {
+/// A body that can be kept.
+pub(super) enum StoredBody {
+    Whole(Rendered<Bytes>),
+    Parts(Parts),
+}
+
+/// A body in parts.
+pub(super) struct Parts {
+    /// What stands before them.
+    opening: Bytes,
+    parts: Vec<Arc<Part>>,
+}
+
+/// A run of producers in a body.
+struct Part {
+    /// The run; at least one.
+    producers: Box<[ProducerId]>,
+    /// Those of the topic when it was rendered.
+    tombstones: Option<Arc<Tombstones>>,
+    /// The objects of those that are visible, a comma before each.
+    objects: Rendered<Bytes>,
+}
+
+impl StoredBody {
+    pub(super) fn is_fresh(&self, now: Timestamp) -> bool {
         match self {
             Self::Whole(body) => body.is_fresh(now),
             Self::Parts(parts) => parts.parts.iter().all(|part| part.objects.is_fresh(now)),
         }
     }
 
-    /// The parts, for the next answer.
-    pub(super) fn parts(&self) -> &[Arc<Part>] {
+    /// The body, when it is in one piece.
+    pub(super) fn whole(&self) -> Option<&[u8]> {
         match self {
-            Self::Whole(_) => &[],
-            Self::Parts(parts) => &parts.parts,
+            Self::Whole(body) => Some(body.content()),
+            Self::Parts(_) => None,
         }
     }
 
     /// The body's length in bytes.
-    pub(super) fn body_len(&self) -> usize {
+    pub(super) fn len(&self) -> usize {
         match self {
-            Self::Whole(body) => body.content.len(),
+            Self::Whole(body) => body.content().len(),
             Self::Parts(parts) => {
-                let objects: usize = parts.parts.iter().map(|part| part.objects.content.len()).sum();
+                let objects: usize = parts.parts.iter().map(|part| part.objects.content().len()).sum();
                 // Nothing is before the first comma.
                 parts.opening.len() + objects.saturating_sub(1) + CLOSING.len()
             }
@@ -86,37 +75,49 @@ impl LookupAnswer {
     }
 }
 
-/// The body of an answer, until its reader is asked again.
-pub enum LookupBody<'a> {
+/// The body of a response to `/lookup`, until its reader is asked again.
+#[derive(Clone, Copy)]
+pub struct LookupBody<'a>(Source<'a>);
+
+#[derive(Clone, Copy)]
+enum Source<'a> {
     /// In one piece, and for this time alone.
     Rendered(&'a [u8]),
-    Kept(&'a LookupAnswer),
+    Stored(&'a StoredBody),
 }
 
-impl LookupBody<'_> {
+impl<'a> LookupBody<'a> {
+    pub(super) fn rendered(body: &'a [u8]) -> Self {
+        Self(Source::Rendered(body))
+    }
+
+    pub(super) fn stored(body: &'a StoredBody) -> Self {
+        Self(Source::Stored(body))
+    }
+
     /// The body, when it is in one piece.
-    pub fn whole(&self) -> Option<&[u8]> {
-        match self {
-            Self::Rendered(body) => Some(body),
-            Self::Kept(LookupAnswer::Whole(body)) => Some(&body.content),
-            Self::Kept(LookupAnswer::Parts(_)) => None,
+    pub fn whole(self) -> Option<&'a [u8]> {
+        match self.0 {
+            Source::Rendered(body) => Some(body),
+            Source::Stored(body) => body.whole(),
         }
     }
 
     /// The body's length in bytes.
-    pub fn body_len(&self) -> usize {
-        match self {
-            Self::Rendered(body) => body.len(),
-            Self::Kept(answer) => answer.body_len(),
+    #[expect(clippy::len_without_is_empty, reason = "no body is empty")]
+    pub fn len(self) -> usize {
+        match self.0 {
+            Source::Rendered(body) => body.len(),
+            Source::Stored(body) => body.len(),
         }
     }
 
-    /// The body in its pieces.
-    pub fn pieces(&self) -> Vec<Bytes> {
-        match self {
-            Self::Rendered(body) => vec![Bytes::copy_from_slice(body)],
-            Self::Kept(LookupAnswer::Whole(body)) => vec![body.content.clone()],
-            Self::Kept(LookupAnswer::Parts(parts)) => parts.pieces(),
+    /// The body in its pieces, shared where it is stored.
+    pub fn pieces(self) -> Vec<Bytes> {
+        match self.0 {
+            Source::Rendered(body) => vec![Bytes::copy_from_slice(body)],
+            Source::Stored(StoredBody::Whole(body)) => vec![body.content().clone()],
+            Source::Stored(StoredBody::Parts(parts)) => parts.pieces(),
         }
     }
 }
@@ -124,7 +125,7 @@ impl LookupBody<'_> {
 impl Parts {
     fn pieces(&self) -> Vec<Bytes> {
         let mut pieces = vec![self.opening.clone()];
-        let objects = self.parts.iter().map(|part| &part.objects.content).filter(|objects| !objects.is_empty());
+        let objects = self.parts.iter().map(|part| part.objects.content()).filter(|objects| !objects.is_empty());
         // Nothing is before the first comma.
         pieces.extend(objects.enumerate().map(|(nth, objects)| objects.slice(usize::from(nth == 0)..)));
         pieces.push(Bytes::from_static(CLOSING));
@@ -134,19 +135,91 @@ impl Parts {
 
 impl Part {
     /// Whether it is what rendering these producers with these tombstones would make.
-    pub(super) fn is_true(
-        &self,
-        run: &[ProducerId],
-        tombstones: Option<&Arc<Tombstones>>,
-        now: Timestamp,
-    ) -> bool {
+    fn is_valid(&self, run: &[ProducerId], tombstones: Option<&Arc<Tombstones>>, now: Timestamp) -> bool {
         let same_tombstones = self.tombstones.as_ref().map(Arc::as_ptr) == tombstones.map(Arc::as_ptr);
         same_tombstones && *self.producers == *run && self.objects.is_fresh(now)
     }
 }
 
+/// Renders `/lookup` of one topic: its channels and visible producers.
+pub(super) fn render(topic: &Topic, snapshot: &Snapshot, visibility: &mut Visibility, out: &mut Vec<u8>) {
+    render_opening(topic, out);
+    // The first comma takes the bracket's place.
+    let bracket = out.len() - 1;
+    out.truncate(bracket);
+    render_objects(topic.producers(), topic, snapshot, visibility, out);
+    match out.get_mut(bracket) {
+        Some(comma) => *comma = b'[',
+        None => out.push(b'['),
+    }
+    out.extend_from_slice(CLOSING);
+}
+
+/// The same in parts, with what is still valid of an older body. `scratch` is space to render in: what comes of it is as
+/// large as it must be, without having grown.
+pub(super) fn render_parts(
+    topic: &Topic,
+    snapshot: &Snapshot,
+    lifetimes: Lifetimes,
+    now: Timestamp,
+    before: Option<&StoredBody>,
+    scratch: &mut Vec<u8>,
+) -> Parts {
+    scratch.clear();
+    render_opening(topic, scratch);
+    let opening = Bytes::copy_from_slice(scratch);
+    let mut render = |run: &[ProducerId]| {
+        let mut visibility = Visibility::new(lifetimes, now);
+        scratch.clear();
+        render_objects(run, topic, snapshot, &mut visibility, scratch);
+        let objects = visibility.rendered(Bytes::copy_from_slice(scratch));
+        Arc::new(Part { producers: run.into(), tombstones: topic.tombstones.clone(), objects })
+    };
+    let parts = match before {
+        Some(StoredBody::Parts(before)) => &before.parts[..],
+        Some(StoredBody::Whole(_)) | None => &[],
+    };
+    let mut producers = topic.producers();
+    let mut new = Vec::with_capacity(parts.len() + 1);
+    for part in parts {
+        let last = part.producers.last().expect("a run is of one at least");
+        let (run, after) = producers.split_at(producers.partition_point(|id| id <= last));
+        producers = after;
+        if part.is_valid(run, topic.tombstones.as_ref(), now) {
+            new.push(Arc::clone(part));
+        } else {
+            new.extend(runs(run).map(&mut render));
+        }
+    }
+    new.extend(runs(producers).map(&mut render));
+    Parts { opening, parts: new }
+}
+
+/// What stands before the producers.
+fn render_opening(topic: &Topic, out: &mut Vec<u8>) {
+    out.extend_from_slice(b"{\"channels\":");
+    json::array(out, topic.channels(), |out, channel| json::name(out, channel.name()));
+    out.extend_from_slice(b",\"producers\":[");
+}
+
+/// The objects, rendered once for each producer, of those that are visible, a comma before each.
+fn render_objects(
+    run: &[ProducerId],
+    topic: &Topic,
+    snapshot: &Snapshot,
+    visibility: &mut Visibility,
+    out: &mut Vec<u8>,
+) {
+    for producer in snapshot.present(run) {
+        if visibility.is_active(producer) && !visibility.is_tombstoned(topic, producer) {
+            out.push(b',');
+            out.extend_from_slice(producer.object());
+        }
+    }
+}
+
 /// Cuts into as few runs as may be, of about the same length.
-pub(super) fn runs(all: &[ProducerId]) -> impl Iterator<Item = &[ProducerId]> {
+fn runs(all: &[ProducerId]) -> impl Iterator<Item = &[ProducerId]> {
     let count = all.len().div_ceil(LOOKUP_PART_PRODUCERS).max(1);
     all.chunks(all.len().div_ceil(count).max(1))
 }

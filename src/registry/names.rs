@@ -10,7 +10,7 @@ pub const NAME_BYTES_MAX: usize = 64;
 /// Topics and channels whose name ends so are dropped with their last UNREGISTER.
 pub const EPHEMERAL_SUFFIX: &[u8] = b"#ephemeral";
 
-/// A valid topic or channel name, held in place: mutations wait for their commit without allocating.
+/// A valid topic or channel name, held in place: changes wait for their commit without allocating.
 #[derive(Clone, Copy)]
 pub struct Name {
     len: u8,
@@ -20,7 +20,7 @@ pub struct Name {
 const _: () = assert!(NAME_BYTES_MAX <= u8::MAX as usize);
 
 impl Name {
-    /// Judges a name as stock does (`^[.a-zA-Z0-9_-]+(#ephemeral)?$`, 1 to 64 bytes).
+    /// Validates a name as stock does (`^[.a-zA-Z0-9_-]+(#ephemeral)?$`, 1 to 64 bytes).
     pub fn new(text: &[u8]) -> Option<Self> {
         let stem = text.strip_suffix(EPHEMERAL_SUFFIX).unwrap_or(text);
         let plain = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-');
@@ -89,25 +89,40 @@ impl TopicId {
     }
 }
 
-/// A producer is its connection, so its id is the connection's place, worker and slot, and the number of the
-/// connections that had the slot before: no two producers have the same.
+/// Who has told the registry of a producer.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Source {
+    /// The nsqd itself, over a connection of this worker.
+    Worker(u32),
+}
+
+/// A producer's source, its slot there, and the number of the producers that had the slot before: no two producers have
+/// the same id. The slot of an nsqd is that of its connection.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct ProducerId(u64);
 
-const SLOT_BITS: u32 = 22;
-const WORKER_BITS: u32 = 10;
+const SLOT_BITS: u32 = 20;
+/// More than there are workers: other sources take the higher numbers.
+const SOURCE_BITS: u32 = 12;
 const _: () = assert!(CONNECTIONS_MAX <= 1 << SLOT_BITS);
-const _: () = assert!(WORKERS_MAX.get() <= 1 << WORKER_BITS);
+const _: () = assert!(WORKERS_MAX.get() < 1 << SOURCE_BITS);
 
 impl ProducerId {
     /// # Panics
-    /// When worker or slot does not fit its share of the bits: the limits keep both below.
-    pub fn new(worker: u32, slot: u32, generation: u32) -> Self {
-        assert!(worker >> WORKER_BITS == 0 && slot >> SLOT_BITS == 0);
-        Self(u64::from(worker << SLOT_BITS | slot) << u32::BITS | u64::from(generation))
+    /// When source or slot does not fit its share of the bits: the limits keep both below.
+    pub fn new(source: Source, slot: u32, generation: u32) -> Self {
+        let Source::Worker(source) = source;
+        assert!((source as usize) < WORKERS_MAX.get() && slot >> SLOT_BITS == 0);
+        Self(u64::from(source << SLOT_BITS | slot) << u32::BITS | u64::from(generation))
     }
 
-    pub(super) fn worker(self) -> usize {
+    /// Who has told the registry of this producer.
+    #[expect(clippy::cast_possible_truncation, reason = "of few bits")]
+    pub fn source(self) -> Source {
+        Source::Worker(self.source_number() as u32)
+    }
+
+    pub(super) fn source_number(self) -> usize {
         (self.0 >> (u32::BITS + SLOT_BITS)) as usize
     }
 
@@ -121,7 +136,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_are_judged_as_stock_does() {
+    fn names_are_validated_as_stock_does() {
         let long = "t".repeat(NAME_BYTES_MAX);
         for good in ["a", ".", "-", "_", "0", "A.b-c_d", "a#ephemeral", &long] {
             assert_eq!(Name::new(good.as_bytes()).expect(good).as_bytes(), good.as_bytes());
@@ -149,12 +164,12 @@ mod tests {
     #[test]
     fn producer_ids_keep_their_parts_apart() {
         let ids = [(0, 0, 0), (0, 0, 1), (0, 1, 0), (1, 0, 0), (1023, CONNECTIONS_MAX - 1, u32::MAX)];
-        let distinct: std::collections::HashSet<_> =
-            ids.iter().map(|&(w, s, g)| ProducerId::new(w, s, g)).collect();
+        let new = |(worker, slot, generation)| ProducerId::new(Source::Worker(worker), slot, generation);
+        let distinct: std::collections::HashSet<_> = ids.iter().copied().map(new).collect();
         assert_eq!(distinct.len(), ids.len());
         for (worker, slot, generation) in ids {
-            let id = ProducerId::new(worker, slot, generation);
-            assert_eq!((id.worker(), id.slot()), (worker as usize, slot as usize));
+            let id = new((worker, slot, generation));
+            assert_eq!((id.source(), id.slot()), (Source::Worker(worker), slot as usize));
         }
     }
 }

@@ -1,12 +1,11 @@
 //! A producer: one nsqd, which is one identified connection.
 
-use std::io::Write as _;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard};
 
-use super::json;
 use super::names::{ProducerId, TopicId};
 use crate::clock::Timestamp;
+use crate::json;
 
 /// What an nsqd says of itself in IDENTIFY.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -27,16 +26,16 @@ pub struct Registered {
     pub channels: usize,
 }
 
-/// An identified nsqd. All snapshots share it: a PING and a REGISTER reach them without a new one. In C's order,
-/// so that what an answer reads of each producer is one cache line.
+/// An identified nsqd. All snapshots share it: a PING reaches them without a new one. In C's order, so that what a
+/// lookup reads of each producer is one cache line.
 #[derive(Debug)]
 #[repr(C)]
 pub struct Producer {
     id: ProducerId,
     /// Nanoseconds of a [`Timestamp`].
     last_update: AtomicI64,
-    /// Its object in the answer to `/lookup`; without the closing brace it begins the one in `/nodes`.
-    fragment: Box<[u8]>,
+    /// See [`Producer::object`].
+    object: Box<[u8]>,
     /// The topics that it registered, each once, in no order. No lookup reads them. (For 500 topics a tree took
     /// longer, and twice the memory; a copy for each batch a third of the time of a commit.)
     topics: Mutex<Vec<TopicId>>,
@@ -51,13 +50,13 @@ pub struct Producer {
 
 impl Producer {
     pub fn new(id: ProducerId, remote_address: String, info: PeerInfo, now: Timestamp) -> Self {
-        let fragment = fragment(&remote_address, &info).into_boxed_slice();
+        let object = object(&remote_address, &info).into_boxed_slice();
         let last_update = AtomicI64::new(now.nanos());
         Self {
             id,
             remote_address: remote_address.into_boxed_str(),
             info,
-            fragment,
+            object,
             last_update,
             topics: Mutex::default(),
             channels: AtomicUsize::new(0),
@@ -100,8 +99,9 @@ impl Producer {
         self.topics.lock().expect("no holder has panicked")
     }
 
-    pub(super) fn fragment(&self) -> &[u8] {
-        &self.fragment
+    /// Its JSON object in a response to `/lookup`, rendered once; without the closing brace it begins the one in `/nodes`.
+    pub fn object(&self) -> &[u8] {
+        &self.object
     }
 
     /// Whether `/topic/tombstone` means this producer: `broadcast_address:http_port`, compared byte for byte but
@@ -117,30 +117,6 @@ impl Producer {
     pub fn node(&self) -> String {
         format!("{}:{}", self.info.broadcast_address, self.info.http_port)
     }
-
-    /// Its object in the answer to `/debug`, where stock marshals a map: keys in alphabetical order.
-    pub(super) fn write_debug(&self, tombstoned_at: Option<Timestamp>, out: &mut Vec<u8>) {
-        let info = &self.info;
-        out.extend_from_slice(b"{\"broadcast_address\":");
-        json::string(out, &info.broadcast_address);
-        out.extend_from_slice(b",\"hostname\":");
-        json::string(out, &info.hostname);
-        number(out, "http_port", info.http_port);
-        out.extend_from_slice(b",\"id\":");
-        json::string(out, &self.remote_address);
-        number(out, "last_update", self.last_update().nanos());
-        number(out, "tcp_port", info.tcp_port);
-        out.extend_from_slice(b",\"tombstoned\":");
-        json::boolean(out, tombstoned_at.is_some());
-        number(out, "tombstoned_at", tombstoned_at.map_or(GO_ZERO_TIME_NANOS, Timestamp::nanos));
-        out.extend_from_slice(b",\"topology_region\":");
-        json::string(out, &info.topology_region);
-        out.extend_from_slice(b",\"topology_zone\":");
-        json::string(out, &info.topology_zone);
-        out.extend_from_slice(b",\"version\":");
-        json::string(out, &info.version);
-        out.push(b'}');
-    }
 }
 
 /// An operator may have given an nsqd its address with brackets, to which nsqadmin adds another pair.
@@ -151,10 +127,7 @@ fn without_brackets(mut host: &[u8]) -> &[u8] {
     host
 }
 
-/// `time.Time{}.UnixNano()`, which is how stock shows that there never was a tombstone.
-const GO_ZERO_TIME_NANOS: i64 = -6_795_364_578_871_345_152;
-
-fn fragment(remote_address: &str, info: &PeerInfo) -> Vec<u8> {
+fn object(remote_address: &str, info: &PeerInfo) -> Vec<u8> {
     let mut out = Vec::with_capacity(256);
     out.extend_from_slice(b"{\"remote_address\":");
     json::string(&mut out, remote_address);
@@ -162,8 +135,8 @@ fn fragment(remote_address: &str, info: &PeerInfo) -> Vec<u8> {
     json::string(&mut out, &info.hostname);
     out.extend_from_slice(b",\"broadcast_address\":");
     json::string(&mut out, &info.broadcast_address);
-    number(&mut out, "tcp_port", info.tcp_port);
-    number(&mut out, "http_port", info.http_port);
+    json::field(&mut out, "tcp_port", info.tcp_port);
+    json::field(&mut out, "http_port", info.http_port);
     out.extend_from_slice(b",\"version\":");
     json::string(&mut out, &info.version);
     out.extend_from_slice(b",\"topology_zone\":");
@@ -174,12 +147,9 @@ fn fragment(remote_address: &str, info: &PeerInfo) -> Vec<u8> {
     out
 }
 
-fn number(out: &mut Vec<u8>, key: &str, value: i64) {
-    write!(out, ",\"{key}\":{value}").expect("a Vec takes every write");
-}
-
 #[cfg(test)]
 mod tests {
+    use super::super::names::Source;
     use super::*;
 
     fn producer() -> Producer {
@@ -194,18 +164,13 @@ mod tests {
             version: "1.3.0".into(),
             ..PeerInfo::default()
         };
-        Producer::new(ProducerId::new(0, 0, 0), "1.2.3.4:5".into(), info, Timestamp::from_nanos(7))
+        Producer::new(ProducerId::new(Source::Worker(0), 0, 0), "1.2.3.4:5".into(), info, Timestamp::from_nanos(7))
     }
 
     #[test]
-    fn fragments_have_stocks_field_order_and_escapes() {
+    fn objects_have_stocks_field_order_and_escapes() {
         let expected = r#"{"remote_address":"1.2.3.4:5","hostname":"","broadcast_address":"\u003cb\u003e","tcp_port":-1,"http_port":4151,"version":"1.3.0","topology_zone":"","topology_region":""}"#;
-        assert_eq!(str::from_utf8(producer().fragment()).expect("UTF-8"), expected);
-
-        let mut out = Vec::new();
-        producer().write_debug(None, &mut out);
-        let expected = r#"{"broadcast_address":"\u003cb\u003e","hostname":"","http_port":4151,"id":"1.2.3.4:5","last_update":7,"tcp_port":-1,"tombstoned":false,"tombstoned_at":-6795364578871345152,"topology_region":"","topology_zone":"","version":"1.3.0"}"#;
-        assert_eq!(str::from_utf8(&out).expect("UTF-8"), expected);
+        assert_eq!(str::from_utf8(producer().object()).expect("UTF-8"), expected);
     }
 
     #[test]

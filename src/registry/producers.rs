@@ -9,10 +9,10 @@ use super::names::ProducerId;
 use super::producer::Producer;
 use super::table::Table;
 
-/// By worker, then by slot.
+/// By source, then by slot.
 #[derive(Clone, Default)]
 pub(super) struct Producers {
-    workers: Arc<[Table<Producer>]>,
+    sources: Arc<[Table<Producer>]>,
     len: usize,
 }
 
@@ -21,25 +21,21 @@ impl Producers {
         self.len
     }
 
-    pub(super) fn is_empty(&self) -> bool {
-        self.len == 0
-    }
-
     #[inline]
     pub(super) fn get(&self, id: ProducerId) -> Option<&Arc<Producer>> {
-        self.workers.get(id.worker())?.get(id.slot()).filter(|producer| producer.id() == id)
+        self.sources.get(id.source_number())?.get(id.slot()).filter(|producer| producer.id() == id)
     }
 
     /// # Panics
     /// When its place is taken: a connection identifies once, and its slot is another's only after its end.
     pub(super) fn insert(&mut self, producer: Arc<Producer>) {
         let id = producer.id();
-        if self.workers.len() <= id.worker() {
-            let missing = id.worker() + 1 - self.workers.len();
+        if self.sources.len() <= id.source_number() {
+            let missing = id.source_number() + 1 - self.sources.len();
             let more = std::iter::repeat_n(Table::default(), missing);
-            self.workers = self.workers.iter().cloned().chain(more).collect();
+            self.sources = self.sources.iter().cloned().chain(more).collect();
         }
-        let before = Arc::make_mut(&mut self.workers)[id.worker()].set(id.slot(), Some(producer));
+        let before = Arc::make_mut(&mut self.sources)[id.source_number()].set(id.slot(), Some(producer));
         assert!(before.is_none(), "a producer id is given once");
         self.len += 1;
     }
@@ -48,14 +44,14 @@ impl Producers {
     /// When it is not there.
     pub(super) fn remove(&mut self, id: ProducerId) {
         assert!(self.get(id).is_some(), "a producer disconnects once");
-        Arc::make_mut(&mut self.workers)[id.worker()].set(id.slot(), None);
+        Arc::make_mut(&mut self.sources)[id.source_number()].set(id.slot(), None);
         self.len -= 1;
     }
 
     /// All of them in the order of their ids, from behind `last` on.
     pub(super) fn after(&self, last: Option<ProducerId>) -> impl Iterator<Item = &Arc<Producer>> {
-        let (worker, slot) = last.map_or((0, 0), |id| (id.worker(), id.slot() + 1));
-        let rest = self.workers.iter().skip(worker).enumerate();
+        let (source, slot) = last.map_or((0, 0), |id| (id.source_number(), id.slot() + 1));
+        let rest = self.sources.iter().skip(source).enumerate();
         rest.flat_map(move |(nth, places)| places.from(if nth == 0 { slot } else { 0 }))
             .map(|(_, producer)| producer)
     }

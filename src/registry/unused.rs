@@ -7,16 +7,15 @@
 use std::collections::BTreeSet;
 use std::fmt;
 use std::mem;
-use std::sync::Arc;
 use std::time::Duration;
 
 use smol_str::SmolStr;
 
-use super::freshness::Lifetimes;
-use super::names::{TopicId, is_ephemeral};
+use super::names::{Name, TopicId, is_ephemeral};
 use super::producer::Registered;
-use super::snapshot::{Channel, Topic};
-use super::writer::{Writer, change};
+use super::topic::{Channel, Topic};
+use super::visibility::Lifetimes;
+use super::writer::{Head, Writer};
 use crate::clock::Timestamp;
 
 /// When a topic or channel is forgotten. One word, as there is one for each channel.
@@ -52,13 +51,19 @@ impl Unused {
     }
 
     /// The name has lost its last producer. A channel of an ephemeral topic is as short-lived as its topic.
-    pub(super) fn add(&mut self, expiry: &mut Expiry, topic: &Topic, channel: Option<&SmolStr>, now: Timestamp) {
+    pub(super) fn add(
+        &mut self,
+        expiry: &mut Expiry,
+        (topic, topic_name): (TopicId, &SmolStr),
+        channel: Option<&SmolStr>,
+        now: Timestamp,
+    ) {
         let is_ephemeral = |name: &SmolStr| is_ephemeral(name.as_bytes());
-        let short_lived = is_ephemeral(&topic.name) || channel.is_some_and(is_ephemeral);
+        let short_lived = is_ephemeral(topic_name) || channel.is_some_and(is_ephemeral);
         let after = if short_lived { self.ephemeral } else { self.other };
         let at = now.after(after);
         if *expiry != Expiry::KEPT && !after.is_zero() && at < Timestamp::MAX {
-            self.by_expiry.insert((at, (topic.id, channel.cloned())));
+            self.by_expiry.insert((at, (topic, channel.cloned())));
             *expiry = Expiry(at);
         }
     }
@@ -115,51 +120,49 @@ impl fmt::Display for Forgotten {
 }
 
 impl Writer<'_> {
-    /// Forgets names that have been unused for long enough, `most` of them and the channels of their topics, as if each
-    /// had been deleted.
+    /// Forgets names that have been unused for long enough, `most` of them and the channels of their topics.
     ///
     /// # Panics
     /// Never: a name that is deleted is not due any more.
-    pub fn forget_unused(&mut self, now: Timestamp, most: usize) -> Forgotten {
+    pub(super) fn forget_unused(&mut self, now: Timestamp, most: usize) -> Forgotten {
         let mut forgotten = Forgotten::default();
         for names in self.head.unused.take_due(now, most).chunk_by(|(topic, _), (other, _)| topic == other) {
-            let topic = self.head.snapshot.topic_at(names[0].0).cloned().expect("a topic that is due is there");
+            let topic = self.snapshot().topic_at(names[0].0).cloned().expect("a topic that is due is there");
             if names[0].1.is_none() && self.forget_topic(&topic, now, &mut forgotten) {
                 continue;
             }
-            self.forget_channels(&topic, names, &mut forgotten);
+            self.forget_channels(topic.id, names, &mut forgotten);
         }
         forgotten
     }
 
     /// False where a channel that was created over HTTP keeps the topic: then it is due again after as long.
     fn forget_topic(&mut self, topic: &Topic, now: Timestamp, forgotten: &mut Forgotten) -> bool {
-        let channels = Arc::clone(&topic.state().channels);
-        if channels.iter().any(|channel| channel.expiry == Expiry::KEPT) {
-            let unused = &mut self.head.unused;
-            change(topic, |state| unused.add(&mut state.expiry, topic, None, now));
+        if topic.channels.iter().any(|channel| channel.expiry == Expiry::KEPT) {
+            let Head { versions, unused, .. } = &mut *self.head;
+            versions.change(topic.id, |topic| unused.add(&mut topic.expiry, (topic.id, &topic.name), None, now));
             return false;
         }
-        self.delete_topic(topic.name.as_bytes());
+        self.delete_topic(Name::new(topic.name.as_bytes()).expect("the name of a topic is valid"));
         forgotten.count.topics += 1;
-        forgotten.count.channels += channels.len();
+        forgotten.count.channels += topic.channels.len();
         forgotten.names.push((topic.name.clone(), None));
         true
     }
 
     /// All channels of a topic that are due leave by one copy of the others.
-    fn forget_channels(&mut self, topic: &Topic, names: &[Key], forgotten: &mut Forgotten) {
+    fn forget_channels(&mut self, topic: TopicId, names: &[Key], forgotten: &mut Forgotten) {
         let is_due = |channel: &Channel| {
             names.binary_search_by(|(_, name)| name.as_deref().cmp(&Some(channel.name.as_str()))).is_ok()
         };
-        let channels = Arc::clone(&topic.state().channels);
-        for channel in channels.iter().filter(|channel| is_due(channel)) {
-            self.forget_channel(topic.id, channel);
+        let Some(found) = self.snapshot().topic_at(topic).cloned() else { return };
+        for channel in found.channels.iter().filter(|channel| is_due(channel)) {
+            self.count_channel_off(topic, channel);
             forgotten.count.channels += 1;
-            forgotten.names.push((topic.name.clone(), Some(channel.name.clone())));
+            forgotten.names.push((found.name.clone(), Some(channel.name.clone())));
         }
-        change(topic, |state| {
-            state.channels = channels.iter().filter(|channel| !is_due(channel)).cloned().collect();
+        self.head.versions.change(topic, |topic| {
+            topic.channels = found.channels.iter().filter(|channel| !is_due(channel)).cloned().collect();
         });
         self.forget_if_empty(topic);
     }
@@ -167,7 +170,9 @@ impl Writer<'_> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Name, PeerInfo, Producer, ProducerId, Registry};
+    use std::sync::Arc;
+
+    use super::super::{Change, PeerInfo, Producer, ProducerId, Registry, Source};
     use super::*;
 
     const START: Timestamp = Timestamp::from_nanos(1_700_000_000_000_000_000);
@@ -184,18 +189,15 @@ mod tests {
         Name::new(text.as_bytes()).expect("a valid name")
     }
 
-    fn commit<T>(registry: &Registry, change: impl FnOnce(&mut Writer<'_>) -> T) -> T {
-        let mut writer = registry.write();
-        let result = change(&mut writer);
-        writer.publish();
-        result
+    fn create(writer: &mut Writer<'_>, topic: Name, channel: Option<Name>) {
+        writer.apply(&Change::Create { topic, channel }, START);
     }
 
     /// A producer with these topics, each with its channels.
     fn connect(registry: &Registry, slot: u32, names: &[(&str, &[&str])]) -> Arc<Producer> {
-        let id = ProducerId::new(0, slot, 0);
+        let id = ProducerId::new(Source::Worker(0), slot, 0);
         let producer = Arc::new(Producer::new(id, String::new(), PeerInfo::default(), START));
-        commit(registry, |writer| {
+        registry.commit(|writer| {
             writer.identify(Arc::clone(&producer));
             for (topic, channels) in names {
                 writer.register(&producer, name(topic), None);
@@ -208,17 +210,16 @@ mod tests {
     }
 
     fn forget(registry: &Registry, now: Timestamp) -> Registered {
-        commit(registry, |writer| writer.forget_unused(now, ALL)).count
+        registry.commit(|writer| writer.forget_unused(now, ALL)).count
     }
 
     /// What is there, as `topic` and `topic/channel`.
     fn names(registry: &Registry) -> Vec<String> {
-        let snapshot = registry.published.load();
+        let snapshot = registry.snapshot();
         let mut names = Vec::new();
         for (_, topic) in snapshot.topics.from(0) {
-            let state = topic.state();
-            names.extend(state.listed.then(|| topic.name.to_string()));
-            names.extend(state.channels.iter().map(|channel| format!("{}/{}", topic.name, channel.name)));
+            names.extend(topic.listed.then(|| topic.name.to_string()));
+            names.extend(topic.channels.iter().map(|channel| format!("{}/{}", topic.name, channel.name)));
         }
         names.sort();
         names
@@ -229,7 +230,7 @@ mod tests {
         let registry = registry();
         let some = connect(&registry, 0, &[("t", &["c", "c#ephemeral"]), ("u#ephemeral", &["c"])]);
         let other = connect(&registry, 1, &[("t", &["c"])]);
-        commit(&registry, |writer| writer.disconnect(&some, START));
+        registry.commit(|writer| writer.disconnect(&some, START));
         let moment_before = |after| Timestamp::from_nanos(START.after(after).nanos() - 1);
         assert!(!registry.has_unused(moment_before(EPHEMERAL)) && registry.has_unused(START.after(EPHEMERAL)));
         assert_eq!(forget(&registry, moment_before(EPHEMERAL)), Registered::default());
@@ -239,7 +240,7 @@ mod tests {
         assert_eq!(registry.registered(), Registered { topics: 1, channels: 1 });
 
         assert_eq!(forget(&registry, Timestamp::MAX), Registered::default(), "it has a producer, silent or not");
-        commit(&registry, |writer| writer.unregister(&other, name("t"), None, START));
+        registry.commit(|writer| writer.unregister(&other, name("t"), None, START));
         assert_eq!(forget(&registry, moment_before(OTHER)), Registered::default());
         assert_eq!(forget(&registry, START.after(OTHER)), Registered { topics: 1, channels: 1 });
         assert!(names(&registry).is_empty() && !registry.has_unused(Timestamp::from_nanos(i64::MAX - 1)));
@@ -249,11 +250,11 @@ mod tests {
     fn a_name_that_is_registered_again_is_not_forgotten() {
         let registry = registry();
         let producer = connect(&registry, 0, &[("t", &["c#ephemeral"])]);
-        commit(&registry, |writer| writer.disconnect(&producer, START));
+        registry.commit(|writer| writer.disconnect(&producer, START));
         let late = START.after(EPHEMERAL / 2);
         let producer = connect(&registry, 1, &[("t", &["c#ephemeral"])]);
         assert_eq!(forget(&registry, START.after(OTHER)), Registered::default());
-        commit(&registry, |writer| writer.disconnect(&producer, late));
+        registry.commit(|writer| writer.disconnect(&producer, late));
         assert_eq!(forget(&registry, START.after(EPHEMERAL)), Registered::default(), "since the last time");
         assert_eq!(forget(&registry, late.after(EPHEMERAL)), Registered { topics: 0, channels: 1 });
     }
@@ -262,25 +263,25 @@ mod tests {
     fn a_name_that_was_created_over_http_stays() {
         let registry = registry();
         let producer = connect(&registry, 0, &[("t", &["c#ephemeral"]), ("u#ephemeral", &[]), ("v", &[])]);
-        commit(&registry, |writer| writer.create_topic(name("u#ephemeral")));
-        commit(&registry, |writer| writer.disconnect(&producer, START));
+        registry.commit(|writer| writer.create_topic(name("u#ephemeral")));
+        registry.commit(|writer| writer.disconnect(&producer, START));
         // While it has no producer is early enough.
-        commit(&registry, |writer| writer.create_channel(name("t"), name("c#ephemeral")));
-        commit(&registry, |writer| writer.create_topic(name("w#ephemeral")));
+        registry.commit(|writer| create(writer, name("t"), Some(name("c#ephemeral"))));
+        registry.commit(|writer| writer.create_topic(name("w#ephemeral")));
         assert_eq!(forget(&registry, Timestamp::MAX), Registered { topics: 1, channels: 0 });
         assert_eq!(names(&registry), ["t", "t/c#ephemeral", "u#ephemeral", "w#ephemeral"]);
 
         // As in stock.
         let producer = connect(&registry, 1, &[("t", &["c#ephemeral"]), ("u#ephemeral", &[])]);
-        commit(&registry, |writer| {
+        registry.commit(|writer| {
             writer.unregister(&producer, name("t"), Some(name("c#ephemeral")), START);
             writer.unregister(&producer, name("u#ephemeral"), None, START);
-            assert!(writer.delete_topic(b"w#ephemeral"));
+            assert!(writer.delete_topic(name("w#ephemeral")));
         });
         assert_eq!(names(&registry), ["t"]);
         // What comes after is another name.
         let producer = connect(&registry, 2, &[("u#ephemeral", &[]), ("w#ephemeral", &[])]);
-        commit(&registry, |writer| writer.disconnect(&producer, START));
+        registry.commit(|writer| writer.disconnect(&producer, START));
         assert_eq!(forget(&registry, START.after(EPHEMERAL)), Registered { topics: 2, channels: 0 });
     }
 
@@ -288,9 +289,9 @@ mod tests {
     fn a_channel_that_was_created_over_http_keeps_its_topic() {
         let registry = registry();
         let topic = "t#ephemeral";
-        commit(&registry, |writer| writer.create_channel(name(topic), name("kept")));
+        registry.commit(|writer| create(writer, name(topic), Some(name("kept"))));
         let producer = connect(&registry, 0, &[(topic, &["c"])]);
-        commit(&registry, |writer| {
+        registry.commit(|writer| {
             // This unlists the topic, and leaves its channels.
             writer.unregister(&producer, name(topic), None, START);
             writer.register(&producer, name(topic), None);
@@ -299,7 +300,7 @@ mod tests {
         let next = START.after(EPHEMERAL);
         assert_eq!(forget(&registry, next), Registered { topics: 0, channels: 1 });
         assert_eq!(names(&registry), ["t#ephemeral", "t#ephemeral/kept"]);
-        commit(&registry, |writer| assert!(writer.delete_channel(name(topic), name("kept"))));
+        registry.commit(|writer| assert!(writer.delete_channel(name(topic), name("kept"))));
         assert_eq!(forget(&registry, next.after(EPHEMERAL)), Registered { topics: 1, channels: 0 });
     }
 
@@ -309,10 +310,10 @@ mod tests {
         let channels: Vec<_> = (0..10).map(|nth| format!("c{nth}#ephemeral")).collect();
         let channels: Vec<_> = channels.iter().map(String::as_str).collect();
         let producer = connect(&registry, 0, &[("t", &channels)]);
-        commit(&registry, |writer| writer.disconnect(&producer, START));
+        registry.commit(|writer| writer.disconnect(&producer, START));
         for left in [6, 2, 0] {
             assert!(registry.has_unused(START.after(EPHEMERAL)));
-            let forgotten = commit(&registry, |writer| writer.forget_unused(START.after(EPHEMERAL), 4));
+            let forgotten = registry.commit(|writer| writer.forget_unused(START.after(EPHEMERAL), 4));
             assert_eq!((registry.registered().channels, forgotten.names.len()), (left, forgotten.count.channels));
         }
         assert!(!registry.has_unused(START.after(EPHEMERAL)));
@@ -322,7 +323,7 @@ mod tests {
     fn zero_is_never() {
         let registry = Registry::new(Lifetimes::default());
         let producer = connect(&registry, 0, &[("t", &["c"]), ("t#ephemeral", &["c#ephemeral"])]);
-        commit(&registry, |writer| writer.disconnect(&producer, START));
+        registry.commit(|writer| writer.disconnect(&producer, START));
         assert_eq!(forget(&registry, Timestamp::MAX), Registered::default());
         assert_eq!(registry.registered(), Registered { topics: 2, channels: 2 });
     }
@@ -342,16 +343,16 @@ mod tests {
             let (topic, channel) = (topics[random.usize(..3)], channels[random.usize(..3)]);
             let (some_channel, at) = (random.bool().then_some(channel), random.usize(..3));
             let producer = Arc::clone(&producers[at]);
-            commit(&registry, |writer| match random.u8(..20) {
-                0 => drop(writer.delete_topic(topic.as_bytes())),
+            registry.commit(|writer| match random.u8(..20) {
+                0 => drop(writer.delete_topic(topic)),
                 1 => drop(writer.delete_channel(topic, channel)),
-                2 => writer.create_channel(topic, channel),
+                2 => create(writer, topic, Some(channel)),
                 3 => writer.create_topic(topic),
                 4..6 => drop(writer.forget_unused(now, random.usize(..4))),
                 6..8 => {
                     generation += 1;
                     writer.disconnect(&producer, now);
-                    let id = ProducerId::new(1, u32::try_from(at).expect("few"), generation);
+                    let id = ProducerId::new(Source::Worker(1), u32::try_from(at).expect("few"), generation);
                     producers[at] = Arc::new(Producer::new(id, String::new(), PeerInfo::default(), now));
                     writer.identify(Arc::clone(&producers[at]));
                 }
@@ -366,11 +367,10 @@ mod tests {
                     waiting.extend((!is_used).then_some((expiry.0, key)));
                 }
             };
-            for (_, topic) in head.snapshot.topics.from(0) {
-                let state = topic.state();
+            for (_, topic) in head.versions.published().topics.from(0) {
                 // One that is not listed goes with its last channel.
-                check(state.expiry, !state.producers.is_empty() || !state.listed, (topic.id, None));
-                for channel in &*state.channels {
+                check(topic.expiry, !topic.producers.is_empty() || !topic.listed, (topic.id, None));
+                for channel in &*topic.channels {
                     let key = (topic.id, Some(channel.name.clone()));
                     check(channel.expiry, !channel.producers.is_empty(), key);
                 }

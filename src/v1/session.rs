@@ -8,11 +8,11 @@ use super::identify::peer_info;
 use super::parse::{self, Command, MAGIC, Words};
 use crate::cause::Cause;
 use crate::clock::Timestamp;
-use crate::context::{Advance, Mutation, WorkerContext};
+use crate::context::{Advance, WorkerContext};
 use crate::io::Service;
 use crate::limits::Limit;
 use crate::output::Output;
-use crate::registry::{Name, Producer, ProducerId, Registered};
+use crate::registry::{Change, Name, Producer, ProducerId, Registered};
 
 /// The protocol's state on one connection.
 pub struct Session {
@@ -130,7 +130,7 @@ impl Session {
             if std::mem::take(&mut self.is_silent) {
                 context.counters.silences_over.increment();
             }
-            context.mutate(Mutation::Disconnect(producer));
+            context.change(Change::Disconnect(producer));
         }
     }
 
@@ -234,7 +234,7 @@ impl Session {
             Command::Unregister(words) => {
                 context.counters.unregisters.increment();
                 let (producer, topic, channel) = self.registration("UNREGISTER", words)?;
-                context.mutate(Mutation::Unregister { producer, topic, channel });
+                context.change(Change::Unregister { producer, topic, channel });
             }
             Command::Unknown(word) => return Err(Error::UnknownCommand(word)),
         }
@@ -268,7 +268,7 @@ impl Session {
         ));
         let producer = Arc::new(Producer::new(self.id, self.peer.to_string(), info, context.now));
         context.next_silence = context.next_silence.min(context.lifetimes.listed_until(context.now));
-        context.mutate(Mutation::Identify(Arc::clone(&producer)));
+        context.change(Change::Identify(Arc::clone(&producer)));
         self.producer = Some(producer);
         Ok(())
     }
@@ -296,7 +296,7 @@ impl Session {
             let channel = channel.filter(|_| over.is_none());
             self.registered.topics += 1;
             self.registered.channels += usize::from(channel.is_some());
-            context.mutate(Mutation::Register { producer, topic, channel });
+            context.change(Change::Register { producer, topic, channel });
         }
         match over.zip(words) {
             Some((limit, words)) => Err(Error::RegisterOver(limit, words)),
@@ -374,7 +374,7 @@ mod tests {
     use crate::context::ServerInfo;
     use crate::limits::Limits;
     use crate::log::{Level, Log, LogWriter};
-    use crate::registry::{Lifetimes, Registry};
+    use crate::registry::{Lifetimes, Registry, Source};
 
     const START: Timestamp = Timestamp::from_nanos(1);
     const TIMEOUT: Duration = Duration::from_secs(60);
@@ -408,7 +408,7 @@ mod tests {
             let sink = Sink::default();
             let (log, writer) = Log::start_with(sink.clone(), Level::Info, String::new()).expect("a thread");
             let context = WorkerContext::new(registry, server, Limits::default(), Arc::default(), log, START);
-            let session = Session::new(ProducerId::new(0, 0, 0), ([127, 0, 0, 1], 5).into());
+            let session = Session::new(ProducerId::new(Source::Worker(0), 0, 0), ([127, 0, 0, 1], 5).into());
             let mut scene = Self { context, session, sink, writer };
             let body = br#"{"broadcast_address":"n","tcp_port":1,"http_port":2,"version":"1"}"#;
             let len = u32::try_from(body.len()).expect("short").to_be_bytes();

@@ -10,6 +10,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use ringlookupd::api;
 use ringlookupd::clock::Timestamp;
 use ringlookupd::connection::{Connection, Phase, Receive, Session};
 use ringlookupd::context::{ServerInfo, Shared, WorkerContext};
@@ -18,7 +19,7 @@ use ringlookupd::limits::{Limit, Limits};
 use ringlookupd::log::Log;
 use ringlookupd::options::{Invocation, Options};
 use ringlookupd::output::Output;
-use ringlookupd::registry::{Lifetimes, PeerInfo, ProducerId, Registry};
+use ringlookupd::registry::{Lifetimes, PeerInfo, ProducerId, Registry, Source};
 use ringlookupd::v1::identify::peer_info;
 use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
 use serde_json::Value;
@@ -73,7 +74,7 @@ fn talk(service: Service, pieces: &[&[u8]]) -> (Vec<u8>, Vec<u8>) {
         WorkerContext::new(Arc::clone(&registry), info, limits, Arc::clone(&shared), Log::disabled(), now);
     context.tick(SystemTime::UNIX_EPOCH);
     let peer = SocketAddr::from((Ipv4Addr::LOCALHOST, 1));
-    let session = Session::new(service, ProducerId::new(0, 0, 0), peer);
+    let session = Session::new(service, ProducerId::new(Source::Worker(0), 0, 0), peer);
     let (_, permit) = shared.admission.enter(peer.ip(), &limits);
     let output = Output::new(limits.size(Limit::OutputSize));
     let mut connection = Connection::new(session, permit, output);
@@ -82,7 +83,7 @@ fn talk(service: Service, pieces: &[&[u8]]) -> (Vec<u8>, Vec<u8>) {
         take(&mut connection, piece, &mut context, &mut said);
     }
     let mut debug = Vec::new();
-    let mut stream = registry.reader().debug(now);
+    let mut stream = api::debug(&registry, now);
     while let Some(page) = stream.next_page() {
         debug.extend_from_slice(&page);
     }

@@ -3,8 +3,12 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use ringlookupd::api::{self, Stream};
 use ringlookupd::clock::Timestamp;
-use ringlookupd::registry::{Name, PeerInfo, Producer, ProducerId, Reader, Registry, Stream, Writer};
+use ringlookupd::registry::{
+    Change, ChannelNames, Deleted, Forgotten, Name, Outcome, PeerInfo, Producer, ProducerId, Reader, Registry,
+    Source, Writer,
+};
 use serde_json::{Map, Value};
 
 use crate::model::{Model, Moment, Peer, Serial};
@@ -13,12 +17,13 @@ use crate::steps::{Advance, Profile, Question, READERS, Run, Step};
 /// # Panics
 /// When the registry and the model differ.
 pub fn run(run: &Run) {
-    let registry = Registry::new(run.lifetimes);
+    let registry = Arc::new(Registry::new(run.lifetimes));
     let mut pair = Pair {
         registry: &registry,
-        writer: None,
+        pages: api::Cache::default(),
         readers: (0..READERS).map(|_| registry.reader()).collect(),
         slots: vec![None; run.profile.slots],
+        in_batch: false,
         head: Model::default(),
         published: Model::default(),
         peers: Vec::new(),
@@ -26,8 +31,14 @@ pub fn run(run: &Run) {
         held: Vec::new(),
         run,
     };
-    for &step in &run.steps {
-        pair.step(step);
+    let mut steps = run.steps.iter().copied().peekable();
+    while let Some(step) = steps.peek() {
+        if step.is_change() {
+            registry.commit(|writer| pair.batch(&mut steps, writer));
+            pair.publish();
+        } else if let Some(step) = steps.next() {
+            pair.step(step);
+        }
     }
     pair.finish_held();
 }
@@ -35,13 +46,13 @@ pub fn run(run: &Run) {
 /// The registry and the model, side by side.
 struct Pair<'a> {
     run: &'a Run,
-    registry: &'a Registry,
-    /// Some from the first change of a batch until it is published.
-    writer: Option<Writer<'a>>,
+    registry: &'a Arc<Registry>,
+    pages: api::Cache,
     readers: Vec<Reader>,
     /// Who is connected.
     slots: Vec<Option<(Serial, Arc<Producer>)>>,
-    /// With the changes that are not published yet.
+    /// A batch is open: the head has changes that are not published.
+    in_batch: bool,
     head: Model,
     published: Model,
     peers: Vec<Peer>,
@@ -55,90 +66,134 @@ struct Held {
     begun: Vec<u8>,
 }
 
-impl<'a> Pair<'a> {
-    fn step(&mut self, step: Step) {
-        self.take(step);
-        self.head.note_unused(self.now);
+impl Pair<'_> {
+    /// All steps to the next that publishes.
+    fn batch(&mut self, steps: &mut impl Iterator<Item = Step>, writer: &mut Writer<'_>) {
+        self.in_batch = true;
+        for step in steps.take_while(|step| !matches!(step, Step::Publish)) {
+            if step.is_change() {
+                self.change(step, writer);
+                self.head.note_unused(self.now);
+            } else {
+                self.step(step);
+            }
+        }
     }
 
-    fn take(&mut self, step: Step) {
+    fn publish(&mut self) {
+        self.in_batch = false;
+        self.published = self.head.clone();
+        let is_due = self.head.next_expiry(self.run.lifetimes).is_some_and(|at| at <= self.now);
+        assert_eq!(self.registry.has_unused(self.now), is_due);
+    }
+
+    /// A step that changes nothing in the registry.
+    fn step(&mut self, step: Step) {
         match step {
-            Step::Identify { slot, node } => self.identify(slot, node),
-            Step::Disconnect { slot } => {
-                if let Some((serial, producer)) = self.slots[slot].take() {
-                    let now = self.now;
-                    let topics = self.writer().disconnect(&producer, now);
-                    assert_eq!(topics, self.head.disconnect(serial), "{step:?}");
-                }
-            }
-            Step::Register { slot, topic, channel } => {
-                if let Some((serial, producer)) = self.slots[slot].clone() {
-                    let (topic, channel) = (self.topic(topic), channel.map(Profile::channel));
-                    let changed = self.writer().register(&producer, name(&topic), channel.as_deref().map(name));
-                    assert_eq!(changed, self.head.register(serial, &topic, channel.as_deref()), "{step:?}");
-                }
-            }
-            Step::Unregister { slot, topic, channel } => {
-                if let Some((serial, producer)) = self.slots[slot].clone() {
-                    let (topic, channel) = (self.topic(topic), channel.map(Profile::channel));
-                    let (channel_name, now) = (channel.as_deref().map(name), self.now);
-                    let changed = self.writer().unregister(&producer, name(&topic), channel_name, now);
-                    assert_eq!(changed, self.head.unregister(serial, &topic, channel.as_deref()), "{step:?}");
-                }
-            }
-            Step::Forget => {
-                let now = self.now;
-                let forgotten = self.writer().forget_unused(now, usize::MAX);
-                assert_eq!(forgotten.count, self.head.forget_unused(now, self.run.lifetimes), "{step:?}");
-            }
             Step::Touch { slot } => self.touch(slot),
             Step::Advance(by) => self.now = self.now.max(self.target(by)),
-            Step::Publish => self.publish(),
             Step::Ask { reader, question } => self.ask(reader, question),
             Step::AskAll { reader } => {
                 self.run.profile.questions().for_each(|question| self.ask(reader, question));
             }
-            Step::Hold { reader, question } => self.hold(reader, question),
-            Step::Refresh { reader } => self.readers[reader].refresh(),
-            _ => self.request(step),
+            Step::Hold { question } => self.hold(question),
+            Step::Refresh { reader } => {
+                self.readers[reader].release();
+                self.readers[reader].age();
+            }
+            // The batch was empty.
+            Step::Publish => {}
+            _ => unreachable!("{step:?} is a change"),
+        }
+        self.head.note_unused(self.now);
+    }
+
+    /// Does a change to both.
+    fn change(&mut self, step: Step, writer: &mut Writer<'_>) {
+        if let Step::Identify { slot, node } = step {
+            return self.identify(slot, node, writer);
+        }
+        if let Some((change, expected)) = self.expected_outcome(step) {
+            let outcome = writer.apply(&change, self.now);
+            let outcome = match outcome {
+                // Which names are lost is for the log, and tested there.
+                Outcome::Unregistered { changed, .. } => {
+                    Outcome::Unregistered { changed, channels: ChannelNames::default() }
+                }
+                Outcome::Deleted(Deleted { existed, .. }) => {
+                    Outcome::Deleted(Deleted { existed, ..Deleted::default() })
+                }
+                Outcome::Forgotten(Forgotten { count, .. }) => {
+                    Outcome::Forgotten(Forgotten { count, names: Vec::new() })
+                }
+                other => other,
+            };
+            assert_eq!(outcome, expected, "{step:?}");
         }
     }
 
-    /// The changes that come over HTTP.
-    fn request(&mut self, step: Step) {
-        match step {
+    /// A change, and what the model says that it does; `None` where the step means nothing.
+    fn expected_outcome(&mut self, step: Step) -> Option<(Change, Outcome)> {
+        let now = self.now;
+        Some(match step {
+            Step::Disconnect { slot } => {
+                let (serial, producer) = self.slots[slot].take()?;
+                (Change::Disconnect(producer), Outcome::Disconnected { topics: self.head.disconnect(serial) })
+            }
+            Step::Register { slot, topic, channel } => {
+                let (serial, producer) = self.slots[slot].clone()?;
+                let (topic, channel) = (self.topic(topic), channel.map(Profile::channel));
+                let changed = self.head.register(serial, &topic, channel.as_deref());
+                let (topic, channel) = (name(&topic), channel.as_deref().map(name));
+                (Change::Register { producer, topic, channel }, Outcome::Registered(changed))
+            }
+            Step::Unregister { slot, topic, channel } => {
+                let (serial, producer) = self.slots[slot].clone()?;
+                let (topic, channel) = (self.topic(topic), channel.map(Profile::channel));
+                let changed = self.head.unregister(serial, &topic, channel.as_deref());
+                let (topic, channel) = (name(&topic), channel.as_deref().map(name));
+                let outcome = Outcome::Unregistered { changed, channels: ChannelNames::default() };
+                (Change::Unregister { producer, topic, channel }, outcome)
+            }
             Step::CreateTopic { topic } => {
                 let topic = self.topic(topic);
-                self.writer().create_topic(name(&topic));
                 self.head.create_topic(&topic);
+                (Change::Create { topic: name(&topic), channel: None }, Outcome::Created)
             }
             Step::CreateChannel { topic, channel } => {
                 let (topic, channel) = (self.topic(topic), Profile::channel(channel));
-                self.writer().create_channel(name(&topic), name(&channel));
                 self.head.create_channel(&topic, &channel);
+                (Change::Create { topic: name(&topic), channel: Some(name(&channel)) }, Outcome::Created)
             }
             Step::DeleteTopic { topic } => {
                 let topic = self.topic(topic);
-                let deleted = self.writer().delete_topic(topic.as_bytes());
-                assert_eq!(deleted, self.head.delete_topic(&topic), "{step:?}");
+                let existed = self.head.delete_topic(&topic);
+                let outcome = Outcome::Deleted(Deleted { existed, ..Deleted::default() });
+                (Change::Delete { topic: name(&topic), channel: None }, outcome)
             }
             Step::DeleteChannel { topic, channel } => {
                 let (topic, channel) = (self.topic(topic), Profile::channel(channel));
-                let deleted = self.writer().delete_channel(name(&topic), name(&channel));
-                assert_eq!(deleted, self.head.delete_channel(&topic, &channel), "{step:?}");
+                let existed = self.head.delete_channel(&topic, &channel);
+                let outcome = Outcome::Deleted(Deleted { existed, ..Deleted::default() });
+                (Change::Delete { topic: name(&topic), channel: Some(name(&channel)) }, outcome)
             }
             Step::Tombstone { topic, node } => {
-                let (topic, node, now) =
-                    (self.topic(topic), format!("{}:4151", broadcast_address(node)), self.now);
-                let hit = self.writer().tombstone(topic.as_bytes(), node.as_bytes(), now);
+                let (topic, node) = (self.topic(topic), format!("{}:4151", broadcast_address(node)));
                 let at = Moment { peers: &self.peers, lifetimes: self.run.lifetimes, now };
-                assert_eq!(hit, self.head.tombstone(&topic, &node, &at), "{step:?}");
+                let producers = self.head.tombstone(&topic, &node, &at);
+                let (topic, node) = (name(&topic), node.into_bytes().into());
+                (Change::Tombstone { topic, node }, Outcome::Tombstoned { producers })
             }
-            _ => unreachable!("{step:?} is no request"),
-        }
+            Step::Forget => {
+                let count = self.head.forget_unused(now, self.run.lifetimes);
+                let outcome = Outcome::Forgotten(Forgotten { count, names: Vec::new() });
+                (Change::Forget { most: usize::MAX }, outcome)
+            }
+            _ => unreachable!("{step:?} is no change"),
+        })
     }
 
-    fn identify(&mut self, slot: usize, node: usize) {
+    fn identify(&mut self, slot: usize, node: usize, writer: &mut Writer<'_>) {
         if self.slots[slot].is_some() {
             return;
         }
@@ -155,9 +210,10 @@ impl<'a> Pair<'a> {
         };
         // Two workers, so that ids of producers do not rise in the order of their slots.
         let slot_id = u32::try_from(slot).expect("slots are few");
-        let id = ProducerId::new(slot_id % 2, slot_id / 2, u32::try_from(serial).expect("few producers"));
+        let generation = u32::try_from(serial).expect("few producers");
+        let id = ProducerId::new(Source::Worker(slot_id % 2), slot_id / 2, generation);
         let producer = Arc::new(Producer::new(id, remote_address.clone(), info.clone(), self.now));
-        self.writer().identify(Arc::clone(&producer));
+        writer.apply(&Change::Identify(Arc::clone(&producer)), self.now);
         self.peers.push(Peer { remote_address, info, last_update: self.now });
         self.head.identify(serial);
         self.slots[slot] = Some((serial, producer));
@@ -187,19 +243,10 @@ impl<'a> Pair<'a> {
         end.filter(|&end| end < Timestamp::MAX).map_or(self.now, |end| Timestamp::from_nanos(end.nanos() + past))
     }
 
-    fn publish(&mut self) {
-        if let Some(writer) = self.writer.take() {
-            writer.publish();
-            self.published = self.head.clone();
-            let is_due = self.head.next_expiry(self.run.lifetimes).is_some_and(|at| at <= self.now);
-            assert_eq!(self.registry.has_unused(self.now), is_due);
-        }
-    }
-
     fn ask(&mut self, reader: usize, question: Question) {
         let body = self.body(reader, question);
-        if self.writer.is_some() {
-            // A batch is seen in parts before it is published; what is seen then must not be believed later.
+        if self.in_batch && matches!(question, Question::Nodes | Question::LookupAll) {
+            // What a producer has registered is seen before the batch is published, and must not be believed later.
             body.as_deref().map(parse);
             return;
         }
@@ -211,8 +258,8 @@ impl<'a> Pair<'a> {
         }
     }
 
-    fn hold(&mut self, reader: usize, question: Question) {
-        if let Some(mut stream) = self.stream(reader, question) {
+    fn hold(&mut self, question: Question) {
+        if let Some(mut stream) = self.stream(question) {
             let begun = stream.next_page().expect("an answer has a page").to_vec();
             self.held.push(Held { stream, begun });
         }
@@ -229,26 +276,26 @@ impl<'a> Pair<'a> {
         match question {
             Question::Lookup { .. } => {
                 self.readers[reader].prefetch([topic.as_bytes(), b"nobody's"].into_iter());
-                let lookup = self.readers[reader].lookup(topic.as_bytes(), now)?;
-                Some(self.readers[reader].body(&lookup).pieces().concat())
+                Some(self.readers[reader].lookup(topic.as_bytes(), now)?.pieces().concat())
             }
             Question::Channels { .. } => {
                 let mut out = Vec::new();
-                self.readers[reader].channels(topic.as_bytes(), &mut out);
+                let topic = self.readers[reader].snapshot().topic(topic.as_bytes());
+                api::channels(topic.map(|topic| &**topic), &mut out);
                 Some(out)
             }
-            _ => self.stream(reader, question).map(|stream| read(stream, Vec::new())),
+            _ => self.stream(question).map(|stream| read(stream, Vec::new())),
         }
     }
 
-    fn stream(&mut self, reader: usize, question: Question) -> Option<Stream> {
-        let (reader, now) = (&mut self.readers[reader], self.now);
+    fn stream(&self, question: Question) -> Option<Stream> {
+        let (registry, now) = (self.registry, self.now);
         match question {
-            Question::LookupAll => reader.lookup_all(now),
-            Question::AllChannels => Some(reader.all_channels(now)),
-            Question::Topics => Some(reader.topics(now)),
-            Question::Nodes => Some(reader.nodes(now)),
-            Question::Debug => Some(reader.debug(now)),
+            Question::LookupAll => api::lookup_all(registry, now),
+            Question::AllChannels => Some(api::all_channels(registry, now)),
+            Question::Topics => Some(api::topics(registry, &self.pages, now)),
+            Question::Nodes => Some(api::nodes(registry, &self.pages, now)),
+            Question::Debug => Some(api::debug(registry, now)),
             Question::Lookup { .. } | Question::Channels { .. } => unreachable!("{question:?} is no stream"),
         }
     }
@@ -277,10 +324,6 @@ impl<'a> Pair<'a> {
 
     fn moment(&self) -> Moment<'_> {
         Moment { peers: &self.peers, lifetimes: self.run.lifetimes, now: self.now }
-    }
-
-    fn writer(&mut self) -> &mut Writer<'a> {
-        self.writer.get_or_insert_with(|| self.registry.write())
     }
 }
 

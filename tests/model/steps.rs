@@ -87,7 +87,6 @@ pub enum Step {
     },
     /// Begins a stream that is read to its end only after changes.
     Hold {
-        reader: usize,
         question: Question,
     },
     Refresh {
@@ -126,6 +125,22 @@ pub enum Question {
 
 pub const NODES: usize = 3;
 pub const READERS: usize = 4;
+
+impl Step {
+    /// Whether it belongs to a batch.
+    pub fn is_change(&self) -> bool {
+        !matches!(
+            self,
+            Self::Publish
+                | Self::Touch { .. }
+                | Self::Advance(_)
+                | Self::Ask { .. }
+                | Self::AskAll { .. }
+                | Self::Hold { .. }
+                | Self::Refresh { .. }
+        )
+    }
+}
 
 impl Run {
     pub fn new(profile: Profile, seed: u64) -> Self {
@@ -214,7 +229,7 @@ impl Profile {
             59..69 => Step::Touch { slot },
             69..78 => Step::Advance(advance(random, slot, topic)),
             78..92 => Step::Ask { reader, question: self.question(random) },
-            92..97 => Step::Hold { reader, question: STREAMS[random.usize(..STREAMS.len())] },
+            92..97 => Step::Hold { question: STREAMS[random.usize(..STREAMS.len())] },
             _ => Step::Refresh { reader },
         }
     }

@@ -1,7 +1,7 @@
-//! One thread writes, others read. Each batch raises a counter that every answer shows, so a reader can tell
-//! whether it sees what was published before it asked, and never less than it saw before. Parts of a batch may
-//! be seen before the batch is published, so answers may run ahead of each other, but none stays behind; one that
-//! takes longer than several batches may miss what came and went meanwhile, which here is the counter.
+//! One thread writes, others read. Each batch raises a counter that every response shows, so a reader can tell
+//! whether it sees what was published before it asked, and never less than it saw before. A document is rendered page by
+//! page from the newest snapshot, so one that takes longer than several batches may miss what came and went meanwhile,
+//! which here is the counter.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -9,8 +9,9 @@ use std::sync::{Arc, Weak};
 use std::thread;
 use std::time::Duration;
 
+use ringlookupd::api;
 use ringlookupd::clock::Timestamp;
-use ringlookupd::registry::{Lifetimes, Name, PeerInfo, Producer, ProducerId, Reader, Registry};
+use ringlookupd::registry::{Change, Lifetimes, Name, PeerInfo, Producer, ProducerId, Reader, Registry, Source};
 use serde_json::Value;
 
 use crate::run::read;
@@ -30,7 +31,7 @@ fn readers_see_what_was_published() {
         tombstone_lifetime: Duration::from_secs(45),
         ..Lifetimes::default()
     };
-    let registry = Registry::new(lifetimes);
+    let registry = Arc::new(Registry::new(lifetimes));
     let mut connected = VecDeque::new();
     publish(&registry, 0, &mut connected);
     thread::scope(|scope| {
@@ -38,7 +39,7 @@ fn readers_see_what_was_published() {
         let published = Arc::new(AtomicU64::new(0));
         for first_question in 0..3 {
             let (registry, published) = (&registry, Arc::downgrade(&published));
-            scope.spawn(move || observe(&mut registry.reader(), &published, first_question));
+            scope.spawn(move || observe(&mut Observer::new(registry), &published, first_question));
         }
         for counter in 1..=PUBLISHES {
             publish(&registry, counter, &mut connected);
@@ -49,83 +50,104 @@ fn readers_see_what_was_published() {
 
 /// Moves the counter in a topic's name, in a channel's name and to a new producer, in one batch.
 fn publish(registry: &Registry, counter: u64, connected: &mut VecDeque<Arc<Producer>>) {
-    let mut writer = registry.write();
-    writer.create_topic(counter_name(counter));
-    // A deletion may be seen before the batch is published, so a topic stays for all answers that are compared.
+    let mut changes = vec![Change::Create { topic: counter_name(counter), channel: None }];
+    // A topic stays for all responses that are compared: a document may have begun before it was there.
     if let Some(before) = counter.checked_sub(MISSED_MAX + 2) {
-        writer.delete_topic(counter_name(before).as_bytes());
+        changes.push(Change::Delete { topic: counter_name(before), channel: None });
     }
     if connected.len() == PRODUCERS {
-        writer.disconnect(&connected.pop_front().expect("some are connected"), NOW);
+        changes.push(Change::Disconnect(connected.pop_front().expect("some are connected")));
     }
     // Whoever leaves leaves his slot to the next.
     let number = u32::try_from(counter).expect("few producers");
-    let id = ProducerId::new(0, number % 20, number / 20);
+    let id = ProducerId::new(Source::Worker(0), number % 20, number / 20);
     let info = PeerInfo { hostname: counter.to_string().into(), ..PeerInfo::default() };
     let producer = Arc::new(Producer::new(id, counter.to_string(), info, NOW));
-    writer.identify(Arc::clone(&producer));
+    changes.push(Change::Identify(Arc::clone(&producer)));
     for topic in TWINS.map(|topic| Name::new(topic.as_bytes()).expect("a valid name")) {
-        writer.register(&producer, topic, Some(counter_name(counter)));
+        let channel = Some(counter_name(counter));
+        changes.push(Change::Register { producer: Arc::clone(&producer), topic, channel });
         if let Some(before) = counter.checked_sub(1) {
-            writer.delete_channel(topic, counter_name(before));
+            changes.push(Change::Delete { topic, channel: Some(counter_name(before)) });
         }
     }
     connected.push_back(producer);
-    writer.publish();
+    registry.commit(|writer| {
+        for change in &changes {
+            writer.apply(change, NOW);
+        }
+    });
 }
 
 fn counter_name(counter: u64) -> Name {
     Name::new(format!("counter-{counter}").as_bytes()).expect("a valid name")
 }
 
+struct Observer {
+    registry: Arc<Registry>,
+    reader: Reader,
+    pages: api::Cache,
+}
+
+impl Observer {
+    fn new(registry: &Arc<Registry>) -> Self {
+        Self { registry: Arc::clone(registry), reader: registry.reader(), pages: api::Cache::default() }
+    }
+}
+
 /// Asks one question after the other, each of which must show a counter no lower than it did before.
-fn observe(reader: &mut Reader, published: &Weak<AtomicU64>, first_question: usize) {
+fn observe(observer: &mut Observer, published: &Weak<AtomicU64>, first_question: usize) {
     let questions = [from_topics, from_nodes, from_debug, from_lookup, from_lookup_all];
     let mut last = [0; 5];
     for number in (0..questions.len()).cycle().skip(first_question) {
         let batches = || published.upgrade().map(|published| published.load(Ordering::Acquire));
         let Some(at_least) = batches() else { break };
-        let (seen, last) = (questions[number](reader), &mut last[number]);
+        let (seen, last) = (questions[number](observer), &mut last[number]);
         let is_slow = batches().is_some_and(|by_now| by_now - at_least > MISSED_MAX);
         let Some(seen) = seen.filter(|_| !is_slow) else { continue };
         assert!(seen >= (*last).max(at_least), "{seen} was seen after {last}, and {at_least} was published");
         *last = seen;
     }
-    assert_eq!(questions.map(|question| question(reader)), [Some(PUBLISHES); 5]);
+    assert_eq!(questions.map(|question| question(observer)), [Some(PUBLISHES); 5]);
 }
 
-fn from_topics(reader: &mut Reader) -> Option<u64> {
-    let answer = parse(&read(reader.topics(NOW), Vec::new()));
+fn from_topics(observer: &mut Observer) -> Option<u64> {
+    let answer = parse(&read(api::topics(&observer.registry, &observer.pages, NOW), Vec::new()));
     let topics: BTreeSet<_> = strings(&answer["topics"]).collect();
     assert!(TWINS.iter().all(|topic| topics.contains(topic)), "{topics:?}");
     counter(topics.into_iter())
 }
 
-fn from_nodes(reader: &mut Reader) -> Option<u64> {
-    let answer = parse(&read(reader.nodes(NOW), Vec::new()));
+fn from_nodes(observer: &mut Observer) -> Option<u64> {
+    let answer = parse(&read(api::nodes(&observer.registry, &observer.pages, NOW), Vec::new()));
     for node in elements(&answer["producers"]) {
         assert!(strings(&node["topics"]).all(|topic| TWINS.contains(&topic)), "{node}");
     }
     newest(elements(&answer["producers"]).filter(|node| elements(&node["topics"]).count() == TWINS.len()))
 }
 
-fn from_debug(reader: &mut Reader) -> Option<u64> {
-    let answer = parse(&read(reader.debug(NOW), Vec::new()));
+fn from_debug(observer: &mut Observer) -> Option<u64> {
+    let answer = parse(&read(api::debug(&observer.registry, NOW), Vec::new()));
     let [left, right] = TWINS.map(|topic| answer.get(format!("topic:{topic}:")));
     Some(newest(elements(left?))?.min(newest(elements(right?))?))
 }
 
-fn from_lookup(reader: &mut Reader) -> Option<u64> {
+/// A batch is seen as a whole: two lookups, the second of which is not older, show the same or more.
+fn from_lookup(observer: &mut Observer) -> Option<u64> {
     let [left, right] = TWINS.map(|topic| {
-        let lookup = reader.lookup(topic.as_bytes(), NOW).expect("the topic is listed");
-        let answer = parse(&reader.body(&lookup).pieces().concat());
-        Some(counter(strings(&answer["channels"]))?.min(newest(elements(&answer["producers"]))?))
+        let body = observer.reader.lookup(topic.as_bytes(), NOW).expect("the topic is listed");
+        let answer = parse(&body.pieces().concat());
+        let (channel, producer) =
+            (counter(strings(&answer["channels"]))?, newest(elements(&answer["producers"]))?);
+        assert_eq!(channel, producer, "{topic} is seen in parts");
+        Some(channel)
     });
-    Some(left?.min(right?))
+    assert!(left? <= right?, "{left:?} is newer than {right:?}");
+    left
 }
 
-fn from_lookup_all(reader: &mut Reader) -> Option<u64> {
-    let answer = parse(&read(reader.lookup_all(NOW).expect("a topic is listed"), Vec::new()));
+fn from_lookup_all(observer: &mut Observer) -> Option<u64> {
+    let answer = parse(&read(api::lookup_all(&observer.registry, NOW).expect("a topic is listed"), Vec::new()));
     Some(counter(strings(&answer["channels"]))?.min(newest(elements(&answer["producers"]))?))
 }
 

@@ -4,6 +4,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
+use ringlookupd::api;
 use ringlookupd::clock::Timestamp;
 use ringlookupd::context::{ServerInfo, Shared, WorkerContext};
 use ringlookupd::io::Service;
@@ -28,7 +29,8 @@ pub struct World {
     rng: Rng,
     now: Timestamp,
     workers: Vec<(Worker, Kernel)>,
-    /// Of the registry that they share.
+    /// That they share.
+    registry: Arc<Registry>,
     reader: Reader,
     /// What each topic's lookup was when it was last checked, for a fault.
     stale: [Vec<u8>; TOPICS.len()],
@@ -141,6 +143,7 @@ impl World {
             now,
             workers,
             reader: registry.reader(),
+            registry,
             stale: Default::default(),
             links: Vec::new(),
             clients: Vec::new(),
@@ -258,8 +261,7 @@ impl World {
 
     fn lookup(&mut self, topic: usize) -> Answer {
         let found = self.reader.lookup(TOPICS[topic].as_bytes(), self.now);
-        let body = |found| self.reader.body(&found).pieces().concat();
-        found.map_or(Answer::new(404, &[]), |found| Answer::new(200, &body(found)))
+        found.map_or(Answer::new(404, &[]), |body| Answer::new(200, &body.pieces().concat()))
     }
 
     fn check_answers(&self, number: usize, answers: Vec<Answer>) {
@@ -360,7 +362,7 @@ impl World {
             let answer = self.lookup(topic);
             assert!(answer.listed().is_empty(), "{answer:?}");
         }
-        let mut nodes = self.reader.nodes(self.now);
+        let mut nodes = api::nodes(&self.registry, &api::Cache::default(), self.now);
         let page = nodes.next_page().expect("a document has a page");
         assert_eq!(page.as_ref(), b"{\"producers\":[]}");
     }

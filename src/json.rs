@@ -4,6 +4,9 @@ use std::io::Write as _;
 
 /// A string with Go's escapes: `<`, `>` and `&` leave as `\u003c`, `\u003e` and `\u0026`, and the line
 /// separators U+2028 and U+2029 are escaped too.
+///
+/// # Panics
+/// Never: a Vec takes every write.
 pub fn string(out: &mut Vec<u8>, text: &str) {
     out.push(b'"');
     let mut plain_from = 0;
@@ -32,22 +35,18 @@ pub fn string(out: &mut Vec<u8>, text: &str) {
 }
 
 /// A valid topic or channel name, which has nothing to escape.
-pub(super) fn name(out: &mut Vec<u8>, name: &[u8]) {
+pub fn name(out: &mut Vec<u8>, name: &str) {
     out.push(b'"');
-    out.extend_from_slice(name);
+    out.extend_from_slice(name.as_bytes());
     out.push(b'"');
 }
 
-pub(super) fn boolean(out: &mut Vec<u8>, value: bool) {
+pub fn boolean(out: &mut Vec<u8>, value: bool) {
     out.extend_from_slice(if value { b"true" } else { b"false" });
 }
 
 /// Comma-separated elements in brackets.
-pub(super) fn array<T>(
-    out: &mut Vec<u8>,
-    items: impl IntoIterator<Item = T>,
-    mut write: impl FnMut(&mut Vec<u8>, T),
-) {
+pub fn array<T>(out: &mut Vec<u8>, items: impl IntoIterator<Item = T>, mut write: impl FnMut(&mut Vec<u8>, T)) {
     out.push(b'[');
     for (nth, item) in items.into_iter().enumerate() {
         if nth > 0 {
@@ -56,6 +55,14 @@ pub(super) fn array<T>(
         write(out, item);
     }
     out.push(b']');
+}
+
+/// A comma, a key and a number.
+///
+/// # Panics
+/// Never: a Vec takes every write.
+pub fn field(out: &mut Vec<u8>, key: &str, value: i64) {
+    write!(out, ",\"{key}\":{value}").expect("a Vec takes every write");
 }
 
 #[cfg(test)]

@@ -1,0 +1,127 @@
+//! The `DB:` lines of the log: what each change to the registry has done. The first consumer of the stream of changes.
+
+use std::fmt;
+
+use crate::log::{Level, Log};
+use crate::registry::{Change, ChannelNames, Deleted, Forgotten, Name, Outcome, Producer};
+
+/// Logs a change. The lines are stock's, but for a disconnect, which has one line with a count instead of one for each
+/// registration, and for what stock does not know.
+pub fn write(change: &Change, outcome: &Outcome, log: &Log) {
+    if !log.enabled(Level::Warn) {
+        return;
+    }
+    match (change, outcome) {
+        (Change::Identify(producer), _) => {
+            let client = producer.remote_address();
+            log.info(format_args!("DB: client({client}) REGISTER category:client key: subkey:"));
+        }
+        (Change::Register { producer, topic, channel }, Outcome::Registered(changed)) => {
+            if let Some(channel) = channel.filter(|_| changed.channels > 0) {
+                registration(producer, "REGISTER", "channel", topic, &channel, log);
+            }
+            if changed.topic {
+                registration(producer, "REGISTER", "topic", topic, &"", log);
+            }
+        }
+        (Change::Unregister { producer, topic, channel }, Outcome::Unregistered { changed, channels }) => {
+            unexpected(producer, topic, channels, log);
+            match channel {
+                Some(channel) if changed.channels > 0 => {
+                    registration(producer, "UNREGISTER", "channel", topic, channel, log);
+                }
+                None if changed.topic => registration(producer, "UNREGISTER", "topic", topic, &"", log),
+                _ => {}
+            }
+        }
+        (Change::Disconnect(producer), Outcome::Disconnected { topics }) => {
+            let client = producer.remote_address();
+            log.info(format_args!("DB: client({client}) UNREGISTER category:client topics:{topics}"));
+        }
+        (Change::Create { topic, channel }, _) => {
+            if let Some(channel) = channel {
+                log.info(format_args!("DB: adding channel({channel}) in topic({topic})"));
+            }
+            log.info(format_args!("DB: adding topic({topic})"));
+        }
+        (Change::Delete { topic, channel }, Outcome::Deleted(deleted)) => deletion(topic, *channel, deleted, log),
+        (Change::Tombstone { topic, node }, Outcome::Tombstoned { producers }) => {
+            tombstone(topic, node, *producers, log);
+        }
+        (Change::Forget { .. }, Outcome::Forgotten(forgotten)) => {
+            // Nothing, when another worker was faster.
+            if *forgotten != Forgotten::default() {
+                log.info(format_args!("DB: {forgotten}"));
+            }
+        }
+        _ => unreachable!("an outcome is its change's"),
+    }
+}
+
+fn registration(
+    client: &Producer,
+    verb: &str,
+    category: &str,
+    topic: &Name,
+    channel: &dyn fmt::Display,
+    log: &Log,
+) {
+    let client = client.remote_address();
+    log.info(format_args!("DB: client({client}) {verb} category:{category} key:{topic} subkey:{channel}"));
+}
+
+/// Channels that a producer has lost with their topic: nsqd unregisters channels first.
+fn unexpected(client: &Producer, topic: &Name, ChannelNames { names, more }: &ChannelNames, log: &Log) {
+    let client = client.remote_address();
+    for channel in names {
+        log.warn(format_args!(
+            "client({client}) unexpected UNREGISTER category:channel key:{topic} subkey:{channel}"
+        ));
+    }
+    if *more > 0 {
+        log.warn(format_args!(
+            "client({client}) unexpected UNREGISTER category:channel key:{topic}, {more} more channels"
+        ));
+    }
+}
+
+fn deletion(topic: &Name, channel: Option<Name>, deleted: &Deleted, log: &Log) {
+    let ChannelNames { names, more } = &deleted.channels;
+    for channel in names {
+        log.info(format_args!("DB: removing channel({channel}) from topic({topic})"));
+    }
+    if *more > 0 {
+        log.info(format_args!("DB: removing {more} more channels from topic({topic})"));
+    }
+    match channel {
+        Some(channel) if deleted.existed => {
+            log.info(format_args!("DB: removing channel({channel}) from topic({topic})"));
+        }
+        None if deleted.was_listed => log.info(format_args!("DB: removing topic({topic})")),
+        _ => {}
+    }
+    // An nsqd registers a name when it makes it and when it connects, and has no reason to do so again.
+    let active = deleted.active_producers;
+    if active > 0 {
+        let what = match channel {
+            Some(channel) => format!("channel({channel}) of topic({topic})"),
+            None => format!("topic({topic})"),
+        };
+        log.warn(format_args!(
+            "{what} was deleted while {active} connected nsqd have it: not listed for them until they register it \
+             again, when they reconnect or create it anew; delete it on them too, as nsqadmin does"
+        ));
+    }
+}
+
+/// Logs a tombstone, of a topic that may not even have a valid name.
+pub fn tombstone(topic: impl fmt::Display, node: &[u8], producers: usize, log: &Log) {
+    let node = String::from_utf8_lossy(node);
+    log.info(format_args!("DB: setting tombstone for producer@{node} of topic({topic})"));
+    if producers == 0 {
+        log.warn(format_args!(
+            "no tombstone set: topic({topic}) has no producer@{node}; a node is \
+             broadcast_address:http_port, such as nsqd-1:4151 or [2001:db8::1]:4151"
+        ));
+    }
+}

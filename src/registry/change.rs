@@ -1,0 +1,131 @@
+//! The one stream of changes: whatever changes the registry is a [`Change`], whoever asks for it, and has one
+//! [`Outcome`], which is what the consumers of the stream are told.
+
+use std::sync::Arc;
+
+use super::contents::ChannelNames;
+use super::names::Name;
+use super::producer::Producer;
+use super::unused::Forgotten;
+use super::writer::Writer;
+use crate::clock::Timestamp;
+
+/// A change to the registry.
+#[derive(Debug)]
+pub enum Change {
+    /// A producer without topics comes.
+    Identify(Arc<Producer>),
+    /// The producer is added to the topic and the channel, and both are made when they are new.
+    Register { producer: Arc<Producer>, topic: Name, channel: Option<Name> },
+    /// The producer is removed from the topic and all its channels, or from the one channel. An ephemeral topic or
+    /// channel goes with its last producer, or when it had none to begin with (stock).
+    Unregister { producer: Arc<Producer>, topic: Name, channel: Option<Name> },
+    /// The producer leaves, in proportion to what it registered. Topics and channels stay, ephemeral ones too (stock),
+    /// until [`Change::Forget`].
+    Disconnect(Arc<Producer>),
+    /// Makes a topic, or a channel and its topic, that nobody need produce. One that exists is not forgotten any more.
+    Create { topic: Name, channel: Option<Name> },
+    /// Deletes the topic and its channels, or the one channel, taking them from their producers.
+    Delete { topic: Name, channel: Option<Name> },
+    /// Tombstones every producer of the topic that calls itself `node` (`broadcast_address:http_port`), anew when it was
+    /// already.
+    Tombstone { topic: Name, node: Box<[u8]> },
+    /// Forgets names that have had no producer for long enough, so many of them and the channels of their topics, as if
+    /// each had been deleted.
+    Forget { most: usize },
+}
+
+/// What a change has done.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Outcome {
+    Identified,
+    Registered(Changed),
+    Unregistered {
+        changed: Changed,
+        /// Those that the producer has lost with the topic.
+        channels: ChannelNames,
+    },
+    Disconnected {
+        topics: usize,
+    },
+    Created,
+    Deleted(Deleted),
+    Tombstoned {
+        producers: usize,
+    },
+    Forgotten(Forgotten),
+}
+
+/// What a REGISTER or UNREGISTER changed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Changed {
+    /// The producer was added to or removed from the topic.
+    pub topic: bool,
+    /// How many channels of the topic the producer was added to or removed from.
+    pub channels: usize,
+}
+
+/// What was deleted.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Deleted {
+    /// It was there.
+    pub existed: bool,
+    /// It was a channel, or a topic that was listed, and not one whose channels alone were left.
+    pub was_listed: bool,
+    /// The channels of a topic that went with it.
+    pub channels: ChannelNames,
+    /// Producers that had registered it and are active: they do not know that it is gone.
+    pub active_producers: usize,
+}
+
+impl Writer<'_> {
+    /// Makes one change. It is visible when the commit is over, together with the others of its batch.
+    ///
+    /// # Panics
+    /// When a producer identifies twice or disconnects without having identified.
+    pub fn apply(&mut self, change: &Change, now: Timestamp) -> Outcome {
+        match change {
+            Change::Identify(producer) => {
+                self.identify(Arc::clone(producer));
+                Outcome::Identified
+            }
+            Change::Register { producer, topic, channel } => {
+                Outcome::Registered(self.register(producer, *topic, *channel))
+            }
+            Change::Unregister { producer, topic, channel } => {
+                let found = self.snapshot().topic(topic.as_bytes()).filter(|_| channel.is_none());
+                let channels = found.map(|topic| ChannelNames::of(topic, Some(producer))).unwrap_or_default();
+                Outcome::Unregistered { changed: self.unregister(producer, *topic, *channel, now), channels }
+            }
+            Change::Disconnect(producer) => Outcome::Disconnected { topics: self.disconnect(producer, now) },
+            Change::Create { topic, channel } => {
+                self.create_topic(*topic);
+                if let Some(channel) = channel {
+                    self.create_channel(*topic, *channel);
+                }
+                Outcome::Created
+            }
+            Change::Delete { topic, channel } => Outcome::Deleted(self.delete(*topic, *channel, now)),
+            Change::Tombstone { topic, node } => {
+                Outcome::Tombstoned { producers: self.tombstone(*topic, node, now) }
+            }
+            Change::Forget { most } => Outcome::Forgotten(self.forget_unused(now, *most)),
+        }
+    }
+
+    fn delete(&mut self, topic: Name, channel: Option<Name>, now: Timestamp) -> Deleted {
+        let Some(found) = self.snapshot().topic(topic.as_bytes()) else { return Deleted::default() };
+        let active_producers = self.active_producers(found, channel, now);
+        let (was_listed, channels) = (found.listed, ChannelNames::of(found, None));
+        match channel {
+            None => {
+                self.delete_topic(topic);
+                Deleted { existed: true, was_listed, channels, active_producers }
+            }
+            Some(channel) => {
+                let existed = self.delete_channel(topic, channel);
+                Deleted { existed, was_listed: existed, channels: ChannelNames::default(), active_producers }
+            }
+        }
+    }
+}

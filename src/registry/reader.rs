@@ -1,0 +1,207 @@
+//! A worker's view of the registry.
+
+use std::hash::RandomState;
+use std::sync::Arc;
+
+use arc_swap::Guard;
+use bytes::Bytes;
+
+use super::cache::{CachedResponse, LocalCache, PublishedResponses};
+use super::lookup::{self, LookupBody, StoredBody};
+use super::prefetch;
+use super::producer::Registered;
+use super::snapshot::{Snapshot, hash};
+use super::topic::Topic;
+use super::visibility::{Lifetimes, Visibility};
+use super::{Published, Registry};
+use crate::clock::Timestamp;
+use crate::limits::{LOOKUP_PART_PRODUCERS, LOOKUP_SCRATCH_BYTES_MAX};
+
+/// Reads the registry without a lock and, for what it was asked for of late, without a reference count that two workers
+/// share.
+pub struct Reader {
+    view: View,
+    hasher: RandomState,
+    lifetimes: Lifetimes,
+    local: LocalCache,
+    shared: PublishedResponses,
+    /// The last response, unless it is in the local cache.
+    last: Guard<Option<Arc<CachedResponse>>>,
+    /// Where lookups are rendered.
+    scratch: Vec<u8>,
+    /// See [`Reader::take_misses`].
+    misses: usize,
+}
+
+/// The newest snapshot. It is given back before its thread sleeps, so that the next commit can change it in place.
+struct View {
+    published: Arc<Published>,
+    snapshot: Option<Guard<Arc<Snapshot>>>,
+}
+
+impl View {
+    /// At least as new as every commit that was over before the call.
+    fn snapshot(&mut self) -> &Snapshot {
+        let revision = self.published.revision();
+        if self.snapshot.as_ref().is_none_or(|snapshot| snapshot.revision() < revision) {
+            // Before the next is taken: a thread holds few of them for little.
+            self.snapshot = None;
+        }
+        self.snapshot.get_or_insert_with(|| self.published.snapshot.load())
+    }
+}
+
+/// Where the body of a response is.
+enum Found {
+    Local,
+    Last,
+    Scratch,
+}
+
+impl Reader {
+    pub(super) fn new(registry: &Registry) -> Self {
+        let published = Arc::clone(&registry.published);
+        let hasher = published.snapshot.load().rest.hasher.clone();
+        Self {
+            view: View { published, snapshot: None },
+            hasher,
+            lifetimes: registry.lifetimes,
+            local: LocalCache::default(),
+            shared: PublishedResponses::new(Arc::clone(&registry.sharers)),
+            last: Guard::from_inner(None),
+            scratch: Vec::new(),
+            misses: 0,
+        }
+    }
+
+    /// The newest snapshot.
+    pub fn snapshot(&mut self) -> &Snapshot {
+        self.view.snapshot()
+    }
+
+    /// How many topics (listed or not) and channels there are.
+    pub fn registered(&mut self) -> Registered {
+        self.snapshot().counts().1
+    }
+
+    /// The response to `/lookup`; `None` when the topic is not listed.
+    ///
+    /// # Panics
+    /// Never: what was found is there until the next call.
+    pub fn lookup(&mut self, name: &[u8], now: Timestamp) -> Option<LookupBody<'_>> {
+        let hash = hash(&self.hasher, name);
+        let (slot, revision) = (LocalCache::slot_of(hash), self.view.published.revision());
+        if self.local.is_hit(slot, hash, name, revision, now) {
+            return Some(LookupBody::stored(&self.local.response(slot).body));
+        }
+        let response = match self.find(slot, hash, name, now)? {
+            Found::Local => self.local.response(slot),
+            Found::Last => self.last.as_ref().expect("it was just found"),
+            Found::Scratch => return Some(LookupBody::rendered(&self.scratch)),
+        };
+        Some(LookupBody::stored(&response.body))
+    }
+
+    #[cold]
+    fn find(&mut self, slot: usize, hash: u32, name: &[u8], now: Timestamp) -> Option<Found> {
+        if self.renew(slot, hash, name, now) {
+            return Some(Found::Local);
+        }
+        let asked_before = self.local.ask(slot, hash);
+        self.misses += usize::from(!asked_before);
+        let snapshot = self.view.snapshot();
+        let topic = snapshot.topic_of(hash, name).filter(|topic| topic.listed)?;
+        let stored = topic.response();
+        let response = if stored.as_ref().is_some_and(|stored| stored.is_valid(topic, now)) {
+            stored
+        } else {
+            let keep = asked_before || stored.is_some();
+            let before = stored.as_ref().map(|stored| &stored.body);
+            let Some(body) = render(topic, snapshot, self.lifetimes, now, before, &mut self.scratch, keep) else {
+                return Some(Found::Scratch);
+            };
+            let response = Arc::new(CachedResponse { version: topic.version, body });
+            if keep {
+                self.shared.publish(topic, &response);
+            }
+            Guard::from_inner(Some(response))
+        };
+        if asked_before
+            && let Some(response) = response.as_ref()
+            && self.local.insert(slot, hash, snapshot.revision(), topic, response)
+        {
+            return Some(Found::Local);
+        }
+        self.last = response;
+        Some(Found::Last)
+    }
+
+    /// Whether the local cache has a response that is valid although something was committed since: that of the topic
+    /// that the registry still has. One that is not valid is evicted.
+    fn renew(&mut self, slot: usize, hash: u32, name: &[u8], now: Timestamp) -> bool {
+        let Some(entry) = self.local.entry(slot, hash, name) else { return false };
+        let snapshot = self.view.snapshot();
+        entry.revision = snapshot.revision();
+        let has = snapshot.topic_at(entry.topic.id).is_some_and(|topic| Arc::ptr_eq(topic, &entry.topic));
+        let is_valid = has && entry.response.body.is_fresh(now);
+        if !is_valid {
+            self.local.evict(slot);
+        }
+        is_valid
+    }
+
+    /// How many lookups since the last call were of topics that nobody had asked for of late.
+    pub fn take_misses(&mut self) -> usize {
+        std::mem::take(&mut self.misses)
+    }
+
+    /// Reads ahead what lookups of these topics will read. Takes longer than it saves where that was read of late.
+    pub fn prefetch<'a>(&mut self, names: impl Iterator<Item = &'a [u8]>) {
+        let hashes: Vec<_> = names.map(|name| hash(&self.hasher, name)).collect();
+        self.last = Guard::from_inner(None);
+        prefetch::prefetch(self.view.snapshot(), &hashes);
+    }
+
+    /// Gives the snapshot back. To be called before a commit, and before the thread sleeps: a commit copies what a
+    /// reader holds.
+    pub fn release(&mut self) {
+        self.view.snapshot = None;
+        self.last = Guard::from_inner(None);
+    }
+
+    /// Evicts a share of the cached responses, once in a while: of a response that is out of date this reader may be
+    /// the last holder.
+    pub fn age(&mut self) {
+        self.local.age();
+    }
+
+    #[cfg(test)]
+    pub(super) fn caches(&self) -> (&LocalCache, &PublishedResponses) {
+        (&self.local, &self.shared)
+    }
+}
+
+/// Renders a response; `before` is an older one of the topic, if there is one. `None` when it is in the scratch space,
+/// where it stays if nobody is to keep it, unless it is in parts.
+fn render(
+    topic: &Topic,
+    snapshot: &Snapshot,
+    lifetimes: Lifetimes,
+    now: Timestamp,
+    before: Option<&StoredBody>,
+    scratch: &mut Vec<u8>,
+    keep: bool,
+) -> Option<StoredBody> {
+    // One huge response is no reason to keep as much for ever.
+    if scratch.capacity() > LOOKUP_SCRATCH_BYTES_MAX {
+        *scratch = Vec::new();
+    }
+    if topic.producers().len() > LOOKUP_PART_PRODUCERS {
+        let parts = lookup::render_parts(topic, snapshot, lifetimes, now, before, scratch);
+        return Some(StoredBody::Parts(parts));
+    }
+    let mut visibility = Visibility::new(lifetimes, now);
+    scratch.clear();
+    lookup::render(topic, snapshot, &mut visibility, scratch);
+    keep.then(|| StoredBody::Whole(visibility.rendered(Bytes::copy_from_slice(scratch))))
+}
