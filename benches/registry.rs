@@ -12,7 +12,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
-use population::{NOW, Population, SIZES, channel, empty, producer, topic};
+use population::{NOW, Population, SIZES, channel, empty, producer, registering, topic};
 use ringlookupd::registry::{Change, Name, Producer, Reader, Registry};
 
 #[global_allocator]
@@ -40,7 +40,7 @@ fn commit(c: &mut Criterion) {
                 let missing: Vec<_> = population.missing().take(CHANGES).collect();
                 let mut batches = missing.chunks_exact(batch).cycle();
                 b.iter_custom(|commits| {
-                    (0..commits).map(|_| registering(population, batches.next().expect("endless"))).sum()
+                    (0..commits).map(|_| commit_of(population, batches.next().expect("endless"))).sum()
                 });
             });
         }
@@ -48,8 +48,9 @@ fn commit(c: &mut Criterion) {
 }
 
 /// How long the commit takes that registers what is missing; the registry is left as it was.
-fn registering(population: &Population, missing: &[(Arc<Producer>, Name)]) -> Duration {
-    let took = timed(|| population.register(black_box(missing)));
+fn commit_of(population: &Population, missing: &[(Arc<Producer>, Name)]) -> Duration {
+    let changes = registering(missing);
+    let took = timed(|| population.commit(black_box(&changes)));
     population.unregister(missing);
     took
 }
@@ -72,8 +73,11 @@ fn disconnect(c: &mut Criterion) {
                             topic,
                             channel: Some(channel()),
                         });
-                        population.commit([Change::Identify(producer())].into_iter().chain(register));
-                        timed(|| population.commit([Change::Disconnect(black_box(producer()))].into_iter()))
+                        population.commit(
+                            &[Change::Identify(producer())].into_iter().chain(register).collect::<Vec<_>>(),
+                        );
+                        let disconnect = [Change::Disconnect(producer())];
+                        timed(|| population.commit(black_box(&disconnect)))
                     };
                     (0..disconnects).map(|_| disconnect_one()).sum()
                 });
@@ -92,12 +96,10 @@ fn disconnect_all(c: &mut Criterion) {
             b.iter_custom(|times| {
                 let disconnect_all = |_| {
                     let population = Population::new(1_000_000);
+                    let disconnect: Vec<_> =
+                        population.producers.iter().cloned().map(Change::Disconnect).collect();
                     among(readers, &population, || {
-                        timed(|| {
-                            for producers in population.producers.chunks(8) {
-                                population.commit(producers.iter().cloned().map(Change::Disconnect));
-                            }
-                        })
+                        timed(|| disconnect.chunks(8).for_each(|batch| drop(population.commit(batch))))
                     })
                 };
                 (0..times).map(disconnect_all).sum()
@@ -280,7 +282,7 @@ fn many_readers(c: &mut Criterion) {
             let population = Population::of(10_000);
             let missing: Vec<_> = population.missing().skip(16).take(batch).collect();
             among(readers, population, || {
-                b.iter_custom(|commits| (0..commits).map(|_| registering(population, &missing)).sum());
+                b.iter_custom(|commits| (0..commits).map(|_| commit_of(population, &missing)).sum());
             });
         });
     }
@@ -301,7 +303,7 @@ fn restless_reader(c: &mut Criterion) {
                 let shared = Arc::downgrade(&measuring);
                 scope.spawn(move || keep_reading(population, &shared));
                 b.iter_custom(|commits| {
-                    (0..commits).map(|_| registering(population, batches.next().expect("endless"))).sum()
+                    (0..commits).map(|_| commit_of(population, batches.next().expect("endless"))).sum()
                 });
                 drop(measuring);
             });

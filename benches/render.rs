@@ -30,7 +30,7 @@ const ENDPOINTS: [Endpoint; 2] = [
         answer: |registry, cache| api::topics(registry, cache, NOW),
         spoil: |population| {
             let (topic, channel) = (topic(999_999), None);
-            population.commit([Change::Create { topic, channel }, Change::Delete { topic, channel }].into_iter());
+            population.commit(&[Change::Create { topic, channel }, Change::Delete { topic, channel }]);
         },
     },
     Endpoint {

@@ -209,7 +209,7 @@ impl WorkerContext {
         self.reader.release();
         let (batch, now) = (&self.batch, self.now);
         let (outcomes, result) = self.registry.commit(|writer| {
-            let outcomes: Vec<_> = batch.iter().map(|change| writer.apply(change, now)).collect();
+            let outcomes = writer.apply_all(batch, now);
             (outcomes, more(writer))
         });
         for (change, outcome) in self.batch.drain(..).zip(&outcomes) {

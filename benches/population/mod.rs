@@ -50,7 +50,7 @@ impl Population {
         let places = (0..population.topics.len()).flat_map(|at| (0..GROUP).map(move |nth| (at, nth)));
         let register = places
             .map(|(at, nth)| registration(population.member(population.group(at), nth), population.topic(at)));
-        population.commit(create.chain(identify).chain(register));
+        population.commit(&create.chain(identify).chain(register).collect::<Vec<_>>());
         population
     }
 
@@ -78,26 +78,28 @@ impl Population {
 
     /// One commit that adds the registrations.
     pub fn register(&self, registrations: &[(Arc<Producer>, Name)]) {
-        self.commit(registrations.iter().map(|(producer, topic)| registration(producer, *topic)));
+        let outcomes = self.commit(&registering(registrations));
+        assert!(!outcomes.contains(&Outcome::Registered(Changed::default())), "it was missing");
     }
 
     /// One commit that takes the registrations back.
     pub fn unregister(&self, registrations: &[(Arc<Producer>, Name)]) {
-        self.commit(registrations.iter().map(|(producer, topic)| Change::Unregister {
+        let unregister = |(producer, topic): &(Arc<Producer>, Name)| Change::Unregister {
             producer: Arc::clone(producer),
             topic: *topic,
             channel: None,
-        }));
+        };
+        self.commit(&registrations.iter().map(unregister).collect::<Vec<_>>());
     }
 
-    pub fn commit(&self, changes: impl Iterator<Item = Change>) {
-        self.registry.commit(|writer| {
-            for change in changes {
-                let outcome = writer.apply(&change, NOW);
-                debug_assert!(outcome != Outcome::Registered(Changed::default()), "it was missing");
-            }
-        });
+    pub fn commit(&self, changes: &[Change]) -> Vec<Outcome> {
+        self.registry.commit(|writer| writer.apply_all(changes, NOW))
     }
+}
+
+/// The changes that add the registrations.
+pub fn registering(registrations: &[(Arc<Producer>, Name)]) -> Vec<Change> {
+    registrations.iter().map(|(producer, topic)| registration(producer, *topic)).collect()
 }
 
 fn registration(producer: &Arc<Producer>, topic: Name) -> Change {

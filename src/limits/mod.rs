@@ -62,6 +62,12 @@ const _: () = assert!(LOOKUPS_REMEMBERED.is_multiple_of(LOOKUPS_AGING));
 pub const LOOKUPS_PREFETCHED_MIN: usize = 4;
 pub const LOOKUPS_PREFETCHED_TOGETHER: usize = 7;
 
+/// Changes of a batch, and topics in all, from which on the topics of the batch are prefetched, and how many of them
+/// together: with fewer topics these are in the processor's caches.
+pub const CHANGES_PREFETCHED_MIN: usize = 4;
+pub const CHANGES_PREFETCHED_TOPICS_MIN: usize = 16_384;
+pub const CHANGES_PREFETCHED_TOGETHER: usize = 32;
+
 /// Nesting of the JSON in IDENTIFY (Go's `encoding/json` has the same).
 pub const IDENTIFY_DEPTH_MAX: usize = 10_000;
 /// Header lines that a connection remembers to compare the next request's with. Those of real clients are

@@ -5,10 +5,12 @@ use std::sync::Arc;
 
 use super::contents::ChannelNames;
 use super::names::Name;
+use super::prefetch::prefetch_changes;
 use super::producer::Producer;
 use super::unused::Forgotten;
 use super::writer::Writer;
 use crate::clock::Timestamp;
+use crate::limits::{CHANGES_PREFETCHED_MIN, CHANGES_PREFETCHED_TOPICS_MIN};
 
 /// A change to the registry.
 #[derive(Debug)]
@@ -78,7 +80,32 @@ pub struct Deleted {
     pub active_producers: usize,
 }
 
+impl Change {
+    /// The topic that it names.
+    fn topic(&self) -> Option<&Name> {
+        match self {
+            Self::Register { topic, .. }
+            | Self::Unregister { topic, .. }
+            | Self::Create { topic, .. }
+            | Self::Delete { topic, .. }
+            | Self::Tombstone { topic, .. } => Some(topic),
+            Self::Identify(_) | Self::Disconnect(_) | Self::Forget { .. } => None,
+        }
+    }
+}
+
 impl Writer<'_> {
+    /// Makes the changes of a batch, one after the other, and returns their outcomes in the same order.
+    pub fn apply_all(&mut self, batch: &[Change], now: Timestamp) -> Vec<Outcome> {
+        let snapshot = self.snapshot();
+        if batch.len() >= CHANGES_PREFETCHED_MIN && snapshot.counts().1.topics >= CHANGES_PREFETCHED_TOPICS_MIN {
+            let topics = batch.iter().filter_map(Change::topic);
+            let hashes: Vec<_> = topics.map(|topic| snapshot.hash(topic.as_bytes())).collect();
+            prefetch_changes(snapshot, &hashes);
+        }
+        batch.iter().map(|change| self.apply(change, now)).collect()
+    }
+
     /// Makes one change. It is visible when the commit is over, together with the others of its batch.
     ///
     /// # Panics

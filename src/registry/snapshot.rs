@@ -132,7 +132,7 @@ impl Snapshot {
         ids.iter().filter_map(|&id| self.producer(id))
     }
 
-    fn hash(&self, name: &[u8]) -> u32 {
+    pub(super) fn hash(&self, name: &[u8]) -> u32 {
         hash(&self.rest.hasher, name)
     }
 }
