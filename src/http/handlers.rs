@@ -46,7 +46,7 @@ pub fn call(
         Ok(args) => answer(endpoint, &args, peer, context),
     };
     let answer = outcome.unwrap_or_else(Answer::Error);
-    (answer.status(), exchange.responder(&context.response_head).answer(answer, context))
+    (answer.status(), exchange.responder(&context.response_head, &context.counters).answer(answer, context))
 }
 
 type Outcome = Result<Answer, ApiError>;
@@ -71,8 +71,8 @@ fn answer(endpoint: Endpoint, args: &Args<'_>, peer: SocketAddr, context: &mut W
 }
 
 fn lookup(args: &Args<'_>, exchange: Exchange<'_>, context: &mut WorkerContext) -> (Status, bool) {
-    let WorkerContext { reader, response_head, registry, now, .. } = context;
-    let responder = exchange.responder(response_head);
+    let WorkerContext { reader, response_head, counters, registry, now, .. } = context;
+    let responder = exchange.responder(response_head, counters);
     let error = match argument(args.topic.as_ref(), MISSING_ARG_TOPIC) {
         Ok(EVERY_TOPIC) => match api::lookup_all(registry, *now) {
             Some(stream) => return (Status::Ok, responder.stream(stream)),

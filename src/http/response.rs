@@ -3,10 +3,11 @@
 use std::io::Write as _;
 
 use super::answer::{Answer, ApiError, Status};
-use super::head::{Head, Persistence, Version};
+use super::head::{Head, Persistence, Refusal, Version};
 use crate::api::Stream;
 use crate::context::WorkerContext;
 use crate::limits::SHARED_BODY_BYTES_MIN;
+use crate::metrics::Counters;
 use crate::output::{Framing, Output};
 use crate::registry::LookupBody;
 use crate::response_head::{JSON_HEADERS, ResponseHead};
@@ -62,9 +63,9 @@ pub struct Exchange<'a> {
 }
 
 impl<'a> Exchange<'a> {
-    pub fn responder(self, response_head: &'a ResponseHead) -> Responder<'a> {
+    pub fn responder(self, response_head: &'a ResponseHead, counters: &'a Counters) -> Responder<'a> {
         let Self { request, close, output } = self;
-        Responder { request, close, response_head, output }
+        Responder { request, close, response_head, counters, output }
     }
 }
 
@@ -73,6 +74,7 @@ pub struct Responder<'a> {
     request: &'a Head<'a>,
     close: bool,
     response_head: &'a ResponseHead,
+    counters: &'a Counters,
     output: &'a mut Output,
 }
 
@@ -149,7 +151,7 @@ impl Responder<'_> {
         let http11 = self.request.version == Version::Http11;
         let framed = http11 || matches!(length, Length::Known(length) if length <= GO_BUFFER_BYTES);
         let keep = framed && !self.close && self.request.persistence != Persistence::Close;
-        let out = self.output.staged();
+        let out = begin(status.code(), self.counters, self.output);
         // One growth for the whole answer, and not one for each line.
         out.reserve(HEAD_BYTES);
         if http11 && status == Status::Ok && kind == Kind::Json && extra.is_none() {
@@ -200,17 +202,31 @@ impl Responder<'_> {
     }
 }
 
+/// Counts a response with this status and returns where to write it. Every response but the interim `100 Continue`
+/// begins here, so each is counted once.
+#[inline]
+fn begin<'a>(code: &str, counters: &Counters, output: &'a mut Output) -> &'a mut Vec<u8> {
+    counters.response(code.as_bytes()[0]);
+    output.staged()
+}
+
 /// Stages an error that ends the connection and answers no request, or not a whole one.
 pub fn unasked(ApiError(status, message): ApiError, context: &WorkerContext, output: &mut Output) {
-    context.counters.response(status.code().as_bytes()[0]);
     let (line, headers, date) = (status.line(), Kind::Json.headers(), context.response_head.date());
     let body = format!("{{\"message\":\"{message}\"}}");
     let length = body.len();
     write!(
-        output.staged(),
+        begin(status.code(), &context.counters, output),
         "HTTP/1.1 {line}{headers}{date}Content-Length: {length}\r\nConnection: close\r\n\r\n{body}"
     )
     .expect("a Vec takes every write");
+}
+
+/// Stages the response to a head that is no request.
+pub fn refused(refusal: Refusal, context: &WorkerContext, output: &mut Output) {
+    let response = refusal.response();
+    let code = &response["HTTP/1.1 ".len()..];
+    begin(code, &context.counters, output).extend_from_slice(response.as_bytes());
 }
 
 #[inline]
@@ -221,3 +237,6 @@ fn header(out: &mut Vec<u8>, header: Option<(&str, &[u8])>) {
     out.extend_from_slice(value);
     out.extend_from_slice(b"\r\n");
 }
+
+#[cfg(test)]
+mod tests;

@@ -11,7 +11,7 @@ use super::body::{BodyDecoder, BodyState};
 use super::handlers;
 use super::head::{Body, Expect, Head, Persistence, Refusal};
 use super::parse::{HeadLimits, HeadReader, Parsed};
-use super::response::{Exchange, Kind, Responder, unasked};
+use super::response::{Exchange, Kind, Responder, refused, unasked};
 use super::routes::{Route, route};
 use crate::context::{Advance, WorkerContext};
 use crate::io::Service;
@@ -156,9 +156,7 @@ impl Session {
         if let Some(limit) = refusal.limit() {
             context.exceeded(limit, self.peer);
         }
-        let response = refusal.response().as_bytes();
-        context.counters.response(response["HTTP/1.1 ".len()]);
-        output.staged().extend_from_slice(response);
+        refused(refusal, context, output);
     }
 
     /// Answers a request, or puts it aside until its body is over. False when the connection is to close.
@@ -172,7 +170,6 @@ impl Session {
     ) -> bool {
         self.heads.next(head.method);
         if head.expect == Expect::Unknown {
-            context.counters.response(b'4');
             let closing = Some(("Connection", &b"close"[..]));
             return respond(head, true, context, output).with_header(
                 Status::ExpectationFailed,
@@ -237,7 +234,6 @@ impl Session {
         match body {
             Err(BODY_TOO_LARGE) if pending.reader == Reader::Endpoint => self.refuse_body(&head, context, output),
             Err(error) if pending.reader == Reader::Endpoint => {
-                context.counters.response(b'4');
                 respond(&head, true, context, output).error(error, None)
             }
             body => self.answer(&head, close || body.is_err(), context, output),
@@ -246,7 +242,6 @@ impl Session {
 
     fn refuse_body(&self, head: &Head<'_>, context: &mut WorkerContext, output: &mut Output) -> bool {
         context.exceeded(Limit::RequestBodySize, self.peer);
-        context.counters.response(b'4');
         respond(head, true, context, output).error(BODY_TOO_LARGE, None)
     }
 
@@ -278,7 +273,6 @@ impl Session {
             ),
             Route::NotFound => (Status::NotFound, respond(head, close, context, output).error(NOT_FOUND, None)),
         };
-        context.counters.response(status.code().as_bytes()[0]);
         if let Some(begun) = begun {
             let (code, method, peer) = (status.code(), head.method, self.peer);
             let (target, took) = (String::from_utf8_lossy(head.target), begun.elapsed());
@@ -294,7 +288,7 @@ fn respond<'a>(
     context: &'a WorkerContext,
     output: &'a mut Output,
 ) -> Responder<'a> {
-    Exchange { request, close, output }.responder(&context.response_head)
+    Exchange { request, close, output }.responder(&context.response_head, &context.counters)
 }
 
 #[cfg(test)]
