@@ -135,7 +135,8 @@ fn clean(path: &[u8]) -> Vec<u8> {
     out
 }
 
-/// Stock: `http.Redirect`.
+/// Stock: `http.Redirect`. `url` is a path with its query: to a target in absolute form too, where stock repeats the
+/// client's scheme, user and host.
 fn redirect(method: Method, url: &[u8]) -> Route {
     let mut location = Vec::with_capacity(url.len());
     for &byte in url {
@@ -268,22 +269,16 @@ mod tests {
     }
 
     #[test]
-    fn a_location_keeps_what_surrounds_the_path() {
+    fn a_location_is_the_path_with_the_query() {
         for (target, expected) in [
             ("/topics/?", "/topics?"),
             ("/topics/??", "/topics??"),
             ("/topics/?a#b&%zz", "/topics?a#b&%zz"),
             ("/topics/?\u{e9}", "/topics?%c3%a9"),
-            ("HTTP://Ab:/topics/", "http://Ab:/topics"),
-            ("http://a:b:1/topics/", "http://a:b:1/topics"),
-            ("http:/topics/", "http:/topics"),
-            ("http:///topics/", "http:///topics"),
-            ("http://@h/topics/", "http://@h/topics"),
-            ("http://u:@h/topics/", "http://u:@h/topics"),
-            ("http://u:p:q@h/topics/", "http://u:p%3Aq@h/topics"),
-            ("http://u@v!%c3%a9@h/topics/", "http://u%40v%21%C3%A9@h/topics"),
-            ("http://h%c3%a9\u{e9}%25/topics/", "http://h%C3%A9%C3%A9%25/topics"),
-            ("http://[fe80::1%25e%20n]/topics/", "http://[fe80::1%25e%20n]/topics"),
+            ("http://h/topics/?a", "/topics?a"),
+            ("http://u:p@h:1//topics?", "/topics?"),
+            ("http:/topics/", "/topics"),
+            ("http://[fe80::1%25e%20n]/topics/", "/topics"),
         ] {
             assert_eq!(location("GET", target), expected, "{target}");
         }

@@ -2,8 +2,7 @@
 //!
 //! Stock takes a target as origin form (`/topics?x`), absolute form (`http://host/topics`),
 //! authority form (`CONNECT host:1`) or `*`. Only the path and the query decide what is done;
-//! scheme, user and host are checked, because a bad one is a 400, and kept, because a redirect
-//! repeats them.
+//! scheme, user and host are checked, because a bad one is a 400, and not kept.
 
 use std::borrow::Cow;
 use std::net::Ipv6Addr;
@@ -24,15 +23,6 @@ pub struct Url<'a> {
     pub query: &'a [u8],
     /// The target ends in its only `?`, which a redirect keeps.
     pub force_query: bool,
-    /// None for a path alone. In a box, as it is rare, and all that a head says is moved around.
-    base: Option<Box<Base<'a>>>,
-}
-
-/// What stands before the path, as received and already checked.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Base<'a> {
-    Scheme(&'a [u8]),
-    Authority { scheme: &'a [u8], user: Option<&'a [u8]>, host: &'a [u8] },
 }
 
 impl<'a> Url<'a> {
@@ -44,7 +34,7 @@ impl<'a> Url<'a> {
         }
         let (path, query, force_query) = split_query(target);
         let is_plain = path.iter().all(|byte| !matches!(byte, b'%' | b'+'));
-        is_plain.then_some(Self { path: Cow::Borrowed(path), query, force_query, base: None })
+        is_plain.then_some(Self { path: Cow::Borrowed(path), query, force_query })
     }
 
     /// Parses the target of a request with this method; stock: `url.ParseRequestURI`, and
@@ -59,61 +49,28 @@ impl<'a> Url<'a> {
         }
         let connect = method == "CONNECT" && !target.starts_with(b"/");
         if target == b"*" && !connect {
-            return Ok(Self { path: Cow::Borrowed(target), query: b"", force_query: false, base: None });
+            return Ok(Self { path: Cow::Borrowed(target), query: b"", force_query: false });
         }
         let origin_form = target.starts_with(b"/");
-        let (scheme, rest) = if connect || origin_form { (None, target) } else { split_scheme(target)? };
+        let (has_scheme, rest) = if connect || origin_form { (false, target) } else { split_scheme(target)? };
         let (rest, query, force_query) = split_query(rest);
-        let (base, path) = match scheme {
-            // Never redirected, so there is no need to remember the authority.
-            None if connect => (None, split_authority(rest)?.2),
-            None if rest.starts_with(b"/") => (None, rest),
-            None => return Err(BadTarget),
-            Some(scheme) => match rest.strip_prefix(b"//") {
-                Some(rest) => {
-                    let (user, host, path) = split_authority(rest)?;
-                    (Some(Base::Authority { scheme, user, host }), path)
-                }
-                None if rest.starts_with(b"/") => (Some(Base::Scheme(scheme)), rest),
-                // Opaque: what follows the scheme is no path, and nobody looks at it.
-                None => (Some(Base::Scheme(scheme)), &rest[..0]),
-            },
+        let path = match rest.strip_prefix(b"//") {
+            _ if connect => split_authority(rest)?,
+            Some(rest) if has_scheme => split_authority(rest)?,
+            _ if rest.starts_with(b"/") => rest,
+            // Opaque: what follows the scheme is no path, and nobody looks at it.
+            _ if has_scheme => &rest[..0],
+            _ => return Err(BadTarget),
         };
         let path = decode(path, b'+').ok_or(BadTarget)?;
-        Ok(Self { path, query, force_query, base: base.map(Box::new) })
+        Ok(Self { path, query, force_query })
     }
 
-    /// This URL with another path, which must need no escapes; stock: `URL.String`.
+    /// Another path, which must need no escapes, with this URL's query.
     #[must_use]
     pub fn with_path(&self, path: &[u8]) -> Vec<u8> {
-        let mut out = Vec::with_capacity(path.len() + self.query.len() + 1);
-        match self.base.as_deref() {
-            None => {}
-            Some(Base::Scheme(scheme)) => {
-                out.extend(scheme.to_ascii_lowercase());
-                out.push(b':');
-            }
-            Some(&Base::Authority { scheme, user, host }) => {
-                out.extend(scheme.to_ascii_lowercase());
-                out.extend(b"://");
-                if let Some(user) = user {
-                    let (name, password) = cut(user, b':');
-                    reencode(name, is_user_byte, &mut out);
-                    if name.len() < user.len() {
-                        out.push(b':');
-                        reencode(password, is_user_byte, &mut out);
-                    }
-                    out.push(b'@');
-                }
-                reencode(host, is_host_byte, &mut out);
-            }
-        }
-        out.extend(path);
-        if self.force_query || !self.query.is_empty() {
-            out.push(b'?');
-            out.extend(self.query);
-        }
-        out
+        let mark: &[u8] = if self.force_query || !self.query.is_empty() { b"?" } else { b"" };
+        [path, mark, self.query].concat()
     }
 }
 
@@ -169,40 +126,18 @@ fn escaped<'a>(digits: &mut impl Iterator<Item = &'a u8>) -> Option<u8> {
     Some(digit()? << 4 | digit()?)
 }
 
-/// Brings valid escapes into the one form Go prints: only what `keep` refuses is escaped, in upper
-/// case.
-fn reencode(raw: &[u8], keep: fn(u8) -> bool, out: &mut Vec<u8>) {
-    const HEX: &[u8; 16] = b"0123456789ABCDEF";
-    let mut bytes = raw.iter();
-    while let Some(&byte) = bytes.next() {
-        let byte = match byte {
-            b'%' => escaped(&mut bytes).unwrap_or(b'%'),
-            byte => byte,
-        };
-        if keep(byte) {
-            out.push(byte);
-        } else {
-            out.extend([b'%', HEX[usize::from(byte >> 4)], HEX[usize::from(byte & 15)]]);
-        }
-    }
-}
-
-/// Splits `scheme:` off. No scheme, when some other character than `:` ends what could be one.
-fn split_scheme(target: &[u8]) -> Result<(Option<&[u8]>, &[u8]), BadTarget> {
+/// Whether there is a scheme, and what follows it. None, when some other character than `:` ends what could be one.
+fn split_scheme(target: &[u8]) -> Result<(bool, &[u8]), BadTarget> {
     let in_scheme = |b: &u8| b.is_ascii_alphanumeric() || b"+-.".contains(b);
     match target.iter().position(|b| !in_scheme(b)) {
         Some(0) if target[0] == b':' => Err(BadTarget),
-        Some(at) if target[at] == b':' && target[0].is_ascii_alphabetic() => {
-            Ok((Some(&target[..at]), &target[at + 1..]))
-        }
-        _ => Ok((None, target)),
+        Some(at) if target[at] == b':' && target[0].is_ascii_alphabetic() => Ok((true, &target[at + 1..])),
+        _ => Ok((false, target)),
     }
 }
 
-/// User (with its password), host (with its port), and the path that follows.
-type Authority<'a> = (Option<&'a [u8]>, &'a [u8], &'a [u8]);
-
-fn split_authority(rest: &[u8]) -> Result<Authority<'_>, BadTarget> {
+/// Checks user (with its password) and host (with its port), and returns the path that follows.
+fn split_authority(rest: &[u8]) -> Result<&[u8], BadTarget> {
     let (authority, path) = rest.split_at(memchr(b'/', rest).unwrap_or(rest.len()));
     let (user, host) = match memrchr(b'@', authority) {
         Some(at) => (Some(&authority[..at]), &authority[at + 1..]),
@@ -212,7 +147,7 @@ fn split_authority(rest: &[u8]) -> Result<Authority<'_>, BadTarget> {
         let known = |&b: &u8| is_user_byte(b) || b"!'()*:@%".contains(&b);
         user.iter().all(known) && decode(user, b'+').is_some()
     });
-    if user_ok && is_host(host) { Ok((user, host, path)) } else { Err(BadTarget) }
+    if user_ok && is_host(host) { Ok(path) } else { Err(BadTarget) }
 }
 
 /// Stock: `url.parseHost`. It runs with Go's `urlstrictcolons=0`, the default for a module as old

@@ -30,13 +30,15 @@ pub fn normal(reply: &Reply, finished: bool) -> Vec<u8> {
 
 fn response(bytes: &[u8], finished: bool) -> Vec<u8> {
     let (head, whole) = content(bytes);
-    let body = without_unreleased_fields(&whole);
+    let body = without_link_base(without_unreleased_fields(&whole));
     let mut normal = Vec::new();
     for line in head.split_inclusive(|&byte| byte == b'\n') {
         let value = |name| header(line, name);
         let framing = value("Content-Length").or(value("Transfer-Encoding"));
         if value("Date").is_some() {
             normal.extend(b"Date: now\r\n");
+        } else if let Some(location) = value("Location") {
+            normal.extend([b"Location: ", without_base(location), b"\r\n"].concat());
         } else if value("Connection").is_some() && finished || framing.is_some() && body.len() > GO_BUFFER_BYTES {
             // Left out.
         } else if value("Content-Length") == Some(whole.len().to_string().as_bytes()) {
@@ -50,6 +52,25 @@ fn response(bytes: &[u8], finished: bool) -> Vec<u8> {
         None => normal.extend(body),
     }
     normal
+}
+
+/// What follows scheme, user and host of a URL; all of a path.
+fn without_base(url: &[u8]) -> &[u8] {
+    let scheme = url.iter().position(|byte| b":/".contains(byte)).filter(|&at| url[at] == b':');
+    let Some(rest) = scheme.map(|at| &url[at + 1..]) else { return url };
+    match rest.strip_prefix(b"//") {
+        Some(rest) => &rest[rest.iter().position(|&byte| byte == b'/').unwrap_or(rest.len())..],
+        None => rest,
+    }
+}
+
+/// The same of the link in the page that comes with a redirect; other bodies as they are.
+fn without_link_base(body: Vec<u8>) -> Vec<u8> {
+    const LINK: &[u8] = b"<a href=\"";
+    match body.strip_prefix(LINK) {
+        Some(url) => [LINK, without_base(url)].concat(),
+        None => body,
+    }
 }
 
 /// The fields are always empty here: no step sets them. Within a JSON string their quotes would be escaped.
