@@ -109,7 +109,7 @@ impl Session {
 
     fn finish(&mut self, rest: &[u8], context: &mut WorkerContext, output: &mut Output) {
         match self {
-            Self::V1(session) => session.finish(context, output),
+            Self::V1(session) => session.finish(rest, context, output),
             Self::Http(session) => session.finish(rest, context, output),
         }
     }

@@ -19,9 +19,13 @@ pub enum Error<'a> {
     NoTopic(&'static str),
     BadTopic(&'static str, &'a [u8]),
     BadChannel(&'static str, &'a [u8]),
-    /// The client's FIN came instead of the length of a body, or of the body.
-    NoBodySize,
-    NoBody,
+    /// The client's FIN came instead of the length of a body, or of the body, after so many bytes of it.
+    NoBodySize {
+        received: usize,
+    },
+    NoBody {
+        received: usize,
+    },
     /// A length that is negative or over the limit. Stock panics or allocates it.
     BadBodySize(i32),
     BodyTooLong(i32),
@@ -53,6 +57,9 @@ impl Error<'_> {
     /// What only the log says, behind the error's text; empty for most.
     pub fn detail(self) -> String {
         match self {
+            // Go's `io.ReadFull`.
+            Self::NoBodySize { received: 0 } | Self::NoBody { received: 0 } => " - EOF".into(),
+            Self::NoBodySize { .. } | Self::NoBody { .. } => " - unexpected EOF".into(),
             Self::WrongType(field) => format!(" - wrong type: {field}"),
             Self::MissingFields(missing) => {
                 let fields = REQUIRED_FIELDS.into_iter().zip(missing).filter(|(_, missing)| *missing);
@@ -82,8 +89,8 @@ impl Error<'_> {
             Self::BadChannel(verb, name) => {
                 &[b"E_BAD_CHANNEL ", verb.as_bytes(), b" channel name '", name, b"' is not valid"]
             }
-            Self::NoBodySize => &[b"E_BAD_BODY IDENTIFY failed to read body size"],
-            Self::NoBody => &[b"E_BAD_BODY IDENTIFY failed to read body"],
+            Self::NoBodySize { .. } => &[b"E_BAD_BODY IDENTIFY failed to read body size"],
+            Self::NoBody { .. } => &[b"E_BAD_BODY IDENTIFY failed to read body"],
             Self::BadBodySize(size) | Self::BodyTooLong(size) => {
                 number = size.to_string();
                 &[b"E_BAD_BODY IDENTIFY invalid body size ", number.as_bytes()]
@@ -119,5 +126,10 @@ mod tests {
         let undecoded = "E_BAD_BODY IDENTIFY failed to decode JSON body".to_owned();
         assert_eq!(lines(Error::WrongType("tcp_port")), (undecoded.clone(), " - wrong type: tcp_port".to_owned()));
         assert_eq!(lines(Error::BadJson), (undecoded, String::new()));
+        let unread = "E_BAD_BODY IDENTIFY failed to read body".to_owned();
+        assert_eq!(lines(Error::NoBody { received: 0 }), (unread.clone(), " - EOF".to_owned()));
+        assert_eq!(lines(Error::NoBody { received: 1 }), (unread.clone(), " - unexpected EOF".to_owned()));
+        assert_eq!(lines(Error::NoBodySize { received: 0 }), (unread.clone() + " size", " - EOF".to_owned()));
+        assert_eq!(lines(Error::NoBodySize { received: 3 }), (unread + " size", " - unexpected EOF".to_owned()));
     }
 }

@@ -94,12 +94,12 @@ impl Session {
         Advance { used, close: false }
     }
 
-    /// The peer will send no more.
-    pub fn finish(&mut self, context: &mut WorkerContext, output: &mut Output) {
+    /// The peer will send no more, and `rest` is what it left unfinished.
+    pub fn finish(&mut self, rest: &[u8], context: &mut WorkerContext, output: &mut Output) {
         match self.state {
             State::Magic | State::Line { .. } => {}
-            State::BodySize => self.refuse(Error::NoBodySize, context, output.staged()),
-            State::Body { .. } => self.refuse(Error::NoBody, context, output.staged()),
+            State::BodySize => self.refuse(Error::NoBodySize { received: rest.len() }, context, output.staged()),
+            State::Body { .. } => self.refuse(Error::NoBody { received: rest.len() }, context, output.staged()),
         }
     }
 

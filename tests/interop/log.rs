@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io::Write;
-use std::net::{SocketAddr, TcpStream};
+use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::time::Duration;
 
 use ringlookupd::io::Backend;
@@ -56,11 +56,19 @@ fn play(server: &Server) -> Vec<String> {
     for (begin, reply) in [
         (b"".as_slice(), ""),
         (b"REGIS", ""),
+        (b"IDENTIFY\n", "E_BAD_BODY IDENTIFY failed to read body size"),
+        (b"IDENTIFY\n\0\0", "E_BAD_BODY IDENTIFY failed to read body size"),
+        (b"IDENTIFY\n\0\0\0\x05", "E_BAD_BODY IDENTIFY failed to read body"),
+        (b"IDENTIFY\n\0\0\0\x05{", "E_BAD_BODY IDENTIFY failed to read body"),
         (b"FOO bar\n", "E_INVALID invalid command FOO"),
         (b"REGISTER t\n", "E_INVALID client must IDENTIFY"),
     ] {
         let mut nsqd = Nsqd::connect(server.tcp);
         nsqd.0.write_all(begin).expect("a connection");
+        if begin.starts_with(b"IDENTIFY") {
+            // A half-close: stock logs a reply that it cannot write.
+            nsqd.0.shutdown(Shutdown::Write).expect("a connection");
+        }
         if !reply.is_empty() {
             assert_eq!(nsqd.ask(b""), reply.as_bytes());
         }
