@@ -63,7 +63,7 @@ pub fn descriptors(driver: Driver) {
     const LIMIT: usize = 256;
     const CLIENTS: usize = 400;
     let server = Server::start_command(&mut behind_shell(&format!("ulimit -n {LIMIT}"), driver.flags()));
-    driver.beside_on(server, |scene| {
+    Driver::beside_on(server, |scene| {
         let before = scene.observed().descriptors();
         let mut first: Vec<_> = (0..CLIENTS).filter_map(|_| served(scene.server.tcp)).collect();
         assert!((LIMIT / 2..LIMIT).contains(&first.len()), "{} are served", first.len());

@@ -12,7 +12,7 @@ use crate::support::clients::{Nsqd, OK, get};
 /// Line ends, terminal sequences and turns of the direction of writing in all that is logged as it was sent.
 pub fn forging(driver: Driver) {
     let flags: Vec<_> = driver.flags().chain(["-log-level=debug"]).collect();
-    driver.beside_on(Server::start(&flags), |scene| {
+    Driver::beside_on(Server::start(&flags), |scene| {
         let evil = "\n[nsqlookupd] forged\r\x1b[31m\u{9b}31m\u{202e}\u{2028}";
         let description = serde_json::json!({
             "broadcast_address": evil, "hostname": evil, "version": evil, "tcp_port": 1, "http_port": 2,
@@ -48,14 +48,14 @@ pub fn forging(driver: Driver) {
 pub fn unread(driver: Driver) {
     let (_reader, writer) = io::pipe().expect("a pipe");
     let flags: Vec<_> = driver.flags().chain(["-log-level=debug"]).collect();
-    driver.beside_on(Server::start_unlogged(PROGRAM.as_ref(), &flags, writer), talkative);
+    Driver::beside_on(Server::start_unlogged(PROGRAM.as_ref(), &flags, writer), talkative);
 }
 
 /// A log on a full disk.
 pub fn full_disk(driver: Driver) {
     let full = File::options().write(true).open("/dev/full").expect("every Linux has it");
     let flags: Vec<_> = driver.flags().chain(["-log-level=debug"]).collect();
-    driver.beside_on(Server::start_unlogged(PROGRAM.as_ref(), &flags, full), talkative);
+    Driver::beside_on(Server::start_unlogged(PROGRAM.as_ref(), &flags, full), talkative);
 }
 
 /// Has more logged than a pipe and the queue hold.

@@ -1,10 +1,10 @@
 //! Nothing that a peer does harms another: one test for each row of `docs/hostile.md`, on each driver.
 //!
-//! Each attack runs beside a well-behaved producer and a well-behaved consumer, which must see no error and no slow
-//! answer, on one worker that serves them all; afterwards new clients must be served, and SIGTERM must end the
+//! Each attack runs beside a well-behaved producer and a well-behaved consumer, which must see no error and no late
+//! response, on one worker that serves them all; afterwards new clients must be served, and SIGTERM must end the
 //! program while the attackers still hold what they have (`beside.rs`).
 //!
-//! `cargo test --test hostile -- --nocapture` shows latencies and memory.
+//! `cargo test --test hostile -- --nocapture` shows the server's CPU time before a response, and memory.
 
 #[path = "../support/mod.rs"]
 mod support;

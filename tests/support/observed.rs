@@ -3,6 +3,7 @@
 use std::fs;
 use std::time::Duration;
 
+use nix::time::{ClockId, clock_getcpuclockid};
 use rustix::process::Pid;
 
 /// A process that runs.
@@ -16,6 +17,11 @@ impl Observed {
 
     pub fn descriptors(self) -> usize {
         fs::read_dir(format!("/proc/{}/fd", self.0)).expect("it runs").count()
+    }
+
+    /// The clock of the process's time on a processor, to the nanosecond.
+    pub fn cpu_clock(self) -> ClockId {
+        clock_getcpuclockid(nix::unistd::Pid::from_raw(self.0.as_raw_nonzero().get())).expect("it runs")
     }
 
     /// Time on a processor, all threads together. USER_HZ is 100.
