@@ -8,6 +8,7 @@ use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus};
 
+use ringlookupd::limits::Limit;
 use rustix::process::Signal;
 
 mod support;
@@ -92,6 +93,27 @@ fn every_flag_is_described_with_its_default() {
     assert_eq!(described.len(), set(described.iter().copied()).len(), "a flag is described twice");
     let help = ["-help", "-h"];
     assert_eq!(set(described), set(flags.keys().map(String::as_str).chain(help)));
+}
+
+/// The table of limits is where a limit is declared: flag, help, place in the list of limits and metric are its row's.
+#[test]
+fn every_limit_is_what_its_row_says() {
+    let (_, help) = run(&["-help"]);
+    let described = rows("### Limits");
+    let server = Server::start(NO_FLAGS);
+    let metrics = get(&mut connect(server.http), "/metrics");
+    let labels = metrics.lines().filter_map(|line| {
+        let (label, _) = line.strip_prefix("nsqlookupd_limit_exceeded_total{limit=\"")?.split_once('"')?;
+        Some(label)
+    });
+    assert_eq!(set(labels), set(Limit::ALL.map(Limit::name)));
+    for limit in Limit::ALL {
+        let flag = format!("-{}", limit.name());
+        let entry = help.split("\n  -").find(|entry| entry.split_whitespace().next() == Some(limit.name()));
+        let entry = entry.unwrap_or_else(|| panic!("-help lacks {flag}"));
+        assert!(entry.contains(limit.row().meaning), "{flag}: {entry}");
+        assert!(described.iter().any(|row| row[0].trim_matches('`') == flag), "{flag} is not among the limits");
+    }
 }
 
 #[test]
