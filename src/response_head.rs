@@ -1,11 +1,11 @@
-//! How HTTP answers begin: the same for most of them, and renewed once a tick because of its date.
+//! How HTTP responses begin: the same for most of them, and renewed once a tick because of its date.
 
 use std::fmt::Write as _;
 use std::time::SystemTime;
 
 use chrono::{DateTime, Utc};
 
-/// The start of an answer's head, ready to be copied.
+/// The start of a response's head, ready to be copied.
 pub struct ResponseHead {
     ok_json: String,
     date_at: usize,

@@ -29,7 +29,7 @@ pub enum BodyState {
     /// say `Connection: close` when it cuts a `Content-Length` body that the endpoint reads.
     More,
     /// It has ended.
-    Done,
+    Complete,
     /// Its end cannot be found, so the connection must close. Stock answers `INVALID_REQUEST` where
     /// the endpoint takes arguments, and what it would have answered elsewhere.
     Malformed,
@@ -52,7 +52,7 @@ enum State {
     ChunkCr,
     ChunkLf,
     Trailers { bytes: u16, at: Trailer },
-    Done,
+    Complete,
     Malformed,
 }
 
@@ -93,7 +93,7 @@ impl BodyDecoder {
     #[must_use]
     pub fn new(body: Body) -> Self {
         let state = match body {
-            Body::None | Body::Length(0) => State::Done,
+            Body::None | Body::Length(0) => State::Complete,
             Body::Length(left) => State::Length { left },
             Body::Chunked => State::Size(SizeLine::START),
         };
@@ -111,12 +111,12 @@ impl BodyDecoder {
         let mut rest = input;
         let state = loop {
             match self.state {
-                State::Done => break BodyState::Done,
+                State::Complete => break BodyState::Complete,
                 State::Malformed => break BodyState::Malformed,
                 _ if rest.is_empty() => break BodyState::More,
                 State::Length { left } => {
                     self.state = match self.skip(left, &mut rest) {
-                        0 => State::Done,
+                        0 => State::Complete,
                         left => State::Length { left },
                     };
                 }
@@ -150,7 +150,7 @@ impl BodyDecoder {
             (State::Size(line), _) => line.step(byte).map(State::Size),
             (State::ChunkCr, b'\r') => Some(State::ChunkLf),
             (State::ChunkLf, b'\n') => Some(State::Size(SizeLine::START)),
-            (State::Trailers { at: Trailer::BlankLf, .. }, b'\n') => Some(State::Done),
+            (State::Trailers { at: Trailer::BlankLf, .. }, b'\n') => Some(State::Complete),
             (State::Trailers { bytes, at }, _) if bytes < HTTP_CHUNK_LINE_BYTES_MAX - 1 => {
                 Some(State::Trailers { bytes: bytes + 1, at: at.step(byte)? })
             }
@@ -251,15 +251,15 @@ mod tests {
 
     #[test]
     fn a_length_ends_the_body() {
-        assert_eq!(decode(Body::None, b"GET"), (BodyState::Done, 0, 0));
+        assert_eq!(decode(Body::None, b"GET"), (BodyState::Complete, 0, 0));
         assert_eq!(decode(Body::Length(3), b"ab"), (BodyState::More, 2, 2));
-        assert_eq!(decode(Body::Length(3), b"abcGET"), (BodyState::Done, 3, 3));
+        assert_eq!(decode(Body::Length(3), b"abcGET"), (BodyState::Complete, 3, 3));
     }
 
     #[test]
     fn chunks_end_at_the_last_one() {
         let input = b"3\r\nabc\r\nA;x=\"y\"\r\n0123456789\r\n00\r\n\r\nGET";
-        assert_eq!(decode(Body::Chunked, input), (BodyState::Done, input.len() - 3, 13));
+        assert_eq!(decode(Body::Chunked, input), (BodyState::Complete, input.len() - 3, 13));
     }
 
     #[test]
@@ -270,7 +270,7 @@ mod tests {
             "1;\0\u{ff} \r\nx\r\n0 \r\n\r\n",
             "0000000000000001\r\nx\r\n0\r\n\r\n",
         ] {
-            assert_eq!(state(good), BodyState::Done, "{good:?}");
+            assert_eq!(state(good), BodyState::Complete, "{good:?}");
         }
         for bad in [
             "\r\n",
@@ -301,7 +301,7 @@ mod tests {
     #[test]
     fn a_size_line_has_4096_bytes_with_its_crlf() {
         let line = |extension| format!("1;{}\r\nx\r\n0\r\n\r\n", "e".repeat(extension));
-        assert_eq!(state(&line(4092)), BodyState::Done);
+        assert_eq!(state(&line(4092)), BodyState::Complete);
         assert_eq!(state(&line(4093)), BodyState::Malformed);
     }
 
@@ -322,7 +322,7 @@ mod tests {
             "0\r\nX: y\nZ: w\r\n\r\n",
             "0\r\nX: y\r\n z\r\n\t\r\n\r\n",
         ] {
-            assert_eq!(state(good), BodyState::Done, "{good:?}");
+            assert_eq!(state(good), BodyState::Complete, "{good:?}");
         }
         for bad in [
             "0\r\nX\r\n",
@@ -350,7 +350,7 @@ mod tests {
     #[test]
     fn trailers_have_4096_bytes_together() {
         let trailer = |value| format!("0\r\nX: {}\r\n\r\n", "t".repeat(value));
-        assert_eq!(state(&trailer(4089)), BodyState::Done);
+        assert_eq!(state(&trailer(4089)), BodyState::Complete);
         assert_eq!(state(&trailer(4090)), BodyState::Malformed);
     }
 }

@@ -3,14 +3,13 @@
 use std::borrow::Cow;
 use std::net::SocketAddr;
 
-use super::answer::{
-    Answer, ApiError, CHANNEL_NOT_FOUND, INVALID_ARG_CHANNEL, INVALID_ARG_TOPIC, INVALID_REQUEST,
-    MISSING_ARG_CHANNEL, MISSING_ARG_NODE, MISSING_ARG_TOPIC, Status, TOO_MANY_CHANNELS, TOO_MANY_TOPICS,
-    TOPIC_NOT_FOUND,
-};
 use super::query::{Args, args};
-use super::response::Exchange;
+use super::response::{Exchange, Response};
 use super::routes::Endpoint;
+use super::status::{
+    ApiError, CHANNEL_NOT_FOUND, INVALID_ARG_CHANNEL, INVALID_ARG_TOPIC, INVALID_REQUEST, MISSING_ARG_CHANNEL,
+    MISSING_ARG_NODE, MISSING_ARG_TOPIC, Status, TOO_MANY_CHANNELS, TOO_MANY_TOPICS, TOPIC_NOT_FOUND,
+};
 use crate::context::WorkerContext;
 use crate::limits::Limit;
 use crate::registry::{self, Change, Deleted, Name};
@@ -43,23 +42,23 @@ pub fn call(
         Err(_) => Err(INVALID_REQUEST),
         // Its body is the worker's, and goes from there into the output.
         Ok(args) if endpoint == Endpoint::Lookup => return lookup(&args, exchange, context),
-        Ok(args) => answer(endpoint, &args, peer, context),
+        Ok(args) => response(endpoint, &args, peer, context),
     };
-    let answer = outcome.unwrap_or_else(Answer::Error);
-    (answer.status(), exchange.responder(&context.response_head, &context.counters).answer(answer, context))
+    let response = outcome.unwrap_or_else(Response::Error);
+    (response.status(), exchange.responder(&context.response_head, &context.counters).respond(response, context))
 }
 
-type Outcome = Result<Answer, ApiError>;
+type Outcome = Result<Response, ApiError>;
 
-fn answer(endpoint: Endpoint, args: &Args<'_>, peer: SocketAddr, context: &mut WorkerContext) -> Outcome {
+fn response(endpoint: Endpoint, args: &Args<'_>, peer: SocketAddr, context: &mut WorkerContext) -> Outcome {
     let WorkerContext { registry, shared, now, .. } = &*context;
     match endpoint {
-        Endpoint::Ping => Ok(Answer::Pong),
-        Endpoint::Info => Ok(Answer::Info),
-        Endpoint::Topics => Ok(Answer::Stream(api::topics(registry, &shared.documents, *now))),
-        Endpoint::Nodes => Ok(Answer::Stream(api::nodes(registry, &shared.documents, *now))),
-        Endpoint::Debug => Ok(Answer::Stream(api::debug(registry, *now))),
-        Endpoint::Metrics => Ok(Answer::Metrics(context.metrics())),
+        Endpoint::Ping => Ok(Response::Pong),
+        Endpoint::Info => Ok(Response::Info),
+        Endpoint::Topics => Ok(Response::Stream(api::topics(registry, &shared.documents, *now))),
+        Endpoint::Nodes => Ok(Response::Stream(api::nodes(registry, &shared.documents, *now))),
+        Endpoint::Debug => Ok(Response::Stream(api::debug(registry, *now))),
+        Endpoint::Metrics => Ok(Response::Metrics(context.metrics())),
         Endpoint::Lookup => unreachable!("called for by itself"),
         Endpoint::Channels => channels(args, context),
         Endpoint::CreateTopic => create_topic(args, peer, context),
@@ -90,11 +89,11 @@ fn lookup(args: &Args<'_>, exchange: Exchange<'_>, context: &mut WorkerContext) 
 fn channels(args: &Args<'_>, context: &mut WorkerContext) -> Outcome {
     let topic = argument(args.topic.as_ref(), MISSING_ARG_TOPIC)?;
     if topic == EVERY_TOPIC {
-        return Ok(Answer::Stream(api::all_channels(&context.registry, context.now)));
+        return Ok(Response::Stream(api::all_channels(&context.registry, context.now)));
     }
     let mut body = Vec::new();
     api::channels(context.reader.snapshot().topic(topic).map(|topic| &**topic), &mut body);
-    Ok(Answer::Json(body))
+    Ok(Response::Json(body))
 }
 
 fn create_topic(args: &Args<'_>, peer: SocketAddr, context: &mut WorkerContext) -> Outcome {
@@ -108,7 +107,7 @@ fn create_channel(args: &Args<'_>, peer: SocketAddr, context: &mut WorkerContext
 
 /// Makes a topic, or a channel and its topic with it.
 fn create(topic: Name, channel: Option<Name>, peer: SocketAddr, context: &mut WorkerContext) -> Outcome {
-    context.create(topic, channel).map(|()| Answer::Done).map_err(|limit| {
+    context.create(topic, channel).map(|()| Response::Empty).map_err(|limit| {
         context.exceeded(limit, peer);
         if limit == Limit::Topics { TOO_MANY_TOPICS } else { TOO_MANY_CHANNELS }
     })
@@ -119,13 +118,13 @@ fn delete_topic(args: &Args<'_>, context: &mut WorkerContext) -> Outcome {
     if let Some(topic) = Name::new(topic_to_change(args)?) {
         context.change_now(&Change::Delete { topic, channel: None });
     }
-    Ok(Answer::Done)
+    Ok(Response::Empty)
 }
 
 fn delete_channel(args: &Args<'_>, context: &mut WorkerContext) -> Outcome {
     let (topic, channel) = (topic_name(args)?, channel_name(args)?);
     match context.change_now(&Change::Delete { topic, channel: Some(channel) }) {
-        registry::Outcome::Deleted(Deleted { existed: true, .. }) => Ok(Answer::Done),
+        registry::Outcome::Deleted(Deleted { existed: true, .. }) => Ok(Response::Empty),
         _ => Err(CHANNEL_NOT_FOUND),
     }
 }
@@ -137,7 +136,7 @@ fn tombstone_topic(args: &Args<'_>, context: &mut WorkerContext) -> Outcome {
         Some(topic) => _ = context.change_now(&Change::Tombstone { topic, node: node.into() }),
         None => change_log::tombstone(String::from_utf8_lossy(topic), node, 0, &context.log),
     }
-    Ok(Answer::Done)
+    Ok(Response::Empty)
 }
 
 fn argument<'a>(value: Option<&'a Cow<'_, [u8]>>, missing: ApiError) -> Result<&'a [u8], ApiError> {

@@ -14,7 +14,7 @@ pub struct Head<'a> {
     pub url: Url<'a>,
     /// The version to answer with.
     pub version: Version,
-    /// What becomes of the connection after the answer.
+    /// What becomes of the connection after the response.
     pub persistence: Persistence,
     /// The body that follows the head.
     pub body: Body,
@@ -36,15 +36,15 @@ pub enum Version {
     Http11,
 }
 
-/// What becomes of the connection after the answer.
+/// What becomes of the connection after the response.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Persistence {
     /// HTTP/1.1 without `close`: it stays open and nothing is said about it.
     KeepAlive,
-    /// HTTP/1.0 that asked for it: it stays open and the answer says `Connection: keep-alive`, if
-    /// the answer has a `Content-Length`. A `close` beside the `keep-alive` changes nothing.
+    /// HTTP/1.0 that asked for it: it stays open and the response says `Connection: keep-alive`, if
+    /// the response has a `Content-Length`. A `close` beside the `keep-alive` changes nothing.
     KeepAlive10,
-    /// It closes. The answer says `Connection: close`, but not to HTTP/1.0.
+    /// It closes. The response says `Connection: close`, but not to HTTP/1.0.
     Close,
 }
 
@@ -73,7 +73,7 @@ pub enum Expect {
     Unknown,
 }
 
-/// A request that is answered without looking at its path. The connection closes after the answer.
+/// A request that is answered without looking at its path. The connection closes after the response.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Refusal {
     BadRequest,
@@ -97,7 +97,7 @@ impl Refusal {
         }
     }
 
-    /// The whole answer, which is the same for every version and method and has neither `Date` nor
+    /// The whole response, which is the same for every version and method and has neither `Date` nor
     /// `Content-Length`.
     #[must_use]
     pub fn response(self) -> &'static str {

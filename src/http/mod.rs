@@ -1,6 +1,5 @@
 //! The HTTP API that consumers and nsqadmin ask.
 
-mod answer;
 mod body;
 mod handlers;
 mod head;
@@ -10,6 +9,7 @@ mod query;
 mod response;
 mod routes;
 mod session;
+mod status;
 mod target;
 
 pub use query::asked_topic;

@@ -1,9 +1,9 @@
-//! Answers as bytes.
+//! Responses, and how they become bytes.
 
 use std::io::Write as _;
 
-use super::answer::{Answer, ApiError, Status};
 use super::head::{Head, Persistence, Refusal, Version};
+use super::status::{ApiError, Status};
 use crate::api::Stream;
 use crate::context::WorkerContext;
 use crate::limits::SHARED_BODY_BYTES_MIN;
@@ -16,7 +16,7 @@ use crate::response_head::{JSON_HEADERS, ResponseHead};
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Kind {
     Json,
-    /// An answer of the V1 API without a body.
+    /// A response of the V1 API without a body.
     Empty,
     /// A body whose type stock leaves to Go to find out, which says it behind the length.
     Text,
@@ -54,6 +54,27 @@ const GO_BUFFER_BYTES: usize = 2048;
 /// Room for a head, most of the time.
 const HEAD_BYTES: usize = 256;
 
+/// What an endpoint responds, before it is bytes.
+pub enum Response {
+    /// 200 without a body.
+    Empty,
+    Pong,
+    Info,
+    Json(Vec<u8>),
+    Metrics(String),
+    Stream(Stream),
+    Error(ApiError),
+}
+
+impl Response {
+    pub fn status(&self) -> Status {
+        match self {
+            Self::Error(ApiError(status, _)) => *status,
+            _ => Status::Ok,
+        }
+    }
+}
+
 /// A request that is owed one response.
 pub struct Exchange<'a> {
     pub request: &'a Head<'a>,
@@ -79,16 +100,16 @@ pub struct Responder<'a> {
 }
 
 impl Responder<'_> {
-    /// An endpoint's answer. Like the others, returns whether the connection stays open.
-    pub fn answer(self, answer: Answer, context: &WorkerContext) -> bool {
-        match answer {
-            Answer::Done => self.whole(Status::Ok, Kind::Empty, b""),
-            Answer::Pong => self.whole(Status::Ok, Kind::Text, b"OK"),
-            Answer::Info => self.whole(Status::Ok, Kind::Json, &context.server.info),
-            Answer::Json(body) => self.whole(Status::Ok, Kind::Json, &body),
-            Answer::Metrics(text) => self.whole(Status::Ok, Kind::Metrics, text.as_bytes()),
-            Answer::Error(error) => self.error(error, None),
-            Answer::Stream(stream) => self.stream(stream),
+    /// An endpoint's response. Like the others, returns whether the connection stays open.
+    pub fn respond(self, response: Response, context: &WorkerContext) -> bool {
+        match response {
+            Response::Empty => self.whole(Status::Ok, Kind::Empty, b""),
+            Response::Pong => self.whole(Status::Ok, Kind::Text, b"OK"),
+            Response::Info => self.whole(Status::Ok, Kind::Json, &context.server.info),
+            Response::Json(body) => self.whole(Status::Ok, Kind::Json, &body),
+            Response::Metrics(text) => self.whole(Status::Ok, Kind::Metrics, text.as_bytes()),
+            Response::Error(error) => self.error(error, None),
+            Response::Stream(stream) => self.stream(stream),
         }
     }
 
@@ -152,7 +173,7 @@ impl Responder<'_> {
         let framed = http11 || matches!(length, Length::Known(length) if length <= GO_BUFFER_BYTES);
         let keep = framed && !self.close && self.request.persistence != Persistence::Close;
         let out = begin(status.code(), self.counters, self.output);
-        // One growth for the whole answer, and not one for each line.
+        // One growth for the whole response, and not one for each line.
         out.reserve(HEAD_BYTES);
         if http11 && status == Status::Ok && kind == Kind::Json && extra.is_none() {
             out.extend_from_slice(self.response_head.ok_json());

@@ -1,18 +1,18 @@
-//! One client's connection: requests in, answers out, in order.
+//! One client's connection: requests in, responses out, in order.
 
 use std::net::SocketAddr;
 use std::time::Instant;
 
-use super::answer::{
-    ApiError, BODY_TOO_LARGE, INVALID_REQUEST, METHOD_NOT_ALLOWED, NOT_FOUND, REQUEST_TIMEOUT, Status,
-    TOO_MANY_CONNECTIONS,
-};
 use super::body::{BodyDecoder, BodyState};
 use super::handlers;
 use super::head::{Body, Expect, Head, Persistence, Refusal};
 use super::parse::{HeadLimits, HeadReader, Parsed};
 use super::response::{Exchange, Kind, Responder, refused, unasked};
 use super::routes::{Route, route};
+use super::status::{
+    ApiError, BODY_TOO_LARGE, INVALID_REQUEST, METHOD_NOT_ALLOWED, NOT_FOUND, REQUEST_TIMEOUT, Status,
+    TOO_MANY_CONNECTIONS,
+};
 use crate::context::{Advance, WorkerContext};
 use crate::io::Service;
 use crate::limits::{HTTP_OPTIONS_BODY_BYTES_MAX, HTTP_UNREAD_BODY_BYTES_MAX, Limit, Limits};
@@ -30,11 +30,11 @@ pub struct Session {
 
 enum State {
     Head,
-    /// The answer waits for the end of the request's body.
+    /// The response waits for the end of the request's body.
     Body(Box<Pending>),
 }
 
-/// A request whose body is on its way. Its head is kept as it came and read again when the answer is due:
+/// A request whose body is on its way. Its head is kept as it came and read again when the response is due:
 /// requests with bodies are rare, and the others keep nothing.
 struct Pending {
     head: Vec<u8>,
@@ -42,7 +42,7 @@ struct Pending {
     reader: Reader,
 }
 
-/// Who reads the body before the answer in stock.
+/// Who reads the body before the response in stock.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Reader {
     /// The endpoint: a broken body is an error.
@@ -91,7 +91,7 @@ impl Session {
     }
 
     /// Tells the client of a limit that it has met by being there, or by not going on. Between requests nothing
-    /// is said (Go's server likewise): it would be the answer to the request that may be on its way.
+    /// is said (Go's server likewise): it would be the response to the request that may be on its way.
     pub fn refuse_over(&self, limit: Limit, context: &WorkerContext, output: &mut Output) {
         context.exceeded(limit, self.peer);
         match limit {
@@ -101,7 +101,7 @@ impl Session {
         }
     }
 
-    /// Takes what is complete of `input`, as far as the turn and the output have room, and stages the answers.
+    /// Takes what is complete of `input`, as far as the turn and the output have room, and stages the responses.
     pub fn advance(&mut self, input: &[u8], context: &mut WorkerContext, output: &mut Output) -> Advance {
         let mut used = 0;
         let limits = HeadLimits::of(&context.limits);
@@ -179,7 +179,7 @@ impl Session {
             );
         }
         if head.body == Body::None {
-            return self.answer(head, close, context, output);
+            return self.respond(head, close, context, output);
         }
         let reader = Reader::of(head);
         let length = if let Body::Length(length) = head.body { length } else { 0 };
@@ -192,7 +192,7 @@ impl Session {
         let too_long = length >= HTTP_UNREAD_BODY_BYTES_MAX;
         let unwelcome = too_long || head.expect == Expect::Continue || head.persistence == Persistence::Close;
         if reader == Reader::Nobody && unwelcome {
-            return self.answer(head, true, context, output);
+            return self.respond(head, true, context, output);
         }
         // The line ends that may stand before a request that follows a POST are not the head's.
         let newlines = text.iter().take_while(|byte| b"\r\n".contains(byte)).count();
@@ -206,9 +206,9 @@ impl Session {
         let progress = pending.decoder.consume(input);
         let too_long = pending.decoder.received() > pending.reader.bytes_max(&context.limits);
         let outcome = match progress.state {
-            BodyState::More | BodyState::Done if too_long => Err(BODY_TOO_LARGE),
+            BodyState::More | BodyState::Complete if too_long => Err(BODY_TOO_LARGE),
             BodyState::More => return Advance { used: progress.used, close: false },
-            BodyState::Done => Ok(()),
+            BodyState::Complete => Ok(()),
             BodyState::Malformed => Err(INVALID_REQUEST),
         };
         let close = context.is_draining && progress.used == input.len();
@@ -236,7 +236,7 @@ impl Session {
             Err(error) if pending.reader == Reader::Endpoint => {
                 respond(&head, true, context, output).error(error, None)
             }
-            body => self.answer(&head, close || body.is_err(), context, output),
+            body => self.respond(&head, close || body.is_err(), context, output),
         }
     }
 
@@ -245,7 +245,7 @@ impl Session {
         respond(head, true, context, output).error(BODY_TOO_LARGE, None)
     }
 
-    fn answer(&self, head: &Head<'_>, close: bool, context: &mut WorkerContext, output: &mut Output) -> bool {
+    fn respond(&self, head: &Head<'_>, close: bool, context: &mut WorkerContext, output: &mut Output) -> bool {
         let begun = context.log.enabled(Level::Debug).then(Instant::now);
         let (status, keep) = match route(head.method, &head.url) {
             Route::Endpoint(endpoint) => {
@@ -302,7 +302,7 @@ mod tests {
     use crate::registry::{Lifetimes, Registry};
 
     /// All that a client of a server with many topics is sent, and whether its connection stays open.
-    fn answers(requests: &str) -> (String, bool) {
+    fn responses(requests: &str) -> (String, bool) {
         let minute = std::time::Duration::from_secs(60);
         let limits = Limits::default();
         let lifetimes = Lifetimes { inactive_producer_timeout: minute, ..Lifetimes::default() };
@@ -334,8 +334,8 @@ mod tests {
         }
     }
 
-    fn assert_answer(request: &str, status: &str, connection: Option<&str>) {
-        let (text, open) = answers(request);
+    fn assert_response(request: &str, status: &str, connection: Option<&str>) {
+        let (text, open) = responses(request);
         assert!(text.starts_with(status), "{request}: {text}");
         let said = text.lines().find_map(|line| line.strip_prefix("Connection: "));
         assert_eq!((said, open), (connection, connection == Some("keep-alive")), "{request}");
@@ -386,24 +386,24 @@ mod tests {
                 format!("417 Expectation Failed\r\nConnection: close\r\n{DATE}\r\n"),
             ),
         ] {
-            let (text, _) = answers(&format!("{request}\r\nHost: h\r\n\r\n"));
+            let (text, _) = responses(&format!("{request}\r\nHost: h\r\n\r\n"));
             assert_eq!(text, format!("HTTP/1.1 {expected}"), "{request}");
         }
     }
 
     #[test]
-    fn a_long_answer_ends_an_http_1_0_connection() {
+    fn a_long_response_ends_an_http_1_0_connection() {
         let asking = |path| format!("GET {path} HTTP/1.0\r\nConnection: keep-alive\r\n\r\n");
-        assert_answer(&asking("/ping"), "HTTP/1.0 200", Some("keep-alive"));
-        assert_answer(&asking("/topics"), "HTTP/1.0 200", None);
+        assert_response(&asking("/ping"), "HTTP/1.0 200", Some("keep-alive"));
+        assert_response(&asking("/topics"), "HTTP/1.0 200", None);
     }
 
     #[test]
     fn http_1_0_is_told_of_a_close_as_go_tells_it() {
-        assert_answer("GET /ping HTTP/1.0\r\nExpect: x\r\n\r\n", "HTTP/1.0 417", Some("close"));
+        assert_response("GET /ping HTTP/1.0\r\nExpect: x\r\n\r\n", "HTTP/1.0 417", Some("close"));
         let body = "GET /ping HTTP/1.0\r\nContent-Length: 300000\r\n";
-        assert_answer(&format!("{body}Connection: keep-alive\r\n\r\n"), "HTTP/1.0 200", Some("close"));
-        assert_answer(&format!("{body}\r\n"), "HTTP/1.0 200", None);
+        assert_response(&format!("{body}Connection: keep-alive\r\n\r\n"), "HTTP/1.0 200", Some("close"));
+        assert_response(&format!("{body}\r\n"), "HTTP/1.0 200", None);
     }
 
     #[test]
@@ -412,9 +412,9 @@ mod tests {
             let body = "x".repeat(length);
             format!("OPTIONS * HTTP/1.1\r\nHost: h\r\n{expect}Content-Length: {length}\r\n\r\n{body}")
         };
-        let (text, open) = answers(&request("Expect: 100-continue\r\n", 4096));
+        let (text, open) = responses(&request("Expect: 100-continue\r\n", 4096));
         assert!(text.starts_with("HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\n"), "{text}");
         assert!(open && !text.contains("Connection: "), "{text}");
-        assert_answer(&request("", 4097), "HTTP/1.1 200", Some("close"));
+        assert_response(&request("", 4097), "HTTP/1.1 200", Some("close"));
     }
 }

@@ -31,7 +31,7 @@ pub struct Options {
     pub tcp_address: ListenAddress,
     /// Where HTTP clients connect.
     pub http_address: ListenAddress,
-    /// How this node names itself in the answer to IDENTIFY. Kept as given, even if empty, as in stock.
+    /// How this node names itself in the response to IDENTIFY. Kept as given, even if empty, as in stock.
     pub broadcast_address: String,
     /// For how long after its last ping a producer is listed. Less than 2^63 ns.
     pub inactive_producer_timeout: Duration,

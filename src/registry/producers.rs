@@ -1,7 +1,7 @@
 //! The producers that are there, by their ids: a persistent table whose copies share what did not change.
 //!
 //! An id is a place, so finding a producer is no search. (A tree, in whose place this is, took four times as long, which
-//! was a fifth of the time to render an answer, and three times the memory.)
+//! was a fifth of the time to render a response, and three times the memory.)
 
 use std::sync::Arc;
 

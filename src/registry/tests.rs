@@ -136,7 +136,7 @@ fn a_lookup_is_kept_until_time_or_a_ping_makes_it_false() {
     assert_eq!(lookup(&mut reader, "t", end), first);
 }
 
-/// The pieces of the answer to `/lookup`, asked for until it is kept.
+/// The pieces of the response to `/lookup`, asked for until it is kept.
 fn pieces(reader: &mut Reader, now: Timestamp) -> Vec<Bytes> {
     let [first, second] = [ask(reader, "t", now), ask(reader, "t", now)];
     assert_eq!(first.concat(), second.concat());
@@ -144,7 +144,7 @@ fn pieces(reader: &mut Reader, now: Timestamp) -> Vec<Bytes> {
 }
 
 #[test]
-fn a_change_renders_one_part_of_a_large_answer() {
+fn a_change_renders_one_part_of_a_large_response() {
     let registry = registry();
     let producers: Vec<_> = (0..2000).map(|slot| connect(&registry, slot, 8, &["t"])).collect();
     let mut reader = registry.reader();
@@ -163,9 +163,9 @@ fn a_change_renders_one_part_of_a_large_answer() {
     assert_eq!(pieces(&mut reader, START).concat(), br#"{"channels":[],"producers":[]}"#);
 }
 
-/// A producer that comes and goes makes the answer larger again and again.
+/// A producer that comes and goes makes the response larger again and again.
 #[test]
-fn a_large_answer_that_changes_is_counted_once() {
+fn a_large_response_that_changes_is_counted_once() {
     let registry = registry();
     let producers: Vec<_> = (0..2000).map(|slot| connect(&registry, slot, 200, &["t"])).collect();
     let mut reader = registry.reader();
@@ -189,7 +189,7 @@ fn a_large_answer_that_changes_is_counted_once() {
 }
 
 #[test]
-fn a_large_answer_is_right_after_any_changes() {
+fn a_large_response_is_right_after_any_changes() {
     let seed = fastrand::u64(..);
     println!("seed {seed}");
     let mut rng = fastrand::Rng::with_seed(seed);

@@ -163,10 +163,10 @@ impl Session {
         match &mut self.state {
             State::Magic => {
                 let Some(magic) = input.first_chunk::<4>() else { return Ok(None) };
-                let (peer, shown) = (self.peer, String::from_utf8_lossy(magic));
-                context.log.info(format_args!("CLIENT({peer}): desired protocol magic '{shown}'"));
+                let (peer, text) = (self.peer, String::from_utf8_lossy(magic));
+                context.log.info(format_args!("CLIENT({peer}): desired protocol magic '{text}'"));
                 if magic != MAGIC {
-                    context.log.error(format_args!("client({peer}) bad protocol magic '{shown}'"));
+                    context.log.error(format_args!("client({peer}) bad protocol magic '{text}'"));
                     if parse::begins_http(*magic) {
                         context.wrong_port(Service::V1, peer);
                     }
@@ -291,14 +291,14 @@ impl Session {
     /// producer by its topic, and when nsqd connects it registers a topic that has channels only together with these.
     fn register<'a>(&mut self, words: Option<Words<'a>>, context: &mut WorkerContext) -> Result<(), Error<'a>> {
         let (producer, topic, channel) = self.registration("REGISTER", words)?;
-        let over = self.limit_exceeded(&producer, topic, channel, context);
-        if over.is_none_or(Limit::is_of_channels) {
-            let channel = channel.filter(|_| over.is_none());
+        let exceeded = self.limit_exceeded(&producer, topic, channel, context);
+        if exceeded.is_none_or(Limit::is_of_channels) {
+            let channel = channel.filter(|_| exceeded.is_none());
             self.registered.topics += 1;
             self.registered.channels += usize::from(channel.is_some());
             context.change(Change::Register { producer, topic, channel });
         }
-        match over.zip(words) {
+        match exceeded.zip(words) {
             Some((limit, words)) => Err(Error::RegisterOver(limit, words)),
             None => Ok(()),
         }

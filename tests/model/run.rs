@@ -57,11 +57,11 @@ struct Pair<'a> {
     published: Model,
     peers: Vec<Peer>,
     now: Timestamp,
-    held: Vec<Held>,
+    held: Vec<OpenStream>,
 }
 
 /// A stream that was begun. What changes while it is held it may show or not, but it stays one document.
-struct Held {
+struct OpenStream {
     stream: Stream,
     begun: Vec<u8>,
 }
@@ -261,12 +261,12 @@ impl Pair<'_> {
     fn hold(&mut self, question: Question) {
         if let Some(mut stream) = self.stream(question) {
             let begun = stream.next_page().expect("an answer has a page").to_vec();
-            self.held.push(Held { stream, begun });
+            self.held.push(OpenStream { stream, begun });
         }
     }
 
     fn finish_held(&mut self) {
-        for Held { stream, begun } in self.held.drain(..) {
+        for OpenStream { stream, begun } in self.held.drain(..) {
             parse(read(stream, begun));
         }
     }

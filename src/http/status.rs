@@ -1,6 +1,4 @@
-//! What is answered, before it is bytes.
-
-use crate::api::Stream;
+//! Statuses, and the errors of the API.
 
 /// The status line's code and reason.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -36,27 +34,6 @@ impl Status {
 
     pub fn code(self) -> &'static str {
         &self.line()[..3]
-    }
-}
-
-/// What an endpoint answers.
-pub enum Answer {
-    /// 200 without a body.
-    Done,
-    Pong,
-    Info,
-    Json(Vec<u8>),
-    Metrics(String),
-    Stream(Stream),
-    Error(ApiError),
-}
-
-impl Answer {
-    pub fn status(&self) -> Status {
-        match self {
-            Self::Error(ApiError(status, _)) => *status,
-            _ => Status::Ok,
-        }
     }
 }
 
