@@ -23,7 +23,7 @@ pub struct Connection {
     pub receive: Receive,
     /// A send is under way.
     pub sending: bool,
-    /// The turn has already noted that there may be something to send.
+    /// The iteration has already noted that there may be something to send.
     pub dirty: bool,
     /// When the patience with what the peer owes us ends, and which limit that is.
     pub deadline: Timestamp,
@@ -162,7 +162,7 @@ impl Connection {
             }
             advance
         };
-        // What is left because the turn is full was preceded by a reply: it goes on when that is sent.
+        // What is left because the iteration is full was preceded by a reply: it goes on when that is sent.
         let stopped = context.is_full() || !self.output.has_room();
         context.take(advance.used);
         if advance.close {

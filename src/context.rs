@@ -8,7 +8,8 @@ use crate::admission::Admission;
 use crate::clock::Timestamp;
 use crate::io::Service;
 use crate::limits::{
-    COMMIT_WEIGHT, DISCONNECT_WEIGHT, FORGOTTEN_TOGETHER, INPUT_BYTES_FOR_WEIGHT, Limit, Limits, TURN_WEIGHT_MAX,
+    COMMIT_WEIGHT, DISCONNECT_WEIGHT, FORGOTTEN_TOGETHER, INPUT_BYTES_FOR_WEIGHT, ITERATION_WEIGHT_MAX, Limit,
+    Limits,
 };
 use crate::log::{Level, Log};
 use crate::metrics::{Counters, Gauges, Metrics};
@@ -186,13 +187,13 @@ impl WorkerContext {
         self.weight = self.weight.saturating_add(weight);
     }
 
-    /// Whether the turn should end here: a longer one would keep other workers from committing, and this
+    /// Whether the iteration should end here: a longer one would keep other workers from committing, and this
     /// worker's other connections from their replies.
     pub fn is_full(&self) -> bool {
-        self.weight >= TURN_WEIGHT_MAX
+        self.weight >= ITERATION_WEIGHT_MAX
     }
 
-    /// Makes the batch visible to all readers. The turn is over.
+    /// Makes the batch visible to all readers. The iteration is over.
     pub fn commit(&mut self) {
         if !self.batch.is_empty() {
             self.write(|_| ());

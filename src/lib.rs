@@ -10,12 +10,11 @@
 //! - [`admission`]: places for connections, in all and for each address.
 //! - [`server`]: binds, starts the workers, waits for a signal, drains.
 //! - [`process`]: signals, the limit of open files, cores.
-//! - [`bind`]: the listening sockets.
+//! - [`listen`]: the listening sockets.
 //! - [`threads`]: the worker threads, and which backend all of them use.
 //! - [`io`]: the vocabulary between the core and the kernel, and the ring and epoll that speak it.
-//! - [`listening`]: a worker's listening sockets: when to accept, pause and close.
-//! - [`worker`]: the state of the event loop: events in, one commit an iteration, requests out.
-//! - [`drain`]: the end of a worker, step by step.
+//! - [`worker`]: the event loop: events in, one commit an iteration, requests out; accepting, the transitions of a
+//!   connection, deadlines and the drain.
 //! - [`connection`]: a worker's connections, each with its input, output and phase.
 //! - [`cause`]: why a connection ends, for the log.
 //! - [`v1`]: the protocol of nsqd.
@@ -27,16 +26,14 @@
 //! - [`clock`], [`log`] and [`metrics`]: time, lines and figures for the operator.
 
 pub mod admission;
-pub mod bind;
 pub mod cause;
 pub mod clock;
 pub mod connection;
 pub mod context;
-pub mod drain;
 pub mod http;
 pub mod io;
 pub mod limits;
-pub mod listening;
+pub mod listen;
 pub mod log;
 pub mod metrics;
 pub mod options;

@@ -9,12 +9,12 @@ use std::thread::JoinHandle;
 
 use crate::VERSION;
 use crate::admission::Room;
-use crate::bind::listeners;
 use crate::clock::Clock;
 use crate::context::{ServerInfo, Shared, WorkerContext};
 use crate::io::Service;
 use crate::io::availability::NoRing;
 use crate::limits::{CONNECTIONS_FEW, Limit, Limits};
+use crate::listen::listeners;
 use crate::log::Log;
 use crate::options::{ListenAddress, Options};
 use crate::process::{ProcessSignals, open_files, raise_open_file_limit};

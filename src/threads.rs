@@ -10,7 +10,7 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::thread::{self, JoinHandle};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use signal_hook::consts::SIGTERM;
 use signal_hook::low_level::raise;
@@ -136,7 +136,7 @@ fn run(
     let _ = serves.send(Ok(()));
     drop(serves);
     let _stop = StopAll;
-    turns(worker, driver, &clock).map_err(ServerError::Io)
+    worker.run(driver, &clock).map_err(ServerError::Io)
 }
 
 /// One worker less would leave its connections unserved: when one ends, be it by a panic, the others stop too,
@@ -146,28 +146,5 @@ struct StopAll;
 impl Drop for StopAll {
     fn drop(&mut self) {
         let _ = raise(SIGTERM);
-    }
-}
-
-/// The loop.
-fn turns(mut worker: Worker, mut driver: Driver, clock: &Clock) -> io::Result<()> {
-    loop {
-        worker.begin_turn(clock.now());
-        worker.look_ahead(driver.received());
-        while !worker.is_full()
-            && let Some(event) = driver.next_event()
-        {
-            worker.handle(event);
-        }
-        if worker.end_turn(SystemTime::now) {
-            driver.sweep()?;
-        }
-        if worker.is_finished() {
-            return Ok(());
-        }
-        for request in worker.requests() {
-            driver.submit(request)?;
-        }
-        driver.wait(worker.timeout())?;
     }
 }

@@ -101,7 +101,7 @@ impl Session {
         }
     }
 
-    /// Takes what is complete of `input`, as far as the turn and the output have room, and stages the answers.
+    /// Takes what is complete of `input`, as far as the iteration and the output have room, and stages the answers.
     pub fn advance(&mut self, input: &[u8], context: &mut WorkerContext, output: &mut Output) -> Advance {
         let mut used = 0;
         let limits = HeadLimits::of(&context.limits);

@@ -26,7 +26,7 @@ use crate::limits::{EPOLL_ACCEPTS, EPOLL_EVENTS, RECEIVE_BUFFER_BYTES, SEND_PIEC
 pub struct Sizes {
     /// Edges that one `epoll_wait` takes.
     pub events: usize,
-    /// Connections that a listener accepts in one turn.
+    /// Connections that a listener accepts in one iteration.
     pub accepts: u32,
     pub receive_buffer_bytes: usize,
 }
@@ -49,7 +49,7 @@ pub struct Epoll {
     connections: Vec<Option<Connection>>,
     /// Connections that are to be read from, each at most once, the one that has waited longest first.
     ready: VecDeque<Token>,
-    /// How many of them have their turn before the next [`Epoll::wait`].
+    /// How many of them are read from before the next [`Epoll::wait`].
     due: usize,
     /// What the last event showed.
     buffer: Box<[u8]>,
@@ -192,7 +192,7 @@ impl Epoll {
 
     /// Waits until something happens, but not for longer than `timeout`.
     pub fn wait(&mut self, timeout: Duration) -> io::Result<()> {
-        // Answers are a turn by themselves, which saves a system call. Never two in a row: a connection whose every
+        // Answers are an iteration by themselves, which saves a system call. Never two in a row: a connection whose every
         // answer leads to the next request would keep the others from being noticed.
         self.skipped = !self.skipped && !self.answers.is_empty();
         if !self.skipped {

@@ -137,7 +137,7 @@ pub enum Event<'a> {
 pub enum ReceiveEnd {
     /// The peer will send no more.
     Eof,
-    /// All receive buffers were in use: receive again, they are back with the next turn.
+    /// All receive buffers were in use: receive again, they are back with the next iteration.
     NoBuffers,
     /// As asked by `StopReceive`.
     Stopped,

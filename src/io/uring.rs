@@ -1,6 +1,6 @@
 //! The ring: requests become submissions, completions become events.
 //!
-//! One `io_uring_enter` a turn both submits what the turn asked for and waits for what comes next. All
+//! One `io_uring_enter` an iteration both submits what it asked for and waits for what comes next. All
 //! completions are copied out of the queue before any is acted on. Flags: SINGLE_ISSUER and DEFER_TASKRUN
 //! run the kernel's share of the work inside that one call instead of interrupting this thread (0.86 of the
 //! throughput without); a kernel that refuses them gets a plain ring.

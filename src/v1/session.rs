@@ -78,7 +78,7 @@ impl Session {
         self.refuse(Error::Over(limit), context, output.staged());
     }
 
-    /// Takes what is complete of `input`, as far as the turn and the output have room, and stages the replies.
+    /// Takes what is complete of `input`, as far as the iteration and the output have room, and stages the replies.
     pub fn advance(&mut self, input: &[u8], context: &mut WorkerContext, output: &mut Output) -> Advance {
         let mut used = 0;
         while output.has_room() && !context.is_full() {
@@ -392,7 +392,7 @@ mod tests {
         }
     }
 
-    /// A worker's turn and an nsqd that has identified, at `START`.
+    /// A worker's context and an nsqd that has identified, at `START`.
     struct Scene {
         context: WorkerContext,
         session: Session,

@@ -155,7 +155,7 @@ impl Kernel {
     pub fn turn(&mut self, worker: &mut Worker, links: &mut [Link], now: Timestamp) {
         self.now = now;
         self.transmit(links);
-        worker.begin_turn(now);
+        worker.begin_iteration(now);
         for completion in self.completions() {
             if self.rng.chance(self.faults.prompt) && !worker.is_full() {
                 self.complete(completion, worker, links);
@@ -163,7 +163,7 @@ impl Kernel {
         }
         let overdue = self.stopped.is_some_and(|at| now.since(at) >= Limits::default().time(Limit::DrainTimeout));
         assert!(!overdue || worker.is_finished(), "a drain ends in time");
-        worker.end_turn(|| SystemTime::UNIX_EPOCH + Duration::from_nanos(now.nanos().unsigned_abs()));
+        worker.end_iteration(|| SystemTime::UNIX_EPOCH + Duration::from_nanos(now.nanos().unsigned_abs()));
         let mut requests: Vec<_> = worker.requests().collect();
         self.plant(&mut requests);
         for request in requests {

@@ -4,11 +4,11 @@ use crate::clock::Timestamp;
 use crate::io::{Request, Service};
 
 /// The state of each listening socket.
-pub struct Listening([State; Service::ALL.len()]);
+pub(super) struct Listeners([State; Service::ALL.len()]);
 
 /// What the worker wants of all its listening sockets.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Wanted {
+pub(super) enum Wanted {
     Accept,
     /// More connections are to wait in the kernel's queue.
     Pause,
@@ -31,14 +31,14 @@ enum State {
     Closed,
 }
 
-impl Listening {
+impl Listeners {
     /// Sockets that will accept from `now` on.
-    pub fn new(now: Timestamp) -> Self {
+    pub(super) fn new(now: Timestamp) -> Self {
         Self([State::Resting { until: now }; Service::ALL.len()])
     }
 
     /// Notes that an accept is over, and when the next may begin.
-    pub fn accept_ended(&mut self, service: Service, until: Timestamp) {
+    pub(super) fn accept_ended(&mut self, service: Service, until: Timestamp) {
         let state = &mut self.0[service as usize];
         if matches!(state, State::Armed | State::Stopping) {
             *state = State::Resting { until };
@@ -46,16 +46,16 @@ impl Listening {
     }
 
     /// Notes that a socket is closed.
-    pub fn closed(&mut self, service: Service) {
+    pub(super) fn closed(&mut self, service: Service) {
         self.0[service as usize] = State::Closed;
     }
 
-    pub fn are_closed(&self) -> bool {
+    pub(super) fn are_closed(&self) -> bool {
         self.0 == [State::Closed; Service::ALL.len()]
     }
 
     /// Appends what is to be asked of the kernel.
-    pub fn request(&mut self, wanted: Wanted, now: Timestamp, requests: &mut Vec<Request>) {
+    pub(super) fn request(&mut self, wanted: Wanted, now: Timestamp, requests: &mut Vec<Request>) {
         for (service, state) in Service::ALL.into_iter().zip(&mut self.0) {
             let (next, request) = match (*state, wanted) {
                 (State::Resting { until }, Wanted::Accept) if now >= until => {
@@ -73,7 +73,7 @@ impl Listening {
     }
 
     /// When the first of the sockets that rest is to be armed again.
-    pub fn next_accept(&self, now: Timestamp) -> Option<Timestamp> {
+    pub(super) fn next_accept(&self, now: Timestamp) -> Option<Timestamp> {
         let rests = self.0.iter().filter_map(|state| match *state {
             State::Resting { until } if until > now => Some(until),
             _ => None,
