@@ -9,7 +9,7 @@ use crate::context::{Advance, WorkerContext};
 use crate::io::{Service, Token};
 use crate::limits::{INPUT_BACKLOG_MAX, Limit};
 use crate::output::Output;
-use crate::registry::ProducerId;
+use crate::registry::{Lifetimes, ProducerId};
 use crate::{http, v1};
 
 /// A connection from accept to close.
@@ -25,7 +25,7 @@ pub struct Connection {
     pub sending: bool,
     /// The iteration has already noted that there may be something to send.
     pub dirty: bool,
-    /// When the patience with what the peer owes us ends, and which limit that is.
+    /// Deadline for the peer's next action, and the limit that set it.
     pub deadline: Timestamp,
     pub awaited: Option<Limit>,
 }
@@ -118,6 +118,15 @@ impl Session {
         match self {
             Self::V1(session) => session.end(cause, rest, context),
             Self::Http(_) => {}
+        }
+    }
+
+    /// The last moment at which the producer of this connection is listed without another PING, as long as it is; `MAX`
+    /// where there is none.
+    pub fn listed_until(&self, lifetimes: &Lifetimes) -> Timestamp {
+        match self {
+            Self::V1(session) => session.listed_until(lifetimes),
+            Self::Http(_) => Timestamp::MAX,
         }
     }
 
@@ -268,16 +277,14 @@ impl Slots {
         *slot.connection.take().expect("looked at above")
     }
 
-    /// The earliest deadline from `now` on.
-    pub fn earliest_deadline(&self, now: Timestamp) -> Timestamp {
-        let connections = self.slots.iter().filter_map(|slot| slot.connection.as_ref());
-        let deadlines = connections.map(|connection| connection.deadline).filter(|&deadline| deadline >= now);
-        deadlines.min().unwrap_or(Timestamp::MAX)
-    }
-
-    /// All connections.
-    pub fn iter_mut(&mut self) -> impl Iterator<Item = &mut Connection> {
-        self.slots.iter_mut().filter_map(|slot| slot.connection.as_deref_mut())
+    /// The token of the connection in a slot.
+    ///
+    /// # Panics
+    /// When there is none.
+    pub fn token(&self, slot: u32) -> Token {
+        let Slot { generation, connection } = &self.slots[slot as usize];
+        assert!(connection.is_some(), "the slot is taken");
+        Token { slot, generation: *generation }
     }
 
     /// The tokens of the connections that match.

@@ -27,8 +27,6 @@ pub struct WorkerContext {
     pub server: Arc<ServerInfo>,
     pub limits: Limits,
     pub lifetimes: Lifetimes,
-    /// No producer of this worker falls silent earlier: until then none is looked at.
-    pub next_silence: Timestamp,
     /// This worker's.
     pub counters: Arc<Counters>,
     pub shared: Arc<Shared>,
@@ -106,7 +104,6 @@ impl WorkerContext {
             server,
             limits,
             lifetimes: registry.lifetimes(),
-            next_silence: Timestamp::MAX,
             counters: shared.metrics.worker(),
             shared,
             response_head: ResponseHead::new(SystemTime::UNIX_EPOCH),

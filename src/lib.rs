@@ -15,6 +15,7 @@
 //! - [`io`]: the vocabulary between the core and the kernel, and the ring and epoll that speak it.
 //! - [`worker`]: the event loop: events in, one commit an iteration, requests out; accepting, the transitions of a
 //!   connection, deadlines and the drain.
+//! - [`timers`]: when to look at which connection.
 //! - [`connection`]: a worker's connections, each with its input, output and phase.
 //! - [`cause`]: why a connection ends, for the log.
 //! - [`v1`]: the protocol of nsqd.
@@ -43,6 +44,7 @@ pub mod registry;
 pub mod response_head;
 pub mod server;
 pub mod threads;
+pub mod timers;
 pub mod v1;
 pub mod worker;
 

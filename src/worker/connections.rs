@@ -72,9 +72,11 @@ impl Worker {
         if connection.phase == Phase::Open {
             connection.output.lend(|| self.spare.pop().unwrap_or_default());
             connection.take_input(bytes, &mut self.context);
+            let listed_until = connection.session.listed_until(&self.context.lifetimes);
             if let Some(buffer) = connection.output.reclaim() {
                 self.keep_spare(buffer);
             }
+            self.timers.set(token.slot, listed_until);
             self.await_input(token);
         }
         self.mark(token);
@@ -200,6 +202,7 @@ impl Worker {
     }
 
     pub(super) fn closed(&mut self, token: Token) {
+        self.timers.cancel(token.slot);
         let connection = self.slots.remove(token);
         assert_eq!(connection.phase, Phase::Closing, "closed when asked to");
         self.context.counters.closed[connection.session.service() as usize].increment();

@@ -4,7 +4,6 @@ use std::time::Duration;
 
 use super::Worker;
 use crate::cause::Cause;
-use crate::clock::Timestamp;
 use crate::io::Token;
 use crate::limits::Limit;
 
@@ -29,39 +28,39 @@ impl Worker {
     pub(super) fn expect_within(&mut self, token: Token, patience: Duration) {
         let deadline = self.context.now.after(patience);
         self.slots.get(token).deadline = deadline;
-        self.next_deadline = self.next_deadline.min(deadline);
+        self.timers.set(token.slot, deadline);
     }
 
-    /// Ends what is out of time, and finds out when that is to be looked for again.
-    pub(super) fn expire(&mut self) {
+    /// Looks at the connections whose timers have fired: which of them have no time left, and whose producers have fallen
+    /// silent.
+    pub(super) fn fire_timers(&mut self) {
         let until = self.received_until;
-        if until <= self.next_deadline {
-            return;
-        }
-        let overdue = self.slots.tokens(|connection| connection.deadline < until);
-        self.next_deadline = self.slots.earliest_deadline(until);
-        for token in overdue {
-            let connection = self.slots.get(token);
-            match connection.awaited {
-                Some(limit) if connection.is_waiting() => self.refuse_over(token, limit),
-                Some(limit) => {
-                    self.context.exceeded(limit, connection.session.peer());
-                    self.shut_down(token, Cause::Over(limit));
-                }
-                // Its protocol is over already.
-                None => self.shut_down(token, Cause::Eof),
+        let mut fired = std::mem::take(&mut self.fired);
+        self.timers.fire(until, &mut fired);
+        for slot in fired.drain(..) {
+            let token = self.slots.token(slot);
+            if self.slots.get(token).deadline < until {
+                self.expire(token);
             }
+            let connection = self.slots.get(token);
+            connection.session.notice_silence(until, &mut self.context);
+            let listed_until = connection.session.listed_until(&self.context.lifetimes);
+            self.timers.set(slot, connection.deadline.min(listed_until));
         }
+        self.fired = fired;
     }
 
-    /// Looks for producers that have fallen silent, and finds out when the next one may.
-    pub(super) fn notice_silence(&mut self) {
-        if self.received_until <= self.context.next_silence {
-            return;
-        }
-        self.context.next_silence = Timestamp::MAX;
-        for connection in self.slots.iter_mut() {
-            connection.session.notice_silence(self.received_until, &mut self.context);
+    /// Ends what is out of time.
+    fn expire(&mut self, token: Token) {
+        let connection = self.slots.get(token);
+        match connection.awaited {
+            Some(limit) if connection.is_waiting() => self.refuse_over(token, limit),
+            Some(limit) => {
+                self.context.exceeded(limit, connection.session.peer());
+                self.shut_down(token, Cause::Over(limit));
+            }
+            // Its protocol is over already.
+            None => self.shut_down(token, Cause::Eof),
         }
     }
 }

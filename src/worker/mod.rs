@@ -20,6 +20,7 @@ use crate::context::WorkerContext;
 use crate::http;
 use crate::io::{Driver, Event, Request, Token};
 use crate::limits::{EXPIRY_DELAY_MAX, LOOKUPS_PREFETCHED_MIN, TICK};
+use crate::timers::Timers;
 
 /// One event loop's state, without its backend.
 pub struct Worker {
@@ -32,8 +33,10 @@ pub struct Worker {
     dirty: Vec<Token>,
     spare: Vec<Vec<u8>>,
     next_tick: Timestamp,
-    /// No deadline is earlier: until then none is looked at.
-    next_deadline: Timestamp,
+    /// By slot: each fires before its connection's deadline has passed, and before its producer has fallen silent.
+    timers: Timers,
+    /// Timers that have fired, for reuse.
+    fired: Vec<u32>,
     /// What had arrived by then has been received and acted on. Deadlines are compared with this time and not with the
     /// present one: a client that has acted in time is never late because the server was.
     received_until: Timestamp,
@@ -54,7 +57,8 @@ impl Worker {
             dirty: Vec::new(),
             spare: Vec::new(),
             next_tick: now,
-            next_deadline: Timestamp::MAX,
+            timers: Timers::new(now),
+            fired: Vec::new(),
             received_until: now,
             drain: None,
         }
@@ -164,8 +168,7 @@ impl Worker {
         if ticks {
             self.next_tick = self.context.now.after(TICK);
             self.context.tick(wall());
-            self.expire();
-            self.notice_silence();
+            self.fire_timers();
         }
         ticks
     }
