@@ -17,6 +17,7 @@ use ringlookupd::context::{ServerInfo, WorkerContext};
 use ringlookupd::io::{Event, Request, SendBuffer, Service, Token};
 use ringlookupd::limits::Limits;
 use ringlookupd::log::Log;
+use ringlookupd::mailbox::Mailbox;
 use ringlookupd::worker::Worker;
 
 #[global_allocator]
@@ -40,7 +41,7 @@ impl Simulation {
         let registry = Arc::clone(&Population::of(100_000).registry);
         let (server, limits) = (Arc::new(server), Limits::default());
         let context = WorkerContext::new(registry, server, limits, Arc::default(), Log::disabled(), NOW);
-        let worker = Worker::new(number, context);
+        let worker = Worker::new(number, context, Arc::new(Mailbox::new().expect("an eventfd")));
         let mut simulation = Self { worker, clients: Vec::new(), sending: Vec::new() };
         for nth in 0..clients {
             let peer = SocketAddr::from(([10, 0, 0, 1], 1024 + nth));

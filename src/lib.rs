@@ -13,6 +13,7 @@
 //! - [`listen`]: the listening sockets.
 //! - [`threads`]: the worker threads, and which backend all of them use.
 //! - [`io`]: the vocabulary between the core and the kernel, and the ring and epoll that speak it.
+//! - [`mailbox`]: what other threads tell a worker.
 //! - [`worker`]: the event loop: events in, one commit an iteration, requests out; accepting, the transitions of a
 //!   connection, deadlines and the drain.
 //! - [`timers`]: when to look at which connection.
@@ -36,6 +37,7 @@ pub mod io;
 pub mod limits;
 pub mod listen;
 pub mod log;
+pub mod mailbox;
 pub mod metrics;
 pub mod options;
 pub mod output;

@@ -1,9 +1,8 @@
 //! The process's life: bind, start the workers, wait for a signal, drain.
 
 use std::fmt;
-use std::io::{self, PipeWriter};
+use std::io;
 use std::net::SocketAddr;
-use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
@@ -16,6 +15,7 @@ use crate::io::availability::NoRing;
 use crate::limits::{CONNECTIONS_FEW, Limit, Limits};
 use crate::listen::listeners;
 use crate::log::Log;
+use crate::mailbox::{Mailbox, Message};
 use crate::options::{ListenAddress, Options};
 use crate::process::{ProcessSignals, open_files, raise_open_file_limit};
 use crate::registry::{Lifetimes, Registry, write_json_string};
@@ -29,7 +29,7 @@ pub enum ServerError {
     Listen { address: ListenAddress, error: io::Error },
     /// The kernel gives us no ring, and nothing else may serve.
     NoRing(NoRing),
-    /// A thread, a pipe, a signal handler: something that does not fail on a machine that works.
+    /// A thread, an eventfd, a signal handler: something that does not fail on a machine that works.
     Start { what: &'static str, error: io::Error },
     /// A worker's way into the kernel failed while it served.
     Io(io::Error),
@@ -66,8 +66,7 @@ pub struct Server {
     log: Log,
     addresses: [SocketAddr; Service::ALL.len()],
     workers: Vec<JoinHandle<End>>,
-    /// Closed to stop the workers.
-    stop: PipeWriter,
+    mailboxes: Vec<Arc<Mailbox>>,
     signals: ProcessSignals,
 }
 
@@ -76,7 +75,6 @@ impl Server {
     pub fn start(options: &Options, log: &Log) -> Result<Self, ServerError> {
         // Before anything that a signal should end in order.
         let signals = ProcessSignals::take().map_err(starting("signal handling"))?;
-        let (stopped, stop) = io::pipe().map_err(starting("workers"))?;
         let (count, limits) = within_open_files(raise_open_file_limit(), options, log);
         let threads = Threads::start(count, options, log)?;
         let backend = threads.backend;
@@ -96,12 +94,15 @@ impl Server {
             forget_unused_after: options.forget_unused_after,
         }));
         let clock = Clock::start();
-        let stopped = Arc::new(OwnedFd::from(stopped));
-        let work = (0..).zip(v1.into_iter().zip(http)).map(|(number, (v1, http))| {
+        let mailboxes: Vec<_> = (0..count)
+            .map(|_| Mailbox::new().map(Arc::new))
+            .collect::<io::Result<_>>()
+            .map_err(starting("workers"))?;
+        let work = (0..).zip(v1.into_iter().zip(http)).zip(&mailboxes).map(|((number, (v1, http)), mailbox)| {
             let (registry, info, shared) = (Arc::clone(&registry), Arc::clone(&info), Arc::clone(&shared));
             let context = WorkerContext::new(registry, info, limits, shared, log.clone(), clock.now());
-            let worker = Worker::new(number, context);
-            Work { worker, listeners: [v1, http], stopped: Arc::clone(&stopped), clock: clock.clone() }
+            let worker = Worker::new(number, context, Arc::clone(mailbox));
+            Work { worker, listeners: [v1, http], clock: clock.clone() }
         });
         let workers = threads.serve(work.collect())?;
         let connections = limits.size(Limit::Connections);
@@ -109,7 +110,7 @@ impl Server {
             "backend {}, {count} workers, at most {connections} connections",
             backend.full_name()
         ));
-        Ok(Self { log: log.clone(), addresses, workers, stop, signals })
+        Ok(Self { log: log.clone(), addresses, workers, mailboxes, signals })
     }
 
     /// Serves until SIGINT or SIGTERM, then finishes the replies in hand.
@@ -119,7 +120,10 @@ impl Server {
             self.log.info(format_args!("{name}: listening on {address}"));
         }
         self.signals.wait_for_stop();
-        drop(self.stop);
+        for mailbox in &self.mailboxes {
+            let sent = mailbox.send(Message::Stop);
+            debug_assert!(sent.is_ok(), "a queue holds each message once, and has room for every kind");
+        }
         let ends: Vec<_> = self.workers.into_iter().map(JoinHandle::join).collect();
         for (name, address) in named {
             self.log.info(format_args!("{name}: closing {address}"));

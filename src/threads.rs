@@ -6,7 +6,6 @@
 
 use std::io;
 use std::net::TcpListener;
-use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::thread::{self, JoinHandle};
@@ -38,8 +37,6 @@ pub struct Threads {
 pub struct Work {
     pub worker: Worker,
     pub listeners: [TcpListener; Service::ALL.len()],
-    /// Becomes readable when the server stops.
-    pub stopped: Arc<OwnedFd>,
     pub clock: Clock,
 }
 
@@ -125,8 +122,9 @@ fn run(
     drop(ready);
     let Ok(Start { backend, work, serves }) = started.recv() else { return Ok(()) };
     let ring = ring.filter(|_| backend == Backend::Uring);
-    let Work { worker, listeners, stopped, clock } = work;
-    let driver = match Driver::new(ring, listeners, stopped, busy_poll) {
+    let Work { worker, listeners, clock } = work;
+    let waker = Arc::clone(worker.mailbox().waker());
+    let driver = match Driver::new(ring, listeners, waker, busy_poll) {
         Ok(driver) => driver,
         Err(error) => {
             let _ = serves.send(Err(starting("workers")(error)));

@@ -18,7 +18,7 @@ use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendAncillaryBuffer, SendFlags, Shutdown, SocketFlags, recv, send, sendmsg};
 
 use super::sockets::{accept, shut_down};
-use super::{Event, ReceiveEnd, Request, SendBuffer, Service, Socket, Token};
+use super::{Event, ReceiveEnd, Request, SendBuffer, Service, Socket, Token, Waker};
 use crate::limits::{EPOLL_ACCEPTS, EPOLL_EVENTS, RECEIVE_BUFFER_BYTES, SEND_PIECES_MAX};
 
 /// How much is done at a time. A test makes it tiny.
@@ -43,8 +43,7 @@ pub struct Epoll {
     edges: Vec<epoll::Event>,
     sizes: Sizes,
     listeners: [Listener; Service::ALL.len()],
-    /// Kept because closing it would end its registration.
-    _stop: Arc<OwnedFd>,
+    waker: Arc<Waker>,
     /// By slot.
     connections: Vec<Option<Connection>>,
     /// Connections that are to be read from, each at most once, the one that has waited longest first.
@@ -103,16 +102,16 @@ struct Sending {
 }
 
 impl Epoll {
-    /// `listeners` are V1's and HTTP's; `stop` becomes readable when the server wants to stop.
+    /// `listeners` are V1's and HTTP's; `waker` ends an [`Epoll::wait`].
     pub fn new(
         listeners: [TcpListener; 2],
-        stop: Arc<OwnedFd>,
+        waker: Arc<Waker>,
         sizes: Sizes,
         busy_poll: Duration,
     ) -> io::Result<Self> {
         let instance = epoll::create(epoll::CreateFlags::CLOEXEC)?;
         let edge = epoll::EventFlags::IN | epoll::EventFlags::ET;
-        epoll::add(&instance, &stop, Source::Stop.pack(), edge)?;
+        epoll::add(&instance, &waker, Source::Waker.pack(), edge)?;
         for (listener, service) in listeners.iter().zip(Service::ALL) {
             listener.set_nonblocking(true)?;
             epoll::add(&instance, listener, Source::Listener(service).pack(), edge)?;
@@ -128,7 +127,7 @@ impl Epoll {
                 waiting: false,
                 due: 0,
             }),
-            _stop: stop,
+            waker,
             connections: Vec::new(),
             ready: VecDeque::new(),
             due: 0,
@@ -244,7 +243,10 @@ impl Epoll {
         }
         while let Some(edge) = self.edges.pop() {
             match Source::unpack(edge.data.u64()) {
-                Source::Stop => self.answers.push_back(Event::Stop),
+                Source::Waker => {
+                    self.waker.reset();
+                    self.answers.push_back(Event::Woken);
+                }
                 Source::Listener(service) => self.listeners[service as usize].waiting = true,
                 Source::Connection(slot) => self.note(slot, edge.flags),
             }
@@ -430,7 +432,7 @@ impl Listener {
 enum Source {
     Connection(u32),
     Listener(Service),
-    Stop,
+    Waker,
 }
 
 impl Source {
@@ -439,7 +441,7 @@ impl Source {
             Self::Connection(slot) => (0, slot),
             Self::Listener(Service::V1) => (1, 0),
             Self::Listener(Service::Http) => (2, 0),
-            Self::Stop => (3, 0),
+            Self::Waker => (3, 0),
         };
         epoll::EventData::new_u64(code << u32::BITS | u64::from(slot))
     }
@@ -451,7 +453,7 @@ impl Source {
             0 => Self::Connection(slot),
             1 => Self::Listener(Service::V1),
             2 => Self::Listener(Service::Http),
-            3 => Self::Stop,
+            3 => Self::Waker,
             code => unreachable!("no source has code {code}"),
         }
     }
@@ -465,7 +467,7 @@ mod tests {
     fn a_source_survives_its_packing() {
         let listeners = Service::ALL.map(Source::Listener);
         for source in
-            [Source::Connection(0), Source::Connection(u32::MAX), Source::Stop].into_iter().chain(listeners)
+            [Source::Connection(0), Source::Connection(u32::MAX), Source::Waker].into_iter().chain(listeners)
         {
             assert_eq!(Source::unpack(source.pack().u64()), source);
         }

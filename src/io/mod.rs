@@ -19,6 +19,7 @@ mod idle;
 mod receives;
 mod sockets;
 pub mod uring;
+mod waker;
 
 use std::io;
 use std::net::SocketAddr;
@@ -27,6 +28,7 @@ use bytes::Bytes;
 pub use driver::{Backend, BackendChoice, Driver, ParseBackendChoiceError};
 pub use idle::IdleRing;
 pub use sockets::Socket;
+pub use waker::Waker;
 
 /// The two protocols, each with a listening socket of its own.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -128,8 +130,8 @@ pub enum Event<'a> {
     Closed {
         token: Token,
     },
-    /// The server wants to stop.
-    Stop,
+    /// A [`Waker`] has been used, once or several times. This may come once more than is needed.
+    Woken,
 }
 
 /// Why a receive is over.

@@ -9,7 +9,7 @@
 use std::collections::VecDeque;
 use std::io;
 use std::net::TcpListener;
-use std::os::fd::{AsRawFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -21,7 +21,7 @@ use super::buffers::{BufferId, BufferRing};
 use super::idle::IdleRing;
 use super::receives::Receives;
 use super::sockets::{Sockets, accept, shut_down};
-use super::{Event, ReceiveEnd, Request, SendBuffer, Service, Token};
+use super::{Event, ReceiveEnd, Request, SendBuffer, Service, Token, Waker};
 use crate::limits::{
     CANCEL_PATIENCE, COMPLETIONS, RECEIVE_BUFFER_BYTES, RECEIVE_BUFFERS, SEND_PIECES_MAX, SUBMISSIONS,
 };
@@ -71,12 +71,12 @@ pub struct Ring {
     completions: VecDeque<(cqueue::Entry, Option<BufferId>)>,
     sockets: Sockets,
     receives: Receives,
-    /// Receives that begin again with the next [`Ring::wait`].
+    /// What begins again with the next [`Ring::wait`].
     restarted: Vec<squeue::Entry>,
     /// The buffer that the last event showed.
     borrowed_buffer: Option<BufferId>,
     listeners: [Listener; Service::ALL.len()],
-    stop: Arc<OwnedFd>,
+    waker: Arc<Waker>,
     busy_poll: Duration,
 }
 
@@ -113,12 +113,12 @@ impl Listener {
 }
 
 impl Ring {
-    /// `listeners` are V1's and HTTP's; `stop` becomes readable when the server wants to stop. For `busy_poll`
-    /// [`Ring::wait`] looks out for completions before it lets the thread sleep.
+    /// `listeners` are V1's and HTTP's; `waker` ends a [`Ring::wait`], which for `busy_poll` looks out for
+    /// completions before it lets the thread sleep.
     pub fn new(
         IdleRing { uring, buffers }: IdleRing,
         listeners: [TcpListener; 2],
-        stop: Arc<OwnedFd>,
+        waker: Arc<Waker>,
         busy_poll: Duration,
     ) -> io::Result<Self> {
         let mut ring = Self {
@@ -131,13 +131,10 @@ impl Ring {
             restarted: Vec::new(),
             borrowed_buffer: None,
             listeners: listeners.map(Listener::new),
-            stop,
+            waker,
             busy_poll,
         };
-
-        ring.push(
-            &opcode::PollAdd::new(Fd(ring.stop.as_raw_fd()), READABLE).build().user_data(Operation::Stop.pack()),
-        )?;
+        ring.push(&poll(&ring.waker))?;
         Ok(ring)
     }
 
@@ -199,8 +196,8 @@ impl Ring {
 
     /// Submits what is queued and waits for the first completion, but not for longer than `timeout`.
     pub fn wait(&mut self, timeout: Duration) -> io::Result<()> {
-        for receive in std::mem::take(&mut self.restarted) {
-            self.push(&receive)?;
+        for entry in std::mem::take(&mut self.restarted) {
+            self.push(&entry)?;
         }
         let emptying = self.listeners.iter().any(Listener::is_emptying);
         let timeout = if self.completions.is_empty() && !emptying { timeout } else { Duration::ZERO };
@@ -273,7 +270,11 @@ impl Ring {
                     return Some(Event::Sent { token, buffer, sent: result(&completion) });
                 }
                 Operation::Close(token) => return Some(Event::Closed { token }),
-                Operation::Stop => return Some(Event::Stop),
+                Operation::Wake => {
+                    self.waker.reset();
+                    self.restarted.push(poll(&self.waker));
+                    return Some(Event::Woken);
+                }
             }
         }
     }
@@ -424,7 +425,7 @@ enum Operation {
     Send(Token),
     Close(Token),
     Cancel,
-    Stop,
+    Wake,
 }
 
 impl Operation {
@@ -440,7 +441,7 @@ impl Operation {
             Self::Send(token) => (3, Some(token)),
             Self::Close(token) => (4, Some(token)),
             Self::Cancel => (5, None),
-            Self::Stop => (6, None),
+            Self::Wake => (6, None),
         };
         let Token { slot, generation } = token.unwrap_or(Token { slot: 0, generation: 0 });
         debug_assert!(generation < Token::GENERATIONS);
@@ -460,7 +461,7 @@ impl Operation {
             3 => Self::Send(token),
             4 => Self::Close(token),
             5 => Self::Cancel,
-            6 => Self::Stop,
+            6 => Self::Wake,
             code => unreachable!("no operation has code {code}"),
         }
     }
@@ -471,6 +472,11 @@ const _: () = assert!(Operation::CODE_SHIFT + 8 == u64::BITS);
 fn cancel(operation: Operation) -> squeue::Entry {
     let which = CancelBuilder::user_data(operation.pack());
     opcode::AsyncCancel2::new(which).build().user_data(Operation::Cancel.pack())
+}
+
+/// Completes when there is a wake-up.
+fn poll(waker: &Waker) -> squeue::Entry {
+    opcode::PollAdd::new(Fd(waker.as_fd().as_raw_fd()), READABLE).build().user_data(Operation::Wake.pack())
 }
 
 fn result(completion: &cqueue::Entry) -> io::Result<usize> {

@@ -94,6 +94,9 @@ pub const LINGER: Duration = Duration::from_millis(500);
 /// use a kept connection gets its response instead of a reset.
 pub const DRAIN_GRACE: Duration = Duration::from_millis(50);
 
+/// Messages from other threads that wait for a worker; one more is refused.
+pub const MAILBOX_MESSAGES_MAX: usize = 64;
+
 /// Log lines that wait for the writer; more are dropped and counted.
 pub const LOG_QUEUE_LINES: usize = 8192;
 /// How long the log's writer gathers lines before it writes again: at 4 million a second the queue is full by then.
@@ -119,11 +122,11 @@ pub const ACCEPT_BACKOFF: Duration = Duration::from_millis(100);
 pub const REFUSALS: usize = 64;
 /// Room for fewer connections than this is worth a warning at the start.
 pub const CONNECTIONS_FEW: usize = 100;
-/// Descriptors of each worker: two listeners, and a ring or an epoll instance.
-pub const WORKER_DESCRIPTORS: usize = 3;
-/// Descriptors of the process, where it cannot be seen how many are open: standard input, output and error, and two each
-/// for signals and for stopping the workers.
-pub const PROCESS_DESCRIPTORS: usize = 7;
+/// Descriptors of each worker: two listeners, a ring or an epoll instance, and what wakes it.
+pub const WORKER_DESCRIPTORS: usize = 4;
+/// Descriptors of the process, where it cannot be seen how many are open: standard input, output and error, and two for
+/// signals.
+pub const PROCESS_DESCRIPTORS: usize = 5;
 
 /// How many keepalive probes a silent peer may leave unanswered. Their period is a tenth of
 /// [`Limit::DeadPeerTimeout`], as far as the kernel takes it.

@@ -10,6 +10,7 @@ mod expiry;
 mod listeners;
 
 use std::io;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use self::drain::Drain;
@@ -20,12 +21,14 @@ use crate::context::WorkerContext;
 use crate::http;
 use crate::io::{Driver, Event, Request, Token};
 use crate::limits::{EXPIRY_DELAY_MAX, LOOKUPS_PREFETCHED_MIN, TICK};
+use crate::mailbox::{Mailbox, Message};
 use crate::timers::Timers;
 
 /// One event loop's state, without its backend.
 pub struct Worker {
     number: u32,
     context: WorkerContext,
+    mailbox: Arc<Mailbox>,
     slots: Slots,
     listeners: Listeners,
     requests: Vec<Request>,
@@ -46,11 +49,12 @@ pub struct Worker {
 
 impl Worker {
     /// A worker that will accept with its first requests.
-    pub fn new(number: u32, context: WorkerContext) -> Self {
+    pub fn new(number: u32, context: WorkerContext, mailbox: Arc<Mailbox>) -> Self {
         let now = context.now;
         Self {
             number,
             context,
+            mailbox,
             slots: Slots::default(),
             listeners: Listeners::new(now),
             requests: Vec::new(),
@@ -109,7 +113,7 @@ impl Worker {
             Event::ReceiveEnded { token, end } => self.receive_ended(token, &end),
             Event::Sent { token, buffer, sent } => self.sent(token, buffer, sent),
             Event::Closed { token } => self.closed(token),
-            Event::Stop => self.begin_drain(),
+            Event::Woken => self.woken(),
         }
     }
 
@@ -150,6 +154,11 @@ impl Worker {
         next.into_iter().flatten().fold(self.next_tick, Timestamp::min).since(self.context.now).min(TICK)
     }
 
+    /// Where other threads reach the worker.
+    pub fn mailbox(&self) -> &Arc<Mailbox> {
+        &self.mailbox
+    }
+
     /// How many connections there are.
     pub fn connections(&self) -> usize {
         self.slots.len()
@@ -159,6 +168,14 @@ impl Worker {
     pub fn prefetch<'a>(&mut self, received: impl Iterator<Item = &'a [u8]>) {
         if self.context.reader.take_cold() >= LOOKUPS_PREFETCHED_MIN {
             self.context.reader.prefetch(received.filter_map(http::asked_topic));
+        }
+    }
+
+    fn woken(&mut self) {
+        for message in self.mailbox.take() {
+            match message {
+                Message::Stop => self.begin_drain(),
+            }
         }
     }
 
@@ -198,7 +215,7 @@ mod tests {
         let (registry, server) = (Arc::new(Registry::new(lifetimes)), Arc::<ServerInfo>::default());
         let context =
             WorkerContext::new(registry, server, Limits::default(), Arc::default(), Log::disabled(), now);
-        Worker::new(0, context)
+        Worker::new(0, context, Arc::new(Mailbox::new().expect("an eventfd")))
     }
 
     /// Each listener rests for as long as it should, whatever the other does.

@@ -1,20 +1,13 @@
-//! The end of the server, and of a driver.
+//! The end of a driver.
 
 use std::io::Write;
 use std::time::Duration;
 
 use ringlookupd::io::{Backend, Request, Service};
 
-use crate::harness::{Harness, OwnedEvent, descriptors, large, receive, take_turn, token};
+use crate::harness::{Harness, descriptors, large, receive, take_turn, token};
 
-on_both_drivers!(the_end_of_the_pipe_is_a_stop, a_driver_is_dropped_with_everything_under_way);
-
-fn the_end_of_the_pipe_is_a_stop(backend: Backend) {
-    let _turn = take_turn();
-    let mut harness = Harness::new(backend);
-    drop(harness.stop.take());
-    harness.collect(|all| matches!(all, [OwnedEvent::Stop]));
-}
+on_both_drivers!(a_driver_is_dropped_with_everything_under_way);
 
 /// A driver may go at any time: nothing crashes, the buffers that were being sent are freed, the descriptors of
 /// the driver and of its connections are gone.

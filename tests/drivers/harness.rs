@@ -1,7 +1,7 @@
 //! A driver with tiny queues, and what a test needs around it.
 
 use std::fs;
-use std::io::{self, PipeWriter};
+use std::io;
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -10,6 +10,7 @@ use bytes::Bytes;
 use ringlookupd::io::epoll::{self, Epoll};
 use ringlookupd::io::uring::{self, Ring};
 use ringlookupd::io::{Backend, Driver, Event, IdleRing, ReceiveEnd, Request, SendBuffer, Service, Socket, Token};
+use ringlookupd::mailbox::Mailbox;
 
 const TINY_RING: uring::Sizes =
     uring::Sizes { submissions: 2, completions: 4, receive_buffers: 2, receive_buffer_bytes: 64 };
@@ -37,7 +38,7 @@ pub enum OwnedEvent {
     Sent(Token, SendBuffer, io::Result<usize>),
     ListenerClosed(Service),
     Closed(Token),
-    Stop,
+    Woken,
 }
 
 impl From<Event<'_>> for OwnedEvent {
@@ -50,7 +51,7 @@ impl From<Event<'_>> for OwnedEvent {
             Event::Sent { token, buffer, sent } => Self::Sent(token, buffer, sent),
             Event::ListenerClosed(service) => Self::ListenerClosed(service),
             Event::Closed { token } => Self::Closed(token),
-            Event::Stop => Self::Stop,
+            Event::Woken => Self::Woken,
         }
     }
 }
@@ -58,7 +59,8 @@ impl From<Event<'_>> for OwnedEvent {
 /// A driver and what a test needs around it.
 pub struct Harness {
     pub driver: Driver,
-    pub stop: Option<PipeWriter>,
+    /// Whose waker wakes the driver.
+    pub mailbox: Arc<Mailbox<usize>>,
     pub address: SocketAddr,
 }
 
@@ -71,19 +73,19 @@ impl Harness {
         let listener = || TcpListener::bind("127.0.0.1:0").expect("loopback");
         let listeners = [listener(), listener()];
         let address = listeners[0].local_addr().expect("it is bound");
-        let (stopped, stop) = io::pipe().expect("a pipe");
-        let stopped = Arc::new(stopped.into());
+        let mailbox = Arc::new(Mailbox::new().expect("an eventfd"));
+        let waker = Arc::clone(mailbox.waker());
         let driver = match backend {
             Backend::Uring => {
                 let idle = IdleRing::new(TINY_RING, !busy_poll.is_zero()).expect("the kernel has it");
-                Ring::new(idle, listeners, stopped, busy_poll).map(|ring| Driver::Ring(Box::new(ring)))
+                Ring::new(idle, listeners, waker, busy_poll).map(|ring| Driver::Ring(Box::new(ring)))
             }
             Backend::Epoll => {
-                Epoll::new(listeners, stopped, TINY_EPOLL, busy_poll).map(|epoll| Driver::Epoll(Box::new(epoll)))
+                Epoll::new(listeners, waker, TINY_EPOLL, busy_poll).map(|epoll| Driver::Epoll(Box::new(epoll)))
             }
         };
         let driver = driver.expect("the kernel has it");
-        Self { driver, stop: Some(stop), address }
+        Self { driver, mailbox, address }
     }
 
     pub fn ask(&mut self, request: Request) {

@@ -11,6 +11,7 @@ use std::time::{Duration, SystemTime};
 use ringlookupd::clock::Timestamp;
 use ringlookupd::io::{Event, ReceiveEnd, Request, SendBuffer, Service, Socket, Token};
 use ringlookupd::limits::{DRAIN_GRACE, LINGER, Limit, Limits};
+use ringlookupd::mailbox::Message;
 use ringlookupd::v1::parse::MAGIC;
 use ringlookupd::worker::Worker;
 
@@ -32,10 +33,14 @@ pub struct Kernel {
     next_socket: i32,
     /// Sockets that the worker has been given and has not opened yet, by their descriptors.
     accepted: BTreeMap<RawFd, i32>,
-    /// The worker is to be told to stop.
-    stop: bool,
-    /// When it was.
+    /// So many times another thread is to tell the worker to stop.
+    stops: usize,
+    /// It has, and the worker does not know yet.
+    stopping: bool,
+    /// When the worker was told.
     stopped: Option<Timestamp>,
+    /// The worker has been woken, and has not been told yet.
+    woken: bool,
     fault: Option<Fault>,
     pub events: u64,
 }
@@ -98,7 +103,7 @@ struct Sending {
 
 #[derive(Clone, Copy, Debug)]
 enum Completion {
-    Stop,
+    Wake,
     Accept(Service),
     Receive(i32),
     Send(i32),
@@ -116,8 +121,10 @@ impl Kernel {
             tokens: BTreeMap::new(),
             next_socket: 0,
             accepted: BTreeMap::new(),
-            stop: false,
+            stops: 0,
+            stopping: false,
             stopped: None,
+            woken: false,
             fault,
             events: 0,
         }
@@ -133,8 +140,9 @@ impl Kernel {
         open
     }
 
+    /// Another thread tells the worker to stop, perhaps several times.
     pub fn stop(&mut self) {
-        self.stop = true;
+        self.stops = self.rng.between(1, 3);
     }
 
     /// Whether the worker holds no socket and nothing of it is under way but the accepts.
@@ -155,8 +163,10 @@ impl Kernel {
     pub fn turn(&mut self, worker: &mut Worker, links: &mut [Link], now: Timestamp) {
         self.now = now;
         self.transmit(links);
+        self.another_thread(worker);
         worker.begin_iteration(now);
-        for completion in self.completions() {
+        for completion in self.completions(worker) {
+            self.another_thread(worker);
             if self.rng.chance(self.faults.prompt) && !worker.is_full() {
                 self.complete(completion, worker, links);
             }
@@ -164,6 +174,7 @@ impl Kernel {
         let overdue = self.stopped.is_some_and(|at| now.since(at) >= Limits::default().time(Limit::DrainTimeout));
         assert!(!overdue || worker.is_finished(), "a drain ends in time");
         worker.end_iteration(|| SystemTime::UNIX_EPOCH + Duration::from_nanos(now.nanos().unsigned_abs()));
+        self.another_thread(worker);
         let mut requests: Vec<_> = worker.requests().collect();
         self.plant(&mut requests);
         for request in requests {
@@ -178,6 +189,15 @@ impl Kernel {
             link.gone |= over || link.server != ServerEnd::Open;
         }
         self.transmit(links);
+    }
+
+    /// Another thread may send the worker a message at any moment. The worker may be awake, asleep, or about to sleep.
+    fn another_thread(&mut self, worker: &Worker) {
+        if self.stops > 0 && self.rng.chance(self.faults.prompt) {
+            self.stops -= 1;
+            self.stopping = true;
+            worker.mailbox().send(Message::Stop).expect("there is room");
+        }
     }
 
     /// The fault that a canary plants among what the worker asks.
@@ -226,10 +246,13 @@ impl Kernel {
     }
 
     /// Everything that could complete, in any order.
-    fn completions(&mut self) -> Vec<Completion> {
+    fn completions(&mut self, worker: &Worker) -> Vec<Completion> {
         let mut all = vec![Completion::Accept(Service::V1), Completion::Accept(Service::Http)];
-        if self.stop {
-            all.push(Completion::Stop);
+        let is_lost = self.fault == Some(Fault::LostWakeUp);
+        self.woken |= worker.mailbox().waker().reset() && !is_lost;
+        // One more than is needed is within the contract.
+        if self.woken || self.rng.chance(self.faults.disarms) {
+            all.push(Completion::Wake);
         }
         for (&socket, open) in &self.open {
             if matches!(open.receive, Receive::Armed | Receive::Cancelled) {
@@ -248,10 +271,12 @@ impl Kernel {
 
     fn complete(&mut self, completion: Completion, worker: &mut Worker, links: &mut [Link]) {
         match completion {
-            Completion::Stop => {
-                self.stop = false;
-                self.stopped = Some(self.now);
-                self.tell(worker, Event::Stop);
+            Completion::Wake => {
+                self.woken = false;
+                if self.stopping {
+                    self.stopped.get_or_insert(self.now);
+                }
+                self.tell(worker, Event::Woken);
             }
             Completion::Accept(service) => self.accept(service, worker),
             Completion::Receive(socket) => self.receive(socket, worker, links),

@@ -48,6 +48,8 @@ pub enum Fault {
     LostClose,
     /// A completion that gets lost.
     LostCompletion,
+    /// A wake-up that gets lost.
+    LostWakeUp,
     /// A command that is taken for another.
     OtherTopic,
     /// A lookup that knows less than was answered OK before it.
@@ -151,7 +153,13 @@ fn canary_lost_completion() {
 }
 
 #[test]
-#[should_panic(expected = "has read OK and is not listed")]
+#[should_panic(expected = "the drain does not end")]
+fn canary_lost_wake_up() {
+    notices(Fault::LostWakeUp);
+}
+
+#[test]
+#[should_panic(expected = "has read OK")]
 fn canary_other_topic() {
     notices(Fault::OtherTopic);
 }

@@ -9,6 +9,7 @@ use ringlookupd::context::{ServerInfo, Shared, WorkerContext};
 use ringlookupd::io::Service;
 use ringlookupd::limits::{Limits, TICK};
 use ringlookupd::log::Log;
+use ringlookupd::mailbox::Mailbox;
 use ringlookupd::registry::{Lifetimes, Reader, Registry};
 use ringlookupd::worker::Worker;
 
@@ -101,7 +102,13 @@ fn workers_over(registry: &Arc<Registry>, count: usize) -> (Vec<Worker>, Timesta
         let (limits, shared) = (Limits::default(), Arc::clone(&shared));
         WorkerContext::new(Arc::clone(registry), Arc::clone(&server), limits, shared, Log::disabled(), now)
     };
-    ((0..).take(count).map(|number| Worker::new(number, context())).collect(), now)
+    (
+        (0..)
+            .take(count)
+            .map(|number| Worker::new(number, context(), Arc::new(Mailbox::new().expect("an eventfd"))))
+            .collect(),
+        now,
+    )
 }
 
 /// Plays one seed to its end and returns how many events the workers were told.
