@@ -14,8 +14,9 @@ use std::time::{Duration, Instant, SystemTime};
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use population::{NOW, Population};
 use ringlookupd::context::{ServerInfo, WorkerContext};
-use ringlookupd::io::{Event, Request, SendBuffer, Service, Token};
+use ringlookupd::io::{Event, ListenerId, Request, SendBuffer, Token};
 use ringlookupd::limits::Limits;
+use ringlookupd::listen::{Listener, Protocol};
 use ringlookupd::log::Log;
 use ringlookupd::mailbox::Mailbox;
 use ringlookupd::worker::Worker;
@@ -36,17 +37,18 @@ struct Simulation {
 
 impl Simulation {
     /// Workers beside each other need a number each, so that their producers differ.
-    fn new(number: u32, service: Service, clients: u16) -> Self {
+    fn new(number: u32, protocol: Protocol, clients: u16) -> Self {
         let server = ServerInfo { identify_reply: b"{}".to_vec(), info: b"{}".to_vec(), ..ServerInfo::default() };
         let registry = Arc::clone(&Population::of(100_000).registry);
         let (server, limits) = (Arc::new(server), Limits::default());
         let context = WorkerContext::new(registry, server, limits, Arc::default(), Log::disabled(), NOW);
-        let worker = Worker::new(number, context, Arc::new(Mailbox::new().expect("an eventfd")));
+        let listener = Listener { address: ([127, 0, 0, 1], 4160).into(), protocol };
+        let worker = Worker::new(number, context, Arc::new(Mailbox::new().expect("an eventfd")), &[listener]);
         let mut simulation = Self { worker, clients: Vec::new(), sending: Vec::new() };
         for nth in 0..clients {
             let peer = SocketAddr::from(([10, 0, 0, 1], 1024 + nth));
             let socket = OwnedFd::from(File::open("/dev/null").expect("a descriptor")).into();
-            simulation.worker.handle(Event::Accepted { service, socket, peer, armed: true });
+            simulation.worker.handle(Event::Accepted { listener: ListenerId(0), socket, peer, armed: true });
         }
         simulation.end_iteration();
         simulation
@@ -90,7 +92,7 @@ fn lookups(c: &mut Criterion) {
             let (simulation, requests) = made.get_or_insert_with(|| {
                 let topics = &Population::of(100_000).topics;
                 let requests: Vec<_> = topics.iter().step_by(100).take(clients.into()).map(request).collect();
-                (Simulation::new(1, Service::Http, clients), requests)
+                (Simulation::new(1, Protocol::Http, clients), requests)
             });
             simulation.iterate(requests);
             b.iter(|| simulation.iterate(requests));
@@ -118,7 +120,7 @@ fn registers(c: &mut Criterion) {
         group.throughput(Throughput::Elements(registers as u64));
         group.bench_function(format!("{clients} nsqd x {pipelined}"), |b| {
             let (simulation, register, unregister) = made.get_or_insert_with(|| {
-                let mut simulation = Simulation::new(number, Service::V1, clients);
+                let mut simulation = Simulation::new(number, Protocol::V1, clients);
                 let size = u32::try_from(IDENTIFY.len()).expect("short").to_be_bytes();
                 let hello = [b"  V1IDENTIFY\n".as_slice(), &size, IDENTIFY.as_bytes()].concat();
                 simulation.iterate(&vec![hello; clients.into()]);

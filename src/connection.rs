@@ -6,8 +6,9 @@ use crate::admission::Permit;
 use crate::cause::Cause;
 use crate::clock::Timestamp;
 use crate::context::{Advance, WorkerContext};
-use crate::io::{Service, Token};
+use crate::io::Token;
 use crate::limits::{INPUT_BACKLOG_MAX, Limit};
+use crate::listen::Protocol;
 use crate::output::Output;
 use crate::registry::{Lifetimes, ProducerId};
 use crate::{http, v1};
@@ -64,17 +65,17 @@ pub enum Session {
 }
 
 impl Session {
-    pub fn new(service: Service, id: ProducerId, peer: SocketAddr) -> Self {
-        match service {
-            Service::V1 => Self::V1(v1::Session::new(id, peer)),
-            Service::Http => Self::Http(http::Session::new(peer)),
+    pub fn new(protocol: Protocol, id: ProducerId, peer: SocketAddr) -> Self {
+        match protocol {
+            Protocol::V1 => Self::V1(v1::Session::new(id, peer)),
+            Protocol::Http => Self::Http(http::Session::new(peer)),
         }
     }
 
-    pub fn service(&self) -> Service {
+    pub fn protocol(&self) -> Protocol {
         match self {
-            Self::V1(_) => Service::V1,
-            Self::Http(_) => Service::Http,
+            Self::V1(_) => Protocol::V1,
+            Self::Http(_) => Protocol::Http,
         }
     }
 

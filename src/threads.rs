@@ -17,7 +17,7 @@ use signal_hook::low_level::raise;
 use crate::clock::Clock;
 use crate::io::availability::NoRing;
 use crate::io::uring::Sizes;
-use crate::io::{Backend, BackendChoice, Driver, IdleRing, Service};
+use crate::io::{Backend, BackendChoice, Driver, IdleRing};
 use crate::log::Log;
 use crate::options::Options;
 use crate::process::{cores, pin_to};
@@ -36,7 +36,8 @@ pub struct Threads {
 /// What a thread serves.
 pub struct Work {
     pub worker: Worker,
-    pub listeners: [TcpListener; Service::ALL.len()],
+    /// In the order of the worker's listeners.
+    pub sockets: Vec<TcpListener>,
     pub clock: Clock,
 }
 
@@ -122,9 +123,9 @@ fn run(
     drop(ready);
     let Ok(Start { backend, work, serves }) = started.recv() else { return Ok(()) };
     let ring = ring.filter(|_| backend == Backend::Uring);
-    let Work { worker, listeners, clock } = work;
+    let Work { worker, sockets, clock } = work;
     let waker = Arc::clone(worker.mailbox().waker());
-    let driver = match Driver::new(ring, listeners, waker, busy_poll) {
+    let driver = match Driver::new(ring, sockets, waker, busy_poll) {
         Ok(driver) => driver,
         Err(error) => {
             let _ = serves.send(Err(starting("workers")(error)));

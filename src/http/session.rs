@@ -14,8 +14,8 @@ use super::parse::{HeadLimits, HeadReader, Parsed};
 use super::response::{Kind, Responder, unasked};
 use super::routes::{Route, route};
 use crate::context::{Advance, WorkerContext};
-use crate::io::Service;
 use crate::limits::{HTTP_OPTIONS_BODY_BYTES_MAX, HTTP_UNREAD_BODY_BYTES_MAX, Limit, Limits};
+use crate::listen::Protocol;
 use crate::log::Level;
 use crate::output::Output;
 use crate::v1::parse::MAGIC;
@@ -151,7 +151,7 @@ impl Session {
     /// Responds to `input`, which is no request.
     fn refuse(&self, refusal: Refusal, input: &[u8], context: &WorkerContext, output: &mut Output) {
         if input.starts_with(MAGIC) {
-            context.wrong_port(Service::Http, self.peer);
+            context.wrong_port(Protocol::Http, self.peer);
         }
         if let Some(limit) = refusal.limit() {
             context.exceeded(limit, self.peer);

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use super::epoll::{self, Epoll};
 use super::uring::Ring;
-use super::{Event, IdleRing, Request, Service, Waker};
+use super::{Event, IdleRing, Request, Waker};
 
 /// What the operator allows.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -68,11 +68,11 @@ pub enum Driver {
 }
 
 impl Driver {
-    /// On the ring, or with epoll without one. `listeners` are V1's and HTTP's; `waker` ends a [`Driver::wait`]. For
+    /// On the ring, or with epoll without one. A [`ListenerId`](super::ListenerId) is the position of one of `listeners`; `waker` ends a [`Driver::wait`]. For
     /// `busy_poll` it polls before it lets the thread sleep.
     pub fn new(
         ring: Option<IdleRing>,
-        listeners: [TcpListener; Service::ALL.len()],
+        listeners: Vec<TcpListener>,
         waker: Arc<Waker>,
         busy_poll: Duration,
     ) -> io::Result<Self> {

@@ -21,7 +21,7 @@ use super::buffers::{BufferId, BufferRing};
 use super::idle::IdleRing;
 use super::receives::Receives;
 use super::sockets::{Sockets, accept, shut_down};
-use super::{Event, ReceiveEnd, Request, SendBuffer, Service, Token, Waker};
+use super::{Event, ListenerId, ReceiveEnd, Request, SendBuffer, Token, Waker};
 use crate::limits::{
     CANCEL_PATIENCE, COMPLETIONS, RECEIVE_BUFFER_BYTES, RECEIVE_BUFFERS, SEND_PIECES_MAX, SUBMISSIONS,
 };
@@ -75,7 +75,7 @@ pub struct Ring {
     restarted: Vec<squeue::Entry>,
     /// The buffer that the last event showed.
     borrowed_buffer: Option<BufferId>,
-    listeners: [Listener; Service::ALL.len()],
+    listeners: Vec<Listener>,
     waker: Arc<Waker>,
     busy_poll: Duration,
 }
@@ -99,25 +99,25 @@ impl Listener {
     }
 
     /// The next connection of a queue that is being emptied, or the close.
-    fn empty(&mut self, service: Service) -> Option<Event<'static>> {
+    fn empty(&mut self, id: ListenerId) -> Option<Event<'static>> {
         let socket = self.socket.as_ref().filter(|_| self.is_emptying())?;
         // Not before: the ring fails an accept on a non-blocking socket instead of waiting for a connection.
         let next = socket.set_nonblocking(true).map_or(Ok(None), |()| accept(socket, SocketFlags::empty()));
         // Without descriptors the queue cannot be emptied: the close resets the rest of it.
         let Ok(Some((socket, peer))) = next else {
             self.socket = None;
-            return Some(Event::ListenerClosed(service));
+            return Some(Event::ListenerClosed(id));
         };
-        Some(Event::Accepted { service, socket, peer, armed: true })
+        Some(Event::Accepted { listener: id, socket, peer, armed: true })
     }
 }
 
 impl Ring {
-    /// `listeners` are V1's and HTTP's; `waker` ends a [`Ring::wait`], which for `busy_poll` looks out for
+    /// A [`ListenerId`] is the position of one of `listeners`; `waker` ends a [`Ring::wait`], which for `busy_poll` looks out for
     /// completions before it lets the thread sleep.
     pub fn new(
         IdleRing { uring, buffers }: IdleRing,
-        listeners: [TcpListener; 2],
+        listeners: Vec<TcpListener>,
         waker: Arc<Waker>,
         busy_poll: Duration,
     ) -> io::Result<Self> {
@@ -130,7 +130,7 @@ impl Ring {
             receives: Receives::default(),
             restarted: Vec::new(),
             borrowed_buffer: None,
-            listeners: listeners.map(Listener::new),
+            listeners: listeners.into_iter().map(Listener::new).collect(),
             waker,
             busy_poll,
         };
@@ -144,21 +144,21 @@ impl Ring {
     /// When it is against the rules of [`super`].
     pub fn submit(&mut self, request: Request) -> io::Result<()> {
         let entry = match request {
-            Request::Accept(service) => {
-                let listener = &mut self.listeners[service as usize];
+            Request::Accept(id) => {
+                let listener = &mut self.listeners[id.index()];
                 listener.armed = true;
                 let socket = listener.socket.as_ref().expect("nothing is accepted after the close");
                 let accept = opcode::AcceptMulti::new(Fd(socket.as_raw_fd())).flags(libc::SOCK_CLOEXEC);
-                accept.build().user_data(Operation::Accept(service).pack())
+                accept.build().user_data(Operation::Accept(id).pack())
             }
-            Request::StopAccept(service) => cancel(Operation::Accept(service)),
-            Request::CloseListener(service) => {
-                let listener = &mut self.listeners[service as usize];
+            Request::StopAccept(id) => cancel(Operation::Accept(id)),
+            Request::CloseListener(id) => {
+                let listener = &mut self.listeners[id.index()];
                 listener.closing = true;
                 if !listener.armed {
                     return Ok(());
                 }
-                cancel(Operation::Accept(service))
+                cancel(Operation::Accept(id))
             }
             Request::Open { token, socket } => {
                 self.sockets.open(token, socket);
@@ -257,8 +257,8 @@ impl Ring {
                         return Some(self.receipt(token, &completion, buffer));
                     }
                 }
-                Operation::Accept(service) => {
-                    if let Some(event) = self.accepted(service, &completion) {
+                Operation::Accept(id) => {
+                    if let Some(event) = self.accepted(id, &completion) {
                         return Some(event);
                     }
                 }
@@ -348,20 +348,20 @@ impl Ring {
     }
 
     fn empty_listeners(&mut self) -> Option<Event<'static>> {
-        Service::ALL.into_iter().zip(&mut self.listeners).find_map(|(service, listener)| listener.empty(service))
+        ListenerId::all().zip(&mut self.listeners).find_map(|(id, listener)| listener.empty(id))
     }
 
     /// `None` for a connection that was gone before it could be looked at.
-    fn accepted(&mut self, service: Service, completion: &cqueue::Entry) -> Option<Event<'static>> {
+    fn accepted(&mut self, id: ListenerId, completion: &cqueue::Entry) -> Option<Event<'static>> {
         let armed = cqueue::more(completion.flags());
-        self.listeners[service as usize].armed = armed;
+        self.listeners[id.index()].armed = armed;
         let error = match result(completion) {
             Ok(fd) => {
                 // SAFETY: accept has just given this descriptor to us, and nobody else has it.
                 let socket = unsafe { socket2::Socket::from_raw_fd(RawFd::try_from(fd).expect("a descriptor")) };
                 if let Some(peer) = socket.peer_addr().ok().and_then(|address| address.as_socket()) {
                     let socket = OwnedFd::from(socket).into();
-                    return Some(Event::Accepted { service, socket, peer, armed });
+                    return Some(Event::Accepted { listener: id, socket, peer, armed });
                 }
                 None
             }
@@ -369,7 +369,7 @@ impl Ring {
             Err(error) => Some(error),
         };
         // While it goes on, an error is that of one connection that failed in the queue (accept(2)).
-        (!armed).then_some(Event::AcceptEnded { service, error })
+        (!armed).then_some(Event::AcceptEnded { listener: id, error })
     }
 
     fn push(&mut self, entry: &squeue::Entry) -> io::Result<()> {
@@ -420,7 +420,7 @@ impl Message {
 /// What a completion answers, packed into its user data.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Operation {
-    Accept(Service),
+    Accept(ListenerId),
     Receive(Token),
     Send(Token),
     Close(Token),
@@ -434,16 +434,16 @@ impl Operation {
     const CODE_SHIFT: u32 = Self::SLOT_BITS + Self::GENERATION_BITS;
 
     fn pack(self) -> u64 {
-        let (code, token) = match self {
-            Self::Accept(Service::V1) => (0, None),
-            Self::Accept(Service::Http) => (1, None),
-            Self::Receive(token) => (2, Some(token)),
-            Self::Send(token) => (3, Some(token)),
-            Self::Close(token) => (4, Some(token)),
-            Self::Cancel => (5, None),
-            Self::Wake => (6, None),
+        let listener = |ListenerId(id)| Token { slot: id, generation: 0 };
+        let none = Token { slot: 0, generation: 0 };
+        let (code, Token { slot, generation }) = match self {
+            Self::Accept(id) => (0, listener(id)),
+            Self::Receive(token) => (1, token),
+            Self::Send(token) => (2, token),
+            Self::Close(token) => (3, token),
+            Self::Cancel => (4, none),
+            Self::Wake => (5, none),
         };
-        let Token { slot, generation } = token.unwrap_or(Token { slot: 0, generation: 0 });
         debug_assert!(generation < Token::GENERATIONS);
         code << Self::CODE_SHIFT | u64::from(generation) << Self::SLOT_BITS | u64::from(slot)
     }
@@ -455,13 +455,12 @@ impl Operation {
             generation: (packed >> Self::SLOT_BITS) as u32 & (Token::GENERATIONS - 1),
         };
         match packed >> Self::CODE_SHIFT {
-            0 => Self::Accept(Service::V1),
-            1 => Self::Accept(Service::Http),
-            2 => Self::Receive(token),
-            3 => Self::Send(token),
-            4 => Self::Close(token),
-            5 => Self::Cancel,
-            6 => Self::Wake,
+            0 => Self::Accept(ListenerId(token.slot)),
+            1 => Self::Receive(token),
+            2 => Self::Send(token),
+            3 => Self::Close(token),
+            4 => Self::Cancel,
+            5 => Self::Wake,
             code => unreachable!("no operation has code {code}"),
         }
     }

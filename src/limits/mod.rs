@@ -122,8 +122,8 @@ pub const ACCEPT_BACKOFF: Duration = Duration::from_millis(100);
 pub const REFUSALS: usize = 64;
 /// Room for fewer connections than this is worth a warning at the start.
 pub const CONNECTIONS_FEW: usize = 100;
-/// Descriptors of each worker: two listeners, a ring or an epoll instance, and what wakes it.
-pub const WORKER_DESCRIPTORS: usize = 4;
+/// Descriptors of each worker beside its listening sockets: a ring or an epoll instance, and what wakes it.
+pub const WORKER_DESCRIPTORS: usize = 2;
 /// Descriptors of the process, where it cannot be seen how many are open: standard input, output and error, and two for
 /// signals.
 pub const PROCESS_DESCRIPTORS: usize = 5;

@@ -9,8 +9,8 @@ use super::parse::{self, Command, MAGIC, Words};
 use crate::cause::Cause;
 use crate::clock::Timestamp;
 use crate::context::{Advance, Mutation, WorkerContext};
-use crate::io::Service;
 use crate::limits::Limit;
+use crate::listen::Protocol;
 use crate::output::Output;
 use crate::registry::{Lifetimes, Name, Producer, ProducerId, Registered};
 
@@ -173,7 +173,7 @@ impl Session {
                 if magic != MAGIC {
                     context.log.error(format_args!("client({peer}) bad protocol magic '{shown}'"));
                     if parse::begins_http(*magic) {
-                        context.wrong_port(Service::V1, peer);
+                        context.wrong_port(Protocol::V1, peer);
                     }
                     return Err(Error::BadProtocol);
                 }

@@ -8,25 +8,27 @@ use super::listeners::Wanted;
 use crate::admission::Admitted;
 use crate::cause::Cause;
 use crate::connection::{Connection, Session};
-use crate::io::{Request, Service, Socket};
+use crate::io::{ListenerId, Request, Socket};
 use crate::limits::{ACCEPT_BACKOFF, CONNECTIONS_MAX, Limit};
+use crate::listen::Protocol;
 use crate::output::Output;
 use crate::registry::ProducerId;
 
 impl Worker {
-    pub(super) fn accepted(&mut self, service: Service, socket: Socket, peer: SocketAddr, armed: bool) {
+    pub(super) fn accepted(&mut self, listener: ListenerId, socket: Socket, peer: SocketAddr, armed: bool) {
         if !armed {
-            self.accept_ended(service, None);
+            self.accept_ended(listener, None);
         }
         // A listener for every interface is an IPv6 socket; stock shows the IPv4 peers as such.
         let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
-        self.context.counters.accepted[service as usize].increment();
-        if service == Service::V1 {
+        let protocol = self.listeners.protocol(listener);
+        self.context.counters.accepted[protocol as usize].increment();
+        if protocol == Protocol::V1 {
             self.context.log.info(format_args!("TCP: new client({peer})"));
         }
         let next = self.slots.next();
         let id = ProducerId::new(self.number, next.slot, next.generation);
-        let session = Session::new(service, id, peer);
+        let session = Session::new(protocol, id, peer);
         let (admitted, permit) = self.context.shared.admission.enter(peer.ip(), &self.context.limits);
         let output = Output::new(self.context.limits.size(Limit::OutputSize));
         let token = self.slots.insert(Connection::new(session, permit, output));
@@ -44,18 +46,18 @@ impl Worker {
         }
     }
 
-    pub(super) fn accept_ended(&mut self, service: Service, error: Option<io::Error>) {
+    pub(super) fn accept_ended(&mut self, listener: ListenerId, error: Option<io::Error>) {
         let mut until = self.context.now;
         if let Some(error) = error {
             until = until.after(ACCEPT_BACKOFF);
-            self.context.counters.accept_failures[service as usize].increment();
+            self.context.counters.accept_failures[self.listeners.protocol(listener) as usize].increment();
             if let Some(times) = self.context.shared.metrics.accept_failures_to_tell(self.context.now) {
                 self.context.log.warn(format_args!(
                     "temporary Accept() failure - {error} (times since the last such line: {times})"
                 ));
             }
         }
-        self.listeners.accept_ended(service, until);
+        self.listeners.accept_ended(listener, until);
     }
 
     /// Keeps accepting while there is room, and not otherwise.

@@ -205,6 +205,6 @@ impl Worker {
         self.timers.cancel(token.slot);
         let connection = self.slots.remove(token);
         assert_eq!(connection.phase, Phase::Closing, "closed when asked to");
-        self.context.counters.closed[connection.session.service() as usize].increment();
+        self.context.counters.closed[connection.session.protocol() as usize].increment();
     }
 }

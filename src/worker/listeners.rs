@@ -1,10 +1,16 @@
 //! A worker's listening sockets: when to accept, when to pause, when to close.
 
 use crate::clock::Timestamp;
-use crate::io::{Request, Service};
+use crate::io::{ListenerId, Request};
+use crate::listen::{Listener, Protocol};
 
-/// The state of each listening socket.
-pub(super) struct Listeners([State; Service::ALL.len()]);
+/// The worker's sockets, one for each listener of the server, by [`ListenerId`].
+pub(super) struct Listeners(Vec<Socket>);
+
+struct Socket {
+    protocol: Protocol,
+    state: State,
+}
 
 /// What the worker wants of all its listening sockets.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -33,48 +39,53 @@ enum State {
 
 impl Listeners {
     /// Sockets that will accept from `now` on.
-    pub(super) fn new(now: Timestamp) -> Self {
-        Self([State::Resting { until: now }; Service::ALL.len()])
+    pub(super) fn new(listeners: &[Listener], now: Timestamp) -> Self {
+        let socket =
+            |listener: &Listener| Socket { protocol: listener.protocol, state: State::Resting { until: now } };
+        Self(listeners.iter().map(socket).collect())
+    }
+
+    /// What clients of a socket speak.
+    pub(super) fn protocol(&self, id: ListenerId) -> Protocol {
+        self.0[id.index()].protocol
     }
 
     /// Notes that an accept is over, and when the next may begin.
-    pub(super) fn accept_ended(&mut self, service: Service, until: Timestamp) {
-        let state = &mut self.0[service as usize];
+    pub(super) fn accept_ended(&mut self, id: ListenerId, until: Timestamp) {
+        let state = &mut self.0[id.index()].state;
         if matches!(state, State::Armed | State::Stopping) {
             *state = State::Resting { until };
         }
     }
 
     /// Notes that a socket is closed.
-    pub(super) fn closed(&mut self, service: Service) {
-        self.0[service as usize] = State::Closed;
+    pub(super) fn closed(&mut self, id: ListenerId) {
+        self.0[id.index()].state = State::Closed;
     }
 
     pub(super) fn are_closed(&self) -> bool {
-        self.0 == [State::Closed; Service::ALL.len()]
+        self.0.iter().all(|socket| socket.state == State::Closed)
     }
 
     /// Appends what is to be asked of the kernel.
     pub(super) fn request(&mut self, wanted: Wanted, now: Timestamp, requests: &mut Vec<Request>) {
-        for (service, state) in Service::ALL.into_iter().zip(&mut self.0) {
-            let (next, request) = match (*state, wanted) {
-                (State::Resting { until }, Wanted::Accept) if now >= until => {
-                    (State::Armed, Request::Accept(service))
-                }
-                (State::Armed, Wanted::Pause) => (State::Stopping, Request::StopAccept(service)),
+        for (id, socket) in ListenerId::all().zip(&mut self.0) {
+            let (next, request) = match (socket.state, wanted) {
+                (State::Resting { until }, Wanted::Accept) if now >= until => (State::Armed, Request::Accept(id)),
+                (State::Armed, Wanted::Pause) => (State::Stopping, Request::StopAccept(id)),
                 (State::Armed | State::Stopping | State::Resting { .. }, Wanted::Close) => {
-                    (State::Closing, Request::CloseListener(service))
+                    (State::Closing, Request::CloseListener(id))
                 }
                 _ => continue,
             };
-            *state = next;
+            socket.state = next;
             requests.push(request);
         }
     }
 
     /// When the first of the sockets that rest is to be armed again.
     pub(super) fn next_accept(&self, now: Timestamp) -> Option<Timestamp> {
-        let rests = self.0.iter().filter_map(|state| match *state {
+        let rests = self.0.iter().filter_map(|socket| match socket.state {
             State::Resting { until } if until > now => Some(until),
             _ => None,
         });

@@ -21,6 +21,7 @@ use crate::context::WorkerContext;
 use crate::http;
 use crate::io::{Driver, Event, Request, Token};
 use crate::limits::{EXPIRY_DELAY_MAX, LOOKUPS_PREFETCHED_MIN, TICK};
+use crate::listen::Listener;
 use crate::mailbox::{Mailbox, Message};
 use crate::timers::Timers;
 
@@ -49,14 +50,14 @@ pub struct Worker {
 
 impl Worker {
     /// A worker that will accept with its first requests.
-    pub fn new(number: u32, context: WorkerContext, mailbox: Arc<Mailbox>) -> Self {
+    pub fn new(number: u32, context: WorkerContext, mailbox: Arc<Mailbox>, listeners: &[Listener]) -> Self {
         let now = context.now;
         Self {
             number,
             context,
             mailbox,
             slots: Slots::default(),
-            listeners: Listeners::new(now),
+            listeners: Listeners::new(listeners, now),
             requests: Vec::new(),
             dirty: Vec::new(),
             spare: Vec::new(),
@@ -106,9 +107,9 @@ impl Worker {
     /// When the event answers what was not asked: completions and slots are out of step.
     pub fn handle(&mut self, event: Event<'_>) {
         match event {
-            Event::Accepted { service, socket, peer, armed } => self.accepted(service, socket, peer, armed),
-            Event::AcceptEnded { service, error } => self.accept_ended(service, error),
-            Event::ListenerClosed(service) => self.listeners.closed(service),
+            Event::Accepted { listener, socket, peer, armed } => self.accepted(listener, socket, peer, armed),
+            Event::AcceptEnded { listener, error } => self.accept_ended(listener, error),
+            Event::ListenerClosed(listener) => self.listeners.closed(listener),
             Event::Received { token, bytes, armed } => self.received(token, bytes, armed),
             Event::ReceiveEnded { token, end } => self.receive_ended(token, &end),
             Event::Sent { token, buffer, sent } => self.sent(token, buffer, sent),
@@ -205,8 +206,9 @@ mod tests {
 
     use super::*;
     use crate::context::ServerInfo;
-    use crate::io::Service;
+    use crate::io::ListenerId;
     use crate::limits::{ACCEPT_BACKOFF, Limits};
+    use crate::listen::Protocol;
     use crate::log::Log;
     use crate::registry::{Lifetimes, Registry};
 
@@ -215,7 +217,9 @@ mod tests {
         let (registry, server) = (Arc::new(Registry::new(lifetimes)), Arc::<ServerInfo>::default());
         let context =
             WorkerContext::new(registry, server, Limits::default(), Arc::default(), Log::disabled(), now);
-        Worker::new(0, context, Arc::new(Mailbox::new().expect("an eventfd")))
+        let address = ([127, 0, 0, 1], 0).into();
+        let listeners = Protocol::ALL.map(|protocol| Listener { address, protocol });
+        Worker::new(0, context, Arc::new(Mailbox::new().expect("an eventfd")), &listeners)
     }
 
     /// Each listener rests for as long as it should, whatever the other does.
@@ -223,20 +227,20 @@ mod tests {
     fn a_listener_is_armed_again_when_its_rest_is_over() {
         let start = Timestamp::from_nanos(1);
         let mut worker = worker(start);
-        let mut iterate = |after: Duration, failing: Option<Service>| {
+        let mut iterate = |after: Duration, failing: Option<ListenerId>| {
             worker.begin_iteration(start.after(after));
-            if let Some(service) = failing {
+            if let Some(listener) = failing {
                 let error = Some(io::ErrorKind::Other.into());
-                worker.handle(Event::AcceptEnded { service, error });
+                worker.handle(Event::AcceptEnded { listener, error });
             }
             worker.end_iteration(|| SystemTime::UNIX_EPOCH);
             (format!("{:?}", worker.requests().collect::<Vec<_>>()), worker.timeout())
         };
         let half = ACCEPT_BACKOFF / 2;
-        assert_eq!(iterate(Duration::ZERO, None), ("[Accept(V1), Accept(Http)]".into(), TICK));
-        assert_eq!(iterate(Duration::ZERO, Some(Service::V1)), ("[]".into(), ACCEPT_BACKOFF));
-        assert_eq!(iterate(half, Some(Service::Http)), ("[]".into(), half));
-        assert_eq!(iterate(2 * half, None), ("[Accept(V1)]".into(), half));
-        assert_eq!(iterate(3 * half, None), ("[Accept(Http)]".into(), TICK.saturating_sub(3 * half)));
+        assert_eq!(iterate(Duration::ZERO, None), ("[Accept(ListenerId(0)), Accept(ListenerId(1))]".into(), TICK));
+        assert_eq!(iterate(Duration::ZERO, Some(ListenerId(0))), ("[]".into(), ACCEPT_BACKOFF));
+        assert_eq!(iterate(half, Some(ListenerId(1))), ("[]".into(), half));
+        assert_eq!(iterate(2 * half, None), ("[Accept(ListenerId(0))]".into(), half));
+        assert_eq!(iterate(3 * half, None), ("[Accept(ListenerId(1))]".into(), TICK.saturating_sub(3 * half)));
     }
 }

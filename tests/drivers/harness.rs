@@ -9,12 +9,18 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use ringlookupd::io::epoll::{self, Epoll};
 use ringlookupd::io::uring::{self, Ring};
-use ringlookupd::io::{Backend, Driver, Event, IdleRing, ReceiveEnd, Request, SendBuffer, Service, Socket, Token};
+use ringlookupd::io::{
+    Backend, Driver, Event, IdleRing, ListenerId, ReceiveEnd, Request, SendBuffer, Socket, Token,
+};
 use ringlookupd::mailbox::Mailbox;
 
 const TINY_RING: uring::Sizes =
     uring::Sizes { submissions: 2, completions: 4, receive_buffers: 2, receive_buffer_bytes: 64 };
 const TINY_EPOLL: epoll::Sizes = epoll::Sizes { events: 2, accepts: 2, receive_buffer_bytes: 64 };
+
+/// The listeners of a [`Harness`].
+pub const FIRST: ListenerId = ListenerId(0);
+pub const SECOND: ListenerId = ListenerId(1);
 
 /// Of either.
 pub const RECEIVE_BUFFER_BYTES: usize = TINY_EPOLL.receive_buffer_bytes;
@@ -31,12 +37,12 @@ pub fn take_turn() -> MutexGuard<'static, ()> {
 /// An event that has outlived the kernel's buffer.
 #[derive(Debug)]
 pub enum OwnedEvent {
-    Accepted { socket: Socket, peer: SocketAddr, armed: bool },
-    AcceptEnded(Service, Option<io::Error>),
+    Accepted { listener: ListenerId, socket: Socket, peer: SocketAddr, armed: bool },
+    AcceptEnded(ListenerId, Option<io::Error>),
     Received { token: Token, bytes: Vec<u8>, armed: bool },
     ReceiveEnded(Token, ReceiveEnd),
     Sent(Token, SendBuffer, io::Result<usize>),
-    ListenerClosed(Service),
+    ListenerClosed(ListenerId),
     Closed(Token),
     Woken,
 }
@@ -44,12 +50,12 @@ pub enum OwnedEvent {
 impl From<Event<'_>> for OwnedEvent {
     fn from(event: Event<'_>) -> Self {
         match event {
-            Event::Accepted { socket, peer, armed, .. } => Self::Accepted { socket, peer, armed },
-            Event::AcceptEnded { service, error } => Self::AcceptEnded(service, error),
+            Event::Accepted { listener, socket, peer, armed } => Self::Accepted { listener, socket, peer, armed },
+            Event::AcceptEnded { listener, error } => Self::AcceptEnded(listener, error),
             Event::Received { token, bytes, armed } => Self::Received { token, bytes: bytes.to_vec(), armed },
             Event::ReceiveEnded { token, end } => Self::ReceiveEnded(token, end),
             Event::Sent { token, buffer, sent } => Self::Sent(token, buffer, sent),
-            Event::ListenerClosed(service) => Self::ListenerClosed(service),
+            Event::ListenerClosed(listener) => Self::ListenerClosed(listener),
             Event::Closed { token } => Self::Closed(token),
             Event::Woken => Self::Woken,
         }
@@ -61,7 +67,9 @@ pub struct Harness {
     pub driver: Driver,
     /// Whose waker wakes the driver.
     pub mailbox: Arc<Mailbox<usize>>,
+    /// Of the first listener, and of the second.
     pub address: SocketAddr,
+    pub second_address: SocketAddr,
 }
 
 impl Harness {
@@ -71,8 +79,8 @@ impl Harness {
 
     pub fn with(backend: Backend, busy_poll: Duration) -> Self {
         let listener = || TcpListener::bind("127.0.0.1:0").expect("loopback");
-        let listeners = [listener(), listener()];
-        let address = listeners[0].local_addr().expect("it is bound");
+        let listeners = vec![listener(), listener()];
+        let [address, second_address] = [0, 1].map(|at| listeners[at].local_addr().expect("it is bound"));
         let mailbox = Arc::new(Mailbox::new().expect("an eventfd"));
         let waker = Arc::clone(mailbox.waker());
         let driver = match backend {
@@ -85,7 +93,7 @@ impl Harness {
             }
         };
         let driver = driver.expect("the kernel has it");
-        Self { driver, mailbox, address }
+        Self { driver, mailbox, address, second_address }
     }
 
     pub fn ask(&mut self, request: Request) {
@@ -122,12 +130,12 @@ impl Harness {
         all
     }
 
-    /// The client of a connection to the V1 port that this token names.
+    /// The client of a connection to the first listener that this token names.
     pub fn connect(&mut self, token: Token) -> TcpStream {
         let client = client(self.address);
         let mut accepted = None;
         self.run(|_, event| {
-            if let OwnedEvent::Accepted { socket, peer, armed } = event {
+            if let OwnedEvent::Accepted { socket, peer, armed, .. } = event {
                 assert!(armed, "there is room for completions");
                 assert_eq!(peer, client.local_addr().expect("it is connected"));
                 accepted = Some(socket);

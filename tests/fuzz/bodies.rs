@@ -13,8 +13,8 @@ use std::time::{Duration, SystemTime};
 use ringlookupd::clock::Timestamp;
 use ringlookupd::connection::{Connection, Phase, Receive, Session};
 use ringlookupd::context::{ServerInfo, Shared, WorkerContext};
-use ringlookupd::io::Service;
 use ringlookupd::limits::{Limit, Limits};
+use ringlookupd::listen::Protocol;
 use ringlookupd::log::Log;
 use ringlookupd::options::{Invocation, Options};
 use ringlookupd::output::Output;
@@ -25,12 +25,12 @@ use serde_json::Value;
 
 /// A talk with nsqd's port: the first byte says how the rest is cut.
 pub fn v1(data: &[u8]) {
-    session(Service::V1, data);
+    session(Protocol::V1, data);
 }
 
 /// A talk with the HTTP port.
 pub fn http(data: &[u8]) {
-    let said = session(Service::Http, data);
+    let said = session(Protocol::Http, data);
     // Whether an answer has a body is the request's to say, and HEAD says no.
     if memchr::memmem::find(data, b"HEAD").is_none() {
         well_formed(&said);
@@ -38,14 +38,14 @@ pub fn http(data: &[u8]) {
 }
 
 /// Returns what the server says.
-fn session(service: Service, data: &[u8]) -> Vec<u8> {
+fn session(protocol: Protocol, data: &[u8]) -> Vec<u8> {
     let Some((&cut, input)) = data.split_first() else { return Vec::new() };
-    let whole = talk(service, &[input]);
+    let whole = talk(protocol, &[input]);
     let cut = usize::from(cut) + 1;
     let pieces: Vec<_> = input.chunks(cut).collect();
     let (first, second) = input.split_at(cut.min(input.len()));
     for pieces in [&pieces[..], &[first, second]] {
-        assert!(same(&talk(service, pieces), &whole), "another talk, cut by {cut}: {}", input.escape_ascii());
+        assert!(same(&talk(protocol, pieces), &whole), "another talk, cut by {cut}: {}", input.escape_ascii());
     }
     whole.0
 }
@@ -61,7 +61,7 @@ fn same(one: &(Vec<u8>, Vec<u8>), other: &(Vec<u8>, Vec<u8>)) -> bool {
 }
 
 /// What a server says to the pieces and a FIN behind them, and the registry before it.
-fn talk(service: Service, pieces: &[&[u8]]) -> (Vec<u8>, Vec<u8>) {
+fn talk(protocol: Protocol, pieces: &[&[u8]]) -> (Vec<u8>, Vec<u8>) {
     let minute = Duration::from_secs(60);
     let registry = Registry::new(Lifetimes { inactive_producer_timeout: minute, ..Lifetimes::default() });
     let registry = Arc::new(registry);
@@ -73,7 +73,7 @@ fn talk(service: Service, pieces: &[&[u8]]) -> (Vec<u8>, Vec<u8>) {
         WorkerContext::new(Arc::clone(&registry), info, limits, Arc::clone(&shared), Log::disabled(), now);
     context.tick(SystemTime::UNIX_EPOCH);
     let peer = SocketAddr::from((Ipv4Addr::LOCALHOST, 1));
-    let session = Session::new(service, ProducerId::new(0, 0, 0), peer);
+    let session = Session::new(protocol, ProducerId::new(0, 0, 0), peer);
     let (_, permit) = shared.admission.enter(peer.ip(), &limits);
     let output = Output::new(limits.size(Limit::OutputSize));
     let mut connection = Connection::new(session, permit, output);
