@@ -6,17 +6,19 @@ use crate::admission::Permit;
 use crate::cause::Cause;
 use crate::clock::Timestamp;
 use crate::context::{Advance, WorkerContext};
-use crate::io::Token;
+use crate::io::{SendBuffer, Token};
 use crate::limits::{INPUT_BACKLOG_MAX, Limit};
 use crate::listen::Protocol;
 use crate::output::Output;
 use crate::registry::{Lifetimes, ProducerId};
+use crate::transport::Transport;
 use crate::{http, v1};
 
 /// A connection from accept to close.
 pub struct Connection {
     pub session: Session,
     pub permit: Permit,
+    pub transport: Transport,
     /// What arrived and is not done with: the beginning of something, or what waits for room in the output.
     pub input: Vec<u8>,
     pub output: Output,
@@ -141,10 +143,11 @@ impl Session {
 }
 
 impl Connection {
-    pub fn new(session: Session, permit: Permit, output: Output) -> Self {
+    pub fn new(session: Session, permit: Permit, transport: Transport, output: Output) -> Self {
         Self {
             session,
             permit,
+            transport,
             input: Vec::new(),
             output,
             phase: Phase::Open,
@@ -159,6 +162,7 @@ impl Connection {
     /// Acts on input as far as there is room for the replies, reading `bytes` where they lie when nothing
     /// waits before them.
     pub fn take_input(&mut self, bytes: &[u8], context: &mut WorkerContext) {
+        let bytes = self.transport.receive(bytes);
         let advance = if self.input.is_empty() {
             let advance = self.session.advance(bytes, context, &mut self.output);
             self.input.extend_from_slice(&bytes[advance.used..]);
@@ -182,6 +186,11 @@ impl Connection {
             self.session.finish(&self.input, context, &mut self.output);
             self.flush(Cause::Eof, context);
         }
+    }
+
+    /// What to send next; the rest waits until that is out.
+    pub fn next_buffer(&mut self) -> Option<SendBuffer> {
+        self.transport.next_buffer(&mut self.output)
     }
 
     /// Ends the protocol with an error.

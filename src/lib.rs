@@ -18,6 +18,7 @@
 //!   connection, deadlines and the drain.
 //! - [`timers`]: when to look at which connection.
 //! - [`connection`]: a worker's connections, each with its input, output and phase.
+//! - [`transport`]: the bytes of a connection between its socket and its session.
 //! - [`cause`]: why a connection ends, for the log.
 //! - [`v1`]: the protocol of nsqd.
 //! - [`http`]: the protocol of consumers and nsqadmin.
@@ -47,6 +48,7 @@ pub mod response_head;
 pub mod server;
 pub mod threads;
 pub mod timers;
+pub mod transport;
 pub mod v1;
 pub mod worker;
 

@@ -13,6 +13,7 @@ use crate::limits::{
     Limits, USER_TIMEOUT_MAX,
 };
 use crate::options::ListenAddress;
+use crate::transport;
 
 /// The two protocols of nsqlookupd.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -32,6 +33,7 @@ impl Protocol {
 pub struct Listener {
     pub address: SocketAddr,
     pub protocol: Protocol,
+    pub transport: transport::Kind,
 }
 
 /// One listening socket for each worker; the kernel spreads connections over them.

@@ -6,7 +6,6 @@ use std::net::TcpListener;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
-use crate::VERSION;
 use crate::admission::Room;
 use crate::clock::Clock;
 use crate::context::{ServerInfo, Shared, WorkerContext};
@@ -20,6 +19,7 @@ use crate::process::{ProcessSignals, open_files, raise_open_file_limit};
 use crate::registry::{Lifetimes, Registry, write_json_string};
 use crate::threads::{End, Threads, Work};
 use crate::worker::Worker;
+use crate::{VERSION, transport};
 
 /// Why the server did not start, or stopped: one line for the operator.
 #[derive(Debug)]
@@ -109,7 +109,7 @@ impl Server {
 
     /// Serves until SIGINT or SIGTERM, then finishes the replies in hand.
     pub fn run(mut self) -> Result<(), ServerError> {
-        for Listener { address, protocol } in &self.listeners {
+        for Listener { address, protocol, .. } in &self.listeners {
             self.log.info(format_args!("{}: listening on {address}", stock_name(*protocol)));
         }
         self.signals.wait_for_stop();
@@ -118,7 +118,7 @@ impl Server {
             debug_assert!(sent.is_ok(), "a queue holds each message once, and has room for every kind");
         }
         let ends: Vec<_> = self.workers.into_iter().map(JoinHandle::join).collect();
-        for Listener { address, protocol } in &self.listeners {
+        for Listener { address, protocol, .. } in &self.listeners {
             self.log.info(format_args!("{}: closing {address}", stock_name(*protocol)));
         }
         ends.into_iter().try_for_each(|end| end.unwrap_or(Err(ServerError::Panicked)))
@@ -144,7 +144,7 @@ fn bind_all(
     for &(address, protocol) in places {
         let (address, bound) = bind(address, workers, limits)
             .map_err(|error| ServerError::Listen { address: address.clone(), error })?;
-        listeners.push(Listener { address, protocol });
+        listeners.push(Listener { address, protocol, transport: transport::Kind::Plain });
         for (own, socket) in sockets.iter_mut().zip(bound) {
             own.push(socket);
         }

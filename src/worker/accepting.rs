@@ -10,9 +10,10 @@ use crate::cause::Cause;
 use crate::connection::{Connection, Session};
 use crate::io::{ListenerId, Request, Socket};
 use crate::limits::{ACCEPT_BACKOFF, CONNECTIONS_MAX, Limit};
-use crate::listen::Protocol;
+use crate::listen::{Listener, Protocol};
 use crate::output::Output;
 use crate::registry::ProducerId;
+use crate::transport::Transport;
 
 impl Worker {
     pub(super) fn accepted(&mut self, listener: ListenerId, socket: Socket, peer: SocketAddr, armed: bool) {
@@ -21,7 +22,7 @@ impl Worker {
         }
         // A listener for every interface is an IPv6 socket; stock shows the IPv4 peers as such.
         let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
-        let protocol = self.listeners.protocol(listener);
+        let Listener { protocol, transport, .. } = self.listeners.get(listener);
         self.context.counters.accepted[protocol as usize].increment();
         if protocol == Protocol::V1 {
             self.context.log.info(format_args!("TCP: new client({peer})"));
@@ -31,7 +32,7 @@ impl Worker {
         let session = Session::new(protocol, id, peer);
         let (admitted, permit) = self.context.shared.admission.enter(peer.ip(), &self.context.limits);
         let output = Output::new(self.context.limits.size(Limit::OutputSize));
-        let token = self.slots.insert(Connection::new(session, permit, output));
+        let token = self.slots.insert(Connection::new(session, permit, Transport::new(transport), output));
         self.requests.push(Request::Open { token, socket });
         match admitted {
             Admitted::Welcome => {
@@ -50,7 +51,7 @@ impl Worker {
         let mut until = self.context.now;
         if let Some(error) = error {
             until = until.after(ACCEPT_BACKOFF);
-            self.context.counters.accept_failures[self.listeners.protocol(listener) as usize].increment();
+            self.context.counters.accept_failures[self.listeners.get(listener).protocol as usize].increment();
             if let Some(times) = self.context.shared.metrics.accept_failures_to_tell(self.context.now) {
                 self.context.log.warn(format_args!(
                     "temporary Accept() failure - {error} (times since the last such line: {times})"

@@ -106,7 +106,7 @@ impl Worker {
         }
         if !connection.sending
             && matches!(connection.phase, Phase::Open | Phase::Flushing)
-            && let Some(buffer) = connection.output.next_buffer()
+            && let Some(buffer) = connection.next_buffer()
         {
             self.send(token, buffer);
         }

@@ -2,13 +2,13 @@
 
 use crate::clock::Timestamp;
 use crate::io::{ListenerId, Request};
-use crate::listen::{Listener, Protocol};
+use crate::listen::Listener;
 
 /// The worker's sockets, one for each listener of the server, by [`ListenerId`].
 pub(super) struct Listeners(Vec<Socket>);
 
 struct Socket {
-    protocol: Protocol,
+    listener: Listener,
     state: State,
 }
 
@@ -40,14 +40,13 @@ enum State {
 impl Listeners {
     /// Sockets that will accept from `now` on.
     pub(super) fn new(listeners: &[Listener], now: Timestamp) -> Self {
-        let socket =
-            |listener: &Listener| Socket { protocol: listener.protocol, state: State::Resting { until: now } };
+        let socket = |&listener: &Listener| Socket { listener, state: State::Resting { until: now } };
         Self(listeners.iter().map(socket).collect())
     }
 
-    /// What clients of a socket speak.
-    pub(super) fn protocol(&self, id: ListenerId) -> Protocol {
-        self.0[id.index()].protocol
+    /// The listener of a socket.
+    pub(super) fn get(&self, id: ListenerId) -> Listener {
+        self.0[id.index()].listener
     }
 
     /// Notes that an accept is over, and when the next may begin.

@@ -211,6 +211,7 @@ mod tests {
     use crate::listen::Protocol;
     use crate::log::Log;
     use crate::registry::{Lifetimes, Registry};
+    use crate::transport::Kind;
 
     fn worker(now: Timestamp) -> Worker {
         let lifetimes = Lifetimes { inactive_producer_timeout: TICK, ..Lifetimes::default() };
@@ -218,7 +219,7 @@ mod tests {
         let context =
             WorkerContext::new(registry, server, Limits::default(), Arc::default(), Log::disabled(), now);
         let address = ([127, 0, 0, 1], 0).into();
-        let listeners = Protocol::ALL.map(|protocol| Listener { address, protocol });
+        let listeners = Protocol::ALL.map(|protocol| Listener { address, protocol, transport: Kind::Plain });
         Worker::new(0, context, Arc::new(Mailbox::new().expect("an eventfd")), &listeners)
     }
 

@@ -19,6 +19,7 @@ use ringlookupd::log::Log;
 use ringlookupd::options::{Invocation, Options};
 use ringlookupd::output::Output;
 use ringlookupd::registry::{Lifetimes, PeerInfo, ProducerId, Registry};
+use ringlookupd::transport::Transport;
 use ringlookupd::v1::identify::peer_info;
 use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
 use serde_json::Value;
@@ -76,7 +77,7 @@ fn talk(protocol: Protocol, pieces: &[&[u8]]) -> (Vec<u8>, Vec<u8>) {
     let session = Session::new(protocol, ProducerId::new(0, 0, 0), peer);
     let (_, permit) = shared.admission.enter(peer.ip(), &limits);
     let output = Output::new(limits.size(Limit::OutputSize));
-    let mut connection = Connection::new(session, permit, output);
+    let mut connection = Connection::new(session, permit, Transport::Plain, output);
     let mut said = Vec::new();
     for piece in pieces {
         take(&mut connection, piece, &mut context, &mut said);
@@ -101,7 +102,7 @@ fn take(connection: &mut Connection, bytes: &[u8], context: &mut WorkerContext, 
         }
         context.commit();
         let before = said.len();
-        while let Some(buffer) = connection.output.next_buffer() {
+        while let Some(buffer) = connection.next_buffer() {
             said.extend_from_slice(buffer.rest());
         }
         if said.len() == before {
