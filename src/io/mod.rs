@@ -16,6 +16,7 @@ mod buffers;
 mod driver;
 pub mod epoll;
 mod idle;
+mod operation;
 mod receives;
 mod sockets;
 pub mod uring;

@@ -19,6 +19,7 @@ use rustix::net::{Shutdown, SocketFlags};
 
 use super::buffers::{BufferId, BufferRing};
 use super::idle::IdleRing;
+use super::operation::Operation;
 use super::receives::Receives;
 use super::sockets::{Sockets, accept, shut_down};
 use super::{Event, ListenerId, ReceiveEnd, Request, SendBuffer, Token, Waker};
@@ -416,57 +417,6 @@ impl Message {
         Self { header, _pieces: pieces }
     }
 }
-
-/// What a completion answers, packed into its user data.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Operation {
-    Accept(ListenerId),
-    Receive(Token),
-    Send(Token),
-    Close(Token),
-    Cancel,
-    Wake,
-}
-
-impl Operation {
-    const SLOT_BITS: u32 = u32::BITS;
-    const GENERATION_BITS: u32 = Token::GENERATIONS.trailing_zeros();
-    const CODE_SHIFT: u32 = Self::SLOT_BITS + Self::GENERATION_BITS;
-
-    fn pack(self) -> u64 {
-        let listener = |ListenerId(id)| Token { slot: id, generation: 0 };
-        let none = Token { slot: 0, generation: 0 };
-        let (code, Token { slot, generation }) = match self {
-            Self::Accept(id) => (0, listener(id)),
-            Self::Receive(token) => (1, token),
-            Self::Send(token) => (2, token),
-            Self::Close(token) => (3, token),
-            Self::Cancel => (4, none),
-            Self::Wake => (5, none),
-        };
-        debug_assert!(generation < Token::GENERATIONS);
-        code << Self::CODE_SHIFT | u64::from(generation) << Self::SLOT_BITS | u64::from(slot)
-    }
-
-    fn unpack(packed: u64) -> Self {
-        #[expect(clippy::cast_possible_truncation, reason = "the slot is the lower half, the rest is masked")]
-        let token = Token {
-            slot: packed as u32,
-            generation: (packed >> Self::SLOT_BITS) as u32 & (Token::GENERATIONS - 1),
-        };
-        match packed >> Self::CODE_SHIFT {
-            0 => Self::Accept(ListenerId(token.slot)),
-            1 => Self::Receive(token),
-            2 => Self::Send(token),
-            3 => Self::Close(token),
-            4 => Self::Cancel,
-            5 => Self::Wake,
-            code => unreachable!("no operation has code {code}"),
-        }
-    }
-}
-
-const _: () = assert!(Operation::CODE_SHIFT + 8 == u64::BITS);
 
 fn cancel(operation: Operation) -> squeue::Entry {
     let which = CancelBuilder::user_data(operation.pack());
