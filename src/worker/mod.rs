@@ -1,5 +1,9 @@
 //! The worker: the event loop, the same over io_uring, epoll and a simulation.
 //!
+//! ```text
+//! wait -> events -> sessions -> commit -> responses -> submit
+//! ```
+//!
 //! An iteration handles all events, commits the batch of changes, and only then requests the sends, one for each
 //! connection. So no response leaves before what it promises is visible to every lookup.
 
@@ -35,6 +39,7 @@ pub struct Worker {
     requests: Vec<Request>,
     /// Connections that may have something to send at the end of the iteration.
     dirty: Vec<Token>,
+    /// Output buffers for reuse.
     spare: Vec<Vec<u8>>,
     next_tick: Timestamp,
     /// By slot: each fires before its connection's deadline has passed, and before its producer has fallen silent.
@@ -96,11 +101,6 @@ impl Worker {
         }
     }
 
-    /// Begins an iteration at this time.
-    pub fn begin_iteration(&mut self, now: Timestamp) {
-        self.context.now = now;
-    }
-
     /// Takes what happened. What it leads to is requested at the end of the iteration.
     ///
     /// # Panics
@@ -129,6 +129,11 @@ impl Worker {
         self.respond();
         self.log_drain_timeout();
         ticks
+    }
+
+    /// Begins an iteration at this time.
+    pub fn begin_iteration(&mut self, now: Timestamp) {
+        self.context.now = now;
     }
 
     /// What is asked of the kernel.
