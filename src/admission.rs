@@ -107,11 +107,12 @@ pub struct Room {
 }
 
 impl Room {
-    /// As many workers as are wanted, as long as half of the free descriptors are left for connections. Some of these
+    /// As many workers as are wanted, each with a socket for every listener, as long as half of the free descriptors are left for connections. Some of these
     /// are kept for connections that are being refused.
-    pub fn within(free: usize, workers: usize) -> Self {
-        let workers = workers.min(free / (2 * WORKER_DESCRIPTORS)).max(1);
-        let rest = free.saturating_sub(workers * WORKER_DESCRIPTORS);
+    pub fn within(free: usize, workers: usize, listeners: usize) -> Self {
+        let of_each = WORKER_DESCRIPTORS + listeners;
+        let workers = workers.min(free / (2 * of_each)).max(1);
+        let rest = free.saturating_sub(workers * of_each);
         let connections = rest - rest.div_ceil(8).min(REFUSALS);
         Self { workers, connections: connections.max(1) }
     }
@@ -176,16 +177,16 @@ mod tests {
     #[test]
     fn connections_leave_room_for_the_rest() {
         for (free, wanted, workers, connections) in [
-            (20_000, 2, 2, 19_930),
-            (256, 2, 2, 218),
-            (256, 64, 42, 113),
-            (12, 64, 2, 5),
-            (9, 64, 1, 5),
+            (20_000, 2, 2, 19_928),
+            (256, 2, 2, 217),
+            (256, 64, 32, 112),
+            (12, 64, 1, 7),
+            (9, 64, 1, 4),
             (4, 2, 1, 1),
             (0, 1, 1, 1),
         ] {
             let room = Room { workers, connections };
-            assert_eq!(Room::within(free, wanted), room, "{free} free descriptors, {wanted} workers");
+            assert_eq!(Room::within(free, wanted, 2), room, "{free} free descriptors, {wanted} workers");
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Time. Read once a turn and passed down as an argument.
+//! Time. Read once an iteration and passed down as an argument.
 
 use std::sync::atomic::AtomicI64;
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};

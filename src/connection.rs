@@ -6,16 +6,19 @@ use crate::admission::Permit;
 use crate::cause::Cause;
 use crate::clock::Timestamp;
 use crate::context::{Advance, WorkerContext};
-use crate::io::{Service, Token};
+use crate::io::{SendBuffer, Token};
 use crate::limits::{INPUT_BACKLOG_MAX, Limit};
+use crate::listen::Protocol;
 use crate::output::Output;
-use crate::registry::ProducerId;
+use crate::registry::{Lifetimes, ProducerId};
+use crate::transport::Transport;
 use crate::{http, v1};
 
 /// A connection from accept to close.
 pub struct Connection {
     pub session: Session,
     pub permit: Permit,
+    pub transport: Transport,
     /// What arrived and is not done with: the beginning of something, or what waits for room in the output.
     pub input: Vec<u8>,
     pub output: Output,
@@ -23,9 +26,9 @@ pub struct Connection {
     pub receive: Receive,
     /// A send is under way.
     pub sending: bool,
-    /// The turn has already noted that there may be something to send.
+    /// The iteration has already noted that there may be something to send.
     pub dirty: bool,
-    /// When the patience with what the peer owes us ends, and which limit that is.
+    /// Deadline for the peer's next action, and the limit that set it.
     pub deadline: Timestamp,
     pub awaited: Option<Limit>,
 }
@@ -64,17 +67,17 @@ pub enum Session {
 }
 
 impl Session {
-    pub fn new(service: Service, id: ProducerId, peer: SocketAddr) -> Self {
-        match service {
-            Service::V1 => Self::V1(v1::Session::new(id, peer)),
-            Service::Http => Self::Http(http::Session::new(peer)),
+    pub fn new(protocol: Protocol, id: ProducerId, peer: SocketAddr) -> Self {
+        match protocol {
+            Protocol::V1 => Self::V1(v1::Session::new(id, peer)),
+            Protocol::Http => Self::Http(http::Session::new(peer)),
         }
     }
 
-    pub fn service(&self) -> Service {
+    pub fn protocol(&self) -> Protocol {
         match self {
-            Self::V1(_) => Service::V1,
-            Self::Http(_) => Service::Http,
+            Self::V1(_) => Protocol::V1,
+            Self::Http(_) => Protocol::Http,
         }
     }
 
@@ -121,6 +124,15 @@ impl Session {
         }
     }
 
+    /// The last moment at which the producer of this connection is listed without another PING, as long as it is; `MAX`
+    /// where there is none.
+    pub fn listed_until(&self, lifetimes: &Lifetimes) -> Timestamp {
+        match self {
+            Self::V1(session) => session.listed_until(lifetimes),
+            Self::Http(_) => Timestamp::MAX,
+        }
+    }
+
     /// Notices that the producer of this connection has fallen silent, if it has.
     pub fn notice_silence(&mut self, received_until: Timestamp, context: &mut WorkerContext) {
         match self {
@@ -131,10 +143,11 @@ impl Session {
 }
 
 impl Connection {
-    pub fn new(session: Session, permit: Permit, output: Output) -> Self {
+    pub fn new(session: Session, permit: Permit, transport: Transport, output: Output) -> Self {
         Self {
             session,
             permit,
+            transport,
             input: Vec::new(),
             output,
             phase: Phase::Open,
@@ -149,6 +162,7 @@ impl Connection {
     /// Acts on input as far as there is room for the replies, reading `bytes` where they lie when nothing
     /// waits before them.
     pub fn take_input(&mut self, bytes: &[u8], context: &mut WorkerContext) {
+        let bytes = self.transport.receive(bytes);
         let advance = if self.input.is_empty() {
             let advance = self.session.advance(bytes, context, &mut self.output);
             self.input.extend_from_slice(&bytes[advance.used..]);
@@ -162,7 +176,7 @@ impl Connection {
             }
             advance
         };
-        // What is left because the turn is full was preceded by a reply: it goes on when that is sent.
+        // What is left because the iteration is full was preceded by a reply: it goes on when that is sent.
         let stopped = context.is_full() || !self.output.has_room();
         context.take(advance.used);
         if advance.close {
@@ -172,6 +186,11 @@ impl Connection {
             self.session.finish(&self.input, context, &mut self.output);
             self.flush(Cause::Eof, context);
         }
+    }
+
+    /// What to send next; the rest waits until that is out.
+    pub fn next_buffer(&mut self) -> Option<SendBuffer> {
+        self.transport.next_buffer(&mut self.output)
     }
 
     /// Ends the protocol with an error.
@@ -268,16 +287,14 @@ impl Slots {
         *slot.connection.take().expect("looked at above")
     }
 
-    /// The earliest deadline from `now` on.
-    pub fn earliest_deadline(&self, now: Timestamp) -> Timestamp {
-        let connections = self.slots.iter().filter_map(|slot| slot.connection.as_ref());
-        let deadlines = connections.map(|connection| connection.deadline).filter(|&deadline| deadline >= now);
-        deadlines.min().unwrap_or(Timestamp::MAX)
-    }
-
-    /// All connections.
-    pub fn iter_mut(&mut self) -> impl Iterator<Item = &mut Connection> {
-        self.slots.iter_mut().filter_map(|slot| slot.connection.as_deref_mut())
+    /// The token of the connection in a slot.
+    ///
+    /// # Panics
+    /// When there is none.
+    pub fn token(&self, slot: u32) -> Token {
+        let Slot { generation, connection } = &self.slots[slot as usize];
+        assert!(connection.is_some(), "the slot is taken");
+        Token { slot, generation: *generation }
     }
 
     /// The tokens of the connections that match.

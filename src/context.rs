@@ -8,10 +8,11 @@ use crate::admission::Admission;
 use crate::api;
 use crate::change_log;
 use crate::clock::Timestamp;
-use crate::io::Service;
 use crate::limits::{
-    COMMIT_WEIGHT, DISCONNECT_WEIGHT, FORGOTTEN_TOGETHER, INPUT_BYTES_FOR_WEIGHT, Limit, Limits, TURN_WEIGHT_MAX,
+    COMMIT_WEIGHT, DISCONNECT_WEIGHT, FORGOTTEN_TOGETHER, INPUT_BYTES_FOR_WEIGHT, ITERATION_WEIGHT_MAX, Limit,
+    Limits,
 };
+use crate::listen::Protocol;
 use crate::log::Log;
 use crate::metrics::{Counters, Gauges, Metrics};
 use crate::registry::{
@@ -28,8 +29,6 @@ pub struct WorkerContext {
     pub server: Arc<ServerInfo>,
     pub limits: Limits,
     pub lifetimes: Lifetimes,
-    /// No producer of this worker falls silent earlier: until then none is looked at.
-    pub next_silence: Timestamp,
     /// This worker's.
     pub counters: Arc<Counters>,
     pub shared: Arc<Shared>,
@@ -59,8 +58,8 @@ pub struct ServerInfo {
     pub identify_reply: Vec<u8>,
     /// The answer to `/info`.
     pub info: Vec<u8>,
-    /// Where each [`Service`] listens, as the log shows it.
-    pub addresses: [String; Service::ALL.len()],
+    /// Where clients of each [`Protocol`] connect, as the log shows it.
+    pub addresses: [String; Protocol::ALL.len()],
 }
 
 /// The state that all workers share beside the registry: permits for connections, counters, and rendered documents.
@@ -87,7 +86,6 @@ impl WorkerContext {
             server,
             limits,
             lifetimes: registry.lifetimes(),
-            next_silence: Timestamp::MAX,
             counters: shared.metrics.worker(),
             shared,
             response_head: ResponseHead::new(SystemTime::UNIX_EPOCH),
@@ -114,16 +112,16 @@ impl WorkerContext {
         }
     }
 
-    /// Notes that a client of `service` speaks the protocol of the other port. The operator is told now and then
+    /// Notes that a client of a port for `protocol` speaks the other one. The operator is told now and then
     /// which port is the right one.
-    pub fn wrong_port(&self, service: Service, client: impl fmt::Display) {
-        self.counters.wrong_ports[service as usize].increment();
-        let Some(times) = self.shared.metrics.wrong_ports_to_tell(service, self.now) else { return };
-        let (spoken, right) = match service {
-            Service::V1 => ("HTTP", Service::Http),
-            Service::Http => ("nsqd's protocol", Service::V1),
+    pub fn wrong_port(&self, protocol: Protocol, client: impl fmt::Display) {
+        self.counters.wrong_ports[protocol as usize].increment();
+        let Some(times) = self.shared.metrics.wrong_ports_to_tell(protocol, self.now) else { return };
+        let (spoken, right) = match protocol {
+            Protocol::V1 => ("HTTP", Protocol::Http),
+            Protocol::Http => ("nsqd's protocol", Protocol::V1),
         };
-        let (wrong, right) = (&self.server.addresses[service as usize], &self.server.addresses[right as usize]);
+        let (wrong, right) = (&self.server.addresses[protocol as usize], &self.server.addresses[right as usize]);
         self.log.warn(format_args!(
             "client({client}) speaks {spoken} to {wrong}: the right port is {right} (times since the last such line: {times})"
         ));
@@ -185,10 +183,10 @@ impl WorkerContext {
         self.weight = self.weight.saturating_add(weight);
     }
 
-    /// Whether the turn should end here: a longer one would keep other workers from committing, and this
+    /// Whether the iteration should end here: a longer one would keep other workers from committing, and this
     /// worker's other connections from their replies.
     pub fn is_full(&self) -> bool {
-        self.weight >= TURN_WEIGHT_MAX
+        self.weight >= ITERATION_WEIGHT_MAX
     }
 
     /// Makes the batch visible to all readers. The iteration is over.

@@ -10,13 +10,15 @@
 //! - [`admission`]: places for connections, in all and for each address.
 //! - [`server`]: binds, starts the workers, waits for a signal, drains.
 //! - [`process`]: signals, the limit of open files, cores.
-//! - [`bind`]: the listening sockets.
+//! - [`listen`]: the listening sockets.
 //! - [`threads`]: the worker threads, and which backend all of them use.
 //! - [`io`]: the vocabulary between the core and the kernel, and the ring and epoll that speak it.
-//! - [`listening`]: a worker's listening sockets: when to accept, pause and close.
-//! - [`worker`]: the state of the event loop: events in, one commit an iteration, requests out.
-//! - [`drain`]: the end of a worker, step by step.
+//! - [`mailbox`]: what other threads tell a worker.
+//! - [`worker`]: the event loop: events in, one commit an iteration, requests out; accepting, the transitions of a
+//!   connection, deadlines and the drain.
+//! - [`timers`]: when to look at which connection.
 //! - [`connection`]: a worker's connections, each with its input, output and phase.
+//! - [`transport`]: the bytes of a connection between its socket and its session.
 //! - [`cause`]: why a connection ends, for the log.
 //! - [`v1`]: the protocol of nsqd.
 //! - [`http`]: the protocol of consumers and nsqadmin.
@@ -31,19 +33,18 @@
 
 pub mod admission;
 pub mod api;
-pub mod bind;
 pub mod cause;
 pub mod change_log;
 pub mod clock;
 pub mod connection;
 pub mod context;
-pub mod drain;
 pub mod http;
 pub mod io;
 pub mod json;
 pub mod limits;
-pub mod listening;
+pub mod listen;
 pub mod log;
+pub mod mailbox;
 pub mod metrics;
 pub mod options;
 pub mod output;
@@ -52,6 +53,8 @@ pub mod registry;
 pub mod response_head;
 pub mod server;
 pub mod threads;
+pub mod timers;
+pub mod transport;
 pub mod v1;
 pub mod worker;
 

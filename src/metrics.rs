@@ -8,8 +8,8 @@ use std::sync::atomic::{AtomicI64, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::clock::Timestamp;
-use crate::io::Service;
 use crate::limits::{LOG_PAUSE, Limit};
+use crate::listen::Protocol;
 use crate::log::Log;
 
 /// Counts what one worker sees.
@@ -37,12 +37,12 @@ impl Counter {
 #[derive(Default)]
 #[repr(align(128))]
 pub struct Counters {
-    /// Connections, by [`Service`].
-    pub accepted: [Counter; Service::ALL.len()],
-    pub closed: [Counter; Service::ALL.len()],
-    pub accept_failures: [Counter; Service::ALL.len()],
-    /// Connections that began with the protocol of the other service, by the service they came to.
-    pub wrong_ports: [Counter; Service::ALL.len()],
+    /// Connections, by [`Protocol`].
+    pub accepted: [Counter; Protocol::ALL.len()],
+    pub closed: [Counter; Protocol::ALL.len()],
+    pub accept_failures: [Counter; Protocol::ALL.len()],
+    /// Connections that began with the other protocol, by that of the listener they came to.
+    pub wrong_ports: [Counter; Protocol::ALL.len()],
     pub pings: Counter,
     pub identifies: Counter,
     pub registers: Counter,
@@ -81,7 +81,7 @@ pub struct Metrics {
     workers: Mutex<Vec<Arc<Counters>>>,
     exceeded_lines: [Recurrent; Limit::ALL.len()],
     accept_lines: Recurrent,
-    wrong_port_lines: [Recurrent; Service::ALL.len()],
+    wrong_port_lines: [Recurrent; Protocol::ALL.len()],
 }
 
 /// A line that is logged once in [`LOG_PAUSE`], however often there is reason to.
@@ -139,8 +139,8 @@ impl Metrics {
     }
 
     /// The same for connections to the wrong port.
-    pub fn wrong_ports_to_tell(&self, service: Service, now: Timestamp) -> Option<u64> {
-        let place = service as usize;
+    pub fn wrong_ports_to_tell(&self, protocol: Protocol, now: Timestamp) -> Option<u64> {
+        let place = protocol as usize;
         self.wrong_port_lines[place].due(now, || self.total(|counters| &counters.wrong_ports[place..=place]))
     }
 
@@ -243,11 +243,11 @@ impl Metrics {
         out: &mut String,
         name: &str,
         help: &str,
-        of: impl Fn(&Counters) -> &[Counter; Service::ALL.len()],
+        of: impl Fn(&Counters) -> &[Counter; Protocol::ALL.len()],
     ) -> fmt::Result {
         header(out, name, "counter", help)?;
-        for (service, label) in Service::ALL.into_iter().zip(["tcp", "http"]) {
-            let total = self.total(|all| std::slice::from_ref(&of(all)[service as usize]));
+        for (protocol, label) in Protocol::ALL.into_iter().zip(["tcp", "http"]) {
+            let total = self.total(|all| std::slice::from_ref(&of(all)[protocol as usize]));
             writeln!(out, "nsqlookupd_{name}{{service=\"{label}\"}} {total}")?;
         }
         Ok(())
@@ -268,8 +268,8 @@ mod tests {
     fn counters_of_all_workers_are_added_up() {
         let metrics = Metrics::default();
         let (some, other) = (metrics.worker(), metrics.worker());
-        some.accepted[Service::Http as usize].increment();
-        other.accepted[Service::Http as usize].increment();
+        some.accepted[Protocol::Http as usize].increment();
+        other.accepted[Protocol::Http as usize].increment();
         some.exceeded[Limit::Topics as usize].increment();
         let text = metrics.render(Gauges { topics: 7, ..Gauges::default() }, &Log::disabled());
         let build = concat!("nsqlookupd_build_info{version=\"", env!("CARGO_PKG_VERSION"), "\",commit=\"");

@@ -1,27 +1,26 @@
 //! The process's life: bind, start the workers, wait for a signal, drain.
 
 use std::fmt;
-use std::io::{self, PipeWriter};
-use std::net::SocketAddr;
-use std::os::fd::OwnedFd;
+use std::io;
+use std::net::TcpListener;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
-use crate::VERSION;
 use crate::admission::Room;
-use crate::bind::listeners;
 use crate::clock::Clock;
 use crate::context::{ServerInfo, Shared, WorkerContext};
-use crate::io::Service;
 use crate::io::availability::NoRing;
 use crate::json;
 use crate::limits::{CONNECTIONS_FEW, Limit, Limits};
+use crate::listen::{Listener, Protocol, bind};
 use crate::log::Log;
+use crate::mailbox::{Mailbox, Message};
 use crate::options::{ListenAddress, Options};
 use crate::process::{ProcessSignals, open_files, raise_open_file_limit};
 use crate::registry::{Lifetimes, Registry};
 use crate::threads::{End, Threads, Work};
 use crate::worker::Worker;
+use crate::{VERSION, transport};
 
 /// Why the server did not start, or stopped: one line for the operator.
 #[derive(Debug)]
@@ -30,7 +29,7 @@ pub enum ServerError {
     Listen { address: ListenAddress, error: io::Error },
     /// The kernel gives us no ring, and nothing else may serve.
     NoRing(NoRing),
-    /// A thread, a pipe, a signal handler: something that does not fail on a machine that works.
+    /// A thread, an eventfd, a signal handler: something that does not fail on a machine that works.
     Start { what: &'static str, error: io::Error },
     /// A worker's way into the kernel failed while it served.
     Io(io::Error),
@@ -65,10 +64,9 @@ fn describe(error: &io::Error) -> String {
 /// A server that is listening.
 pub struct Server {
     log: Log,
-    addresses: [SocketAddr; Service::ALL.len()],
+    listeners: Vec<Listener>,
     workers: Vec<JoinHandle<End>>,
-    /// Closed to stop the workers.
-    stop: PipeWriter,
+    mailboxes: Vec<Arc<Mailbox>>,
     signals: ProcessSignals,
 }
 
@@ -77,18 +75,12 @@ impl Server {
     pub fn start(options: &Options, log: &Log) -> Result<Self, ServerError> {
         // Before anything that a signal should end in order.
         let signals = ProcessSignals::take().map_err(starting("signal handling"))?;
-        let (stopped, stop) = io::pipe().map_err(starting("workers"))?;
-        let (count, limits) = within_open_files(raise_open_file_limit(), options, log);
+        let places = [(&options.tcp_address, Protocol::V1), (&options.http_address, Protocol::Http)];
+        let (count, limits) = within_open_files(raise_open_file_limit(), places.len(), options, log);
         let threads = Threads::start(count, options, log)?;
         let backend = threads.backend;
-        let listeners = |address: &ListenAddress| {
-            listeners(address, count, &limits)
-                .map_err(|error| ServerError::Listen { address: address.clone(), error })
-        };
-        let (v1_address, v1) = listeners(&options.tcp_address)?;
-        let (http_address, http) = listeners(&options.http_address)?;
-        let addresses = [v1_address, http_address];
-        let info = Arc::new(server_info(options, addresses));
+        let (listeners, sockets) = bind_all(&places, count, &limits)?;
+        let info = Arc::new(server_info(options, &listeners));
         let shared = Arc::<Shared>::default();
         let registry = Arc::new(Registry::new(Lifetimes {
             inactive_producer_timeout: options.inactive_producer_timeout,
@@ -97,12 +89,15 @@ impl Server {
             forget_unused_after: options.forget_unused_after,
         }));
         let clock = Clock::start();
-        let stopped = Arc::new(OwnedFd::from(stopped));
-        let work = (0..).zip(v1.into_iter().zip(http)).map(|(number, (v1, http))| {
+        let mailboxes: Vec<_> = (0..count)
+            .map(|_| Mailbox::new().map(Arc::new))
+            .collect::<io::Result<_>>()
+            .map_err(starting("workers"))?;
+        let work = (0..).zip(sockets).zip(&mailboxes).map(|((number, sockets), mailbox)| {
             let (registry, info, shared) = (Arc::clone(&registry), Arc::clone(&info), Arc::clone(&shared));
             let context = WorkerContext::new(registry, info, limits, shared, log.clone(), clock.now());
-            let worker = Worker::new(number, context);
-            Work { worker, listeners: [v1, http], stopped: Arc::clone(&stopped), clock: clock.clone() }
+            let worker = Worker::new(number, context, Arc::clone(mailbox), &listeners);
+            Work { worker, sockets, clock: clock.clone() }
         });
         let workers = threads.serve(work.collect())?;
         let connections = limits.size(Limit::Connections);
@@ -110,31 +105,60 @@ impl Server {
             "backend {}, {count} workers, at most {connections} connections",
             backend.full_name()
         ));
-        Ok(Self { log: log.clone(), addresses, workers, stop, signals })
+        Ok(Self { log: log.clone(), listeners, workers, mailboxes, signals })
     }
 
     /// Serves until SIGINT or SIGTERM, then finishes the replies in hand.
     pub fn run(mut self) -> Result<(), ServerError> {
-        let named = ["TCP", "HTTP"].into_iter().zip(self.addresses);
-        for (name, address) in named.clone() {
-            self.log.info(format_args!("{name}: listening on {address}"));
+        for Listener { address, protocol, .. } in &self.listeners {
+            self.log.info(format_args!("{}: listening on {address}", stock_name(*protocol)));
         }
         self.signals.wait_for_stop();
-        drop(self.stop);
+        for mailbox in &self.mailboxes {
+            let sent = mailbox.send(Message::Stop);
+            debug_assert!(sent.is_ok(), "a queue holds each message once, and has room for every kind");
+        }
         let ends: Vec<_> = self.workers.into_iter().map(JoinHandle::join).collect();
-        for (name, address) in named {
-            self.log.info(format_args!("{name}: closing {address}"));
+        for Listener { address, protocol, .. } in &self.listeners {
+            self.log.info(format_args!("{}: closing {address}", stock_name(*protocol)));
         }
         ends.into_iter().try_for_each(|end| end.unwrap_or(Err(ServerError::Panicked)))
     }
 }
 
+/// What stock's log calls a listener of a protocol.
+fn stock_name(protocol: Protocol) -> &'static str {
+    match protocol {
+        Protocol::V1 => "TCP",
+        Protocol::Http => "HTTP",
+    }
+}
+
+/// The listeners, and for each worker its sockets, in the order of the listeners.
+fn bind_all(
+    places: &[(&ListenAddress, Protocol)],
+    workers: usize,
+    limits: &Limits,
+) -> Result<(Vec<Listener>, Vec<Vec<TcpListener>>), ServerError> {
+    let mut listeners = Vec::new();
+    let mut sockets: Vec<_> = (0..workers).map(|_| Vec::new()).collect();
+    for &(address, protocol) in places {
+        let (address, bound) = bind(address, workers, limits)
+            .map_err(|error| ServerError::Listen { address: address.clone(), error })?;
+        listeners.push(Listener { address, protocol, transport: transport::Kind::Plain });
+        for (own, socket) in sockets.iter_mut().zip(bound) {
+            own.push(socket);
+        }
+    }
+    Ok((listeners, sockets))
+}
+
 /// How many workers serve, and the operator's limits, with no more workers and connections than there are descriptors
 /// for. `most` files may be open; the process has opened its own.
-fn within_open_files(most: usize, options: &Options, log: &Log) -> (usize, Limits) {
+fn within_open_files(most: usize, listeners: usize, options: &Options, log: &Log) -> (usize, Limits) {
     let mut limits = options.limits;
     let free = most.saturating_sub(open_files());
-    let Room { workers, connections } = Room::within(free, options.workers.get());
+    let Room { workers, connections } = Room::within(free, options.workers.get(), listeners);
     let asked = [options.workers.get() as u64, limits.value(Limit::Connections)];
     let is_few = limits.size(Limit::Connections) > connections && connections < CONNECTIONS_FEW;
     if limits.size(Limit::Connections) > connections {
@@ -155,7 +179,10 @@ fn within_open_files(most: usize, options: &Options, log: &Log) -> (usize, Limit
     (workers, limits)
 }
 
-fn server_info(options: &Options, [v1, http]: [SocketAddr; 2]) -> ServerInfo {
+/// nsqd is told the ports of the first listener of each protocol.
+fn server_info(options: &Options, listeners: &[Listener]) -> ServerInfo {
+    let of = |protocol| listeners.iter().filter(move |listener| listener.protocol == protocol);
+    let port = |protocol| of(protocol).next().map_or(0, |listener| listener.address.port());
     let string = |text: &str| {
         let mut out = Vec::new();
         json::string(&mut out, text);
@@ -163,12 +190,13 @@ fn server_info(options: &Options, [v1, http]: [SocketAddr; 2]) -> ServerInfo {
     };
     let hostname = rustix::system::uname().nodename().to_string_lossy().into_owned();
     let (address, hostname, version) = (string(&options.broadcast_address), string(&hostname), string(VERSION));
-    let (tcp_port, http_port) = (v1.port(), http.port());
+    let (tcp_port, http_port) = (port(Protocol::V1), port(Protocol::Http));
     let identify_reply = format!(
         "{{\"broadcast_address\":{address},\"hostname\":{hostname},\"http_port\":{http_port},\"tcp_port\":{tcp_port},\"version\":{version}}}"
     );
     let info = format!("{{\"version\":{version}}}");
-    let addresses = [v1, http].map(|address| address.to_string());
+    let addresses = Protocol::ALL
+        .map(|protocol| of(protocol).map(|listener| listener.address.to_string()).collect::<Vec<_>>().join(", "));
     ServerInfo { identify_reply: identify_reply.into_bytes(), info: info.into_bytes(), addresses }
 }
 

@@ -6,11 +6,10 @@
 
 use std::io;
 use std::net::TcpListener;
-use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::thread::{self, JoinHandle};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use signal_hook::consts::SIGTERM;
 use signal_hook::low_level::raise;
@@ -18,7 +17,7 @@ use signal_hook::low_level::raise;
 use crate::clock::Clock;
 use crate::io::availability::NoRing;
 use crate::io::uring::Sizes;
-use crate::io::{Backend, BackendChoice, Driver, IdleRing, Service};
+use crate::io::{Backend, BackendChoice, Driver, IdleRing};
 use crate::log::Log;
 use crate::options::Options;
 use crate::process::{cores, pin_to};
@@ -37,9 +36,8 @@ pub struct Threads {
 /// What a thread serves.
 pub struct Work {
     pub worker: Worker,
-    pub listeners: [TcpListener; Service::ALL.len()],
-    /// Becomes readable when the server stops.
-    pub stopped: Arc<OwnedFd>,
+    /// In the order of the worker's listeners.
+    pub sockets: Vec<TcpListener>,
     pub clock: Clock,
 }
 
@@ -125,8 +123,9 @@ fn run(
     drop(ready);
     let Ok(Start { backend, work, serves }) = started.recv() else { return Ok(()) };
     let ring = ring.filter(|_| backend == Backend::Uring);
-    let Work { worker, listeners, stopped, clock } = work;
-    let driver = match Driver::new(ring, listeners, stopped, busy_poll) {
+    let Work { worker, sockets, clock } = work;
+    let waker = Arc::clone(worker.mailbox().waker());
+    let driver = match Driver::new(ring, sockets, waker, busy_poll) {
         Ok(driver) => driver,
         Err(error) => {
             let _ = serves.send(Err(starting("workers")(error)));
@@ -136,7 +135,7 @@ fn run(
     let _ = serves.send(Ok(()));
     drop(serves);
     let _stop = StopAll;
-    turns(worker, driver, &clock).map_err(ServerError::Io)
+    worker.run(driver, &clock).map_err(ServerError::Io)
 }
 
 /// One worker less would leave its connections unserved: when one ends, be it by a panic, the others stop too,
@@ -146,28 +145,5 @@ struct StopAll;
 impl Drop for StopAll {
     fn drop(&mut self) {
         let _ = raise(SIGTERM);
-    }
-}
-
-/// The loop.
-fn turns(mut worker: Worker, mut driver: Driver, clock: &Clock) -> io::Result<()> {
-    loop {
-        worker.begin_turn(clock.now());
-        worker.look_ahead(driver.received());
-        while !worker.is_full()
-            && let Some(event) = driver.next_event()
-        {
-            worker.handle(event);
-        }
-        if worker.end_turn(SystemTime::now) {
-            driver.sweep()?;
-        }
-        if worker.is_finished() {
-            return Ok(());
-        }
-        for request in worker.requests() {
-            driver.submit(request)?;
-        }
-        driver.wait(worker.timeout())?;
     }
 }

@@ -14,8 +14,8 @@ use super::status::{
     TOO_MANY_CONNECTIONS,
 };
 use crate::context::{Advance, WorkerContext};
-use crate::io::Service;
 use crate::limits::{HTTP_OPTIONS_BODY_BYTES_MAX, HTTP_UNREAD_BODY_BYTES_MAX, Limit, Limits};
+use crate::listen::Protocol;
 use crate::log::Level;
 use crate::output::Output;
 use crate::v1::parse::MAGIC;
@@ -101,7 +101,7 @@ impl Session {
         }
     }
 
-    /// Takes what is complete of `input`, as far as the turn and the output have room, and stages the responses.
+    /// Takes what is complete of `input`, as far as the iteration and the output have room, and stages the responses.
     pub fn advance(&mut self, input: &[u8], context: &mut WorkerContext, output: &mut Output) -> Advance {
         let mut used = 0;
         let limits = HeadLimits::of(&context.limits);
@@ -151,7 +151,7 @@ impl Session {
     /// Responds to `input`, which is no request.
     fn refuse(&self, refusal: Refusal, input: &[u8], context: &WorkerContext, output: &mut Output) {
         if input.starts_with(MAGIC) {
-            context.wrong_port(Service::Http, self.peer);
+            context.wrong_port(Protocol::Http, self.peer);
         }
         if let Some(limit) = refusal.limit() {
             context.exceeded(limit, self.peer);

@@ -2,14 +2,13 @@
 
 use std::io;
 use std::net::TcpListener;
-use std::os::fd::OwnedFd;
 use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::epoll::{self, Epoll};
 use super::uring::Ring;
-use super::{Event, IdleRing, Request, Service};
+use super::{Event, IdleRing, Request, Waker};
 
 /// What the operator allows.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -69,17 +68,17 @@ pub enum Driver {
 }
 
 impl Driver {
-    /// On the ring, or with epoll without one. `listeners` are V1's and HTTP's; `stop` becomes readable when the server
-    /// wants to stop. For `busy_poll` [`Driver::wait`] polls before it lets the thread sleep.
+    /// On the ring, or with epoll without one. A [`ListenerId`](super::ListenerId) is the position of one of `listeners`; `waker` ends a [`Driver::wait`]. For
+    /// `busy_poll` it polls before it lets the thread sleep.
     pub fn new(
         ring: Option<IdleRing>,
-        listeners: [TcpListener; Service::ALL.len()],
-        stop: Arc<OwnedFd>,
+        listeners: Vec<TcpListener>,
+        waker: Arc<Waker>,
         busy_poll: Duration,
     ) -> io::Result<Self> {
         match ring {
-            Some(ring) => Ring::new(ring, listeners, stop, busy_poll).map(|ring| Self::Ring(Box::new(ring))),
-            None => Epoll::new(listeners, stop, epoll::Sizes::default(), busy_poll)
+            Some(ring) => Ring::new(ring, listeners, waker, busy_poll).map(|ring| Self::Ring(Box::new(ring))),
+            None => Epoll::new(listeners, waker, epoll::Sizes::default(), busy_poll)
                 .map(|epoll| Self::Epoll(Box::new(epoll))),
         }
     }

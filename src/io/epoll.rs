@@ -18,7 +18,7 @@ use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendAncillaryBuffer, SendFlags, Shutdown, SocketFlags, recv, send, sendmsg};
 
 use super::sockets::{accept, shut_down};
-use super::{Event, ReceiveEnd, Request, SendBuffer, Service, Socket, Token};
+use super::{Event, ListenerId, ReceiveEnd, Request, SendBuffer, Socket, Token, Waker};
 use crate::limits::{EPOLL_ACCEPTS, EPOLL_EVENTS, RECEIVE_BUFFER_BYTES, SEND_PIECES_MAX};
 
 /// How much is done at a time. A test makes it tiny.
@@ -26,7 +26,7 @@ use crate::limits::{EPOLL_ACCEPTS, EPOLL_EVENTS, RECEIVE_BUFFER_BYTES, SEND_PIEC
 pub struct Sizes {
     /// Edges that one `epoll_wait` takes.
     pub events: usize,
-    /// Connections that a listener accepts in one turn.
+    /// Connections that a listener accepts in one iteration.
     pub accepts: u32,
     pub receive_buffer_bytes: usize,
 }
@@ -42,14 +42,13 @@ pub struct Epoll {
     instance: OwnedFd,
     edges: Vec<epoll::Event>,
     sizes: Sizes,
-    listeners: [Listener; Service::ALL.len()],
-    /// Kept because closing it would end its registration.
-    _stop: Arc<OwnedFd>,
+    listeners: Vec<Listener>,
+    waker: Arc<Waker>,
     /// By slot.
     connections: Vec<Option<Connection>>,
     /// Connections that are to be read from, each at most once, the one that has waited longest first.
     ready: VecDeque<Token>,
-    /// How many of them have their turn before the next [`Epoll::wait`].
+    /// How many of them are read from before the next [`Epoll::wait`].
     due: usize,
     /// What the last event showed.
     buffer: Box<[u8]>,
@@ -103,32 +102,26 @@ struct Sending {
 }
 
 impl Epoll {
-    /// `listeners` are V1's and HTTP's; `stop` becomes readable when the server wants to stop.
+    /// A [`ListenerId`] is the position of one of `listeners`; `waker` ends an [`Epoll::wait`].
     pub fn new(
-        listeners: [TcpListener; 2],
-        stop: Arc<OwnedFd>,
+        listeners: Vec<TcpListener>,
+        waker: Arc<Waker>,
         sizes: Sizes,
         busy_poll: Duration,
     ) -> io::Result<Self> {
         let instance = epoll::create(epoll::CreateFlags::CLOEXEC)?;
         let edge = epoll::EventFlags::IN | epoll::EventFlags::ET;
-        epoll::add(&instance, &stop, Source::Stop.pack(), edge)?;
-        for (listener, service) in listeners.iter().zip(Service::ALL) {
+        epoll::add(&instance, &waker, Source::Waker.pack(), edge)?;
+        for (listener, id) in listeners.iter().zip(ListenerId::all()) {
             listener.set_nonblocking(true)?;
-            epoll::add(&instance, listener, Source::Listener(service).pack(), edge)?;
+            epoll::add(&instance, listener, Source::Listener(id).pack(), edge)?;
         }
         Ok(Self {
             instance,
             edges: Vec::with_capacity(sizes.events),
             sizes,
-            listeners: listeners.map(|socket| Listener {
-                socket: Some(socket),
-                armed: false,
-                closing: false,
-                waiting: false,
-                due: 0,
-            }),
-            _stop: stop,
+            listeners: listeners.into_iter().map(Listener::new).collect(),
+            waker,
             connections: Vec::new(),
             ready: VecDeque::new(),
             due: 0,
@@ -145,14 +138,14 @@ impl Epoll {
     /// When it is against the rules of [`super`].
     pub fn submit(&mut self, request: Request) {
         match request {
-            Request::Accept(service) => self.listeners[service as usize].armed = true,
-            Request::StopAccept(service) => {
-                if std::mem::take(&mut self.listeners[service as usize].armed) {
-                    self.answers.push_back(Event::AcceptEnded { service, error: None });
+            Request::Accept(id) => self.listeners[id.index()].armed = true,
+            Request::StopAccept(id) => {
+                if std::mem::take(&mut self.listeners[id.index()].armed) {
+                    self.answers.push_back(Event::AcceptEnded { listener: id, error: None });
                 }
             }
-            Request::CloseListener(service) => {
-                let listener = &mut self.listeners[service as usize];
+            Request::CloseListener(id) => {
+                let listener = &mut self.listeners[id.index()];
                 // Looked at even without an edge: what was queued since the last accept has had none yet.
                 (listener.armed, listener.closing, listener.waiting) = (true, true, true);
             }
@@ -192,7 +185,7 @@ impl Epoll {
 
     /// Waits until something happens, but not for longer than `timeout`.
     pub fn wait(&mut self, timeout: Duration) -> io::Result<()> {
-        // Answers are a turn by themselves, which saves a system call. Never two in a row: a connection whose every
+        // Answers are an iteration by themselves, which saves a system call. Never two in a row: a connection whose every
         // answer leads to the next request would keep the others from being noticed.
         self.skipped = !self.skipped && !self.answers.is_empty();
         if !self.skipped {
@@ -211,8 +204,8 @@ impl Epoll {
         if let Some(answer) = self.answers.pop_front() {
             return Some(answer);
         }
-        for (service, listener) in Service::ALL.into_iter().zip(&mut self.listeners) {
-            if let Some(event) = listener.accept(service) {
+        for (id, listener) in ListenerId::all().zip(&mut self.listeners) {
+            if let Some(event) = listener.accept(id) {
                 return Some(event);
             }
         }
@@ -244,8 +237,11 @@ impl Epoll {
         }
         while let Some(edge) = self.edges.pop() {
             match Source::unpack(edge.data.u64()) {
-                Source::Stop => self.answers.push_back(Event::Stop),
-                Source::Listener(service) => self.listeners[service as usize].waiting = true,
+                Source::Waker => {
+                    self.waker.reset();
+                    self.answers.push_back(Event::Woken);
+                }
+                Source::Listener(id) => self.listeners[id.index()].waiting = true,
                 Source::Connection(slot) => self.note(slot, edge.flags),
             }
         }
@@ -402,22 +398,28 @@ fn send_rest(socket: &Socket, buffer: &SendBuffer, sent: usize) -> (Result<usize
 }
 
 impl Listener {
-    fn accept(&mut self, service: Service) -> Option<Event<'static>> {
+    fn new(socket: TcpListener) -> Self {
+        Self { socket: Some(socket), armed: false, closing: false, waiting: false, due: 0 }
+    }
+
+    fn accept(&mut self, id: ListenerId) -> Option<Event<'static>> {
         while self.armed && self.waiting && self.due > 0 {
             self.due -= 1;
             let socket = self.socket.as_ref().expect("accepts are over when it is closed");
             match accept(socket, SocketFlags::NONBLOCK) {
-                Ok(Some((socket, peer))) => return Some(Event::Accepted { service, socket, peer, armed: true }),
+                Ok(Some((socket, peer))) => {
+                    return Some(Event::Accepted { listener: id, socket, peer, armed: true });
+                }
                 // Without descriptors the queue cannot be emptied: the close resets the rest of it.
                 Ok(None) | Err(_) if self.closing => {
                     self.armed = false;
                     self.socket = None;
-                    return Some(Event::ListenerClosed(service));
+                    return Some(Event::ListenerClosed(id));
                 }
                 Ok(None) => self.waiting = false,
                 Err(error) => {
                     self.armed = false;
-                    return Some(Event::AcceptEnded { service, error: Some(error.into()) });
+                    return Some(Event::AcceptEnded { listener: id, error: Some(error.into()) });
                 }
             }
         }
@@ -429,29 +431,27 @@ impl Listener {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Source {
     Connection(u32),
-    Listener(Service),
-    Stop,
+    Listener(ListenerId),
+    Waker,
 }
 
 impl Source {
     fn pack(self) -> epoll::EventData {
-        let (code, slot) = match self {
+        let (code, number) = match self {
             Self::Connection(slot) => (0, slot),
-            Self::Listener(Service::V1) => (1, 0),
-            Self::Listener(Service::Http) => (2, 0),
-            Self::Stop => (3, 0),
+            Self::Listener(ListenerId(id)) => (1, id),
+            Self::Waker => (2, 0),
         };
-        epoll::EventData::new_u64(code << u32::BITS | u64::from(slot))
+        epoll::EventData::new_u64(code << u32::BITS | u64::from(number))
     }
 
     fn unpack(packed: u64) -> Self {
-        #[expect(clippy::cast_possible_truncation, reason = "the slot is the lower half")]
-        let slot = packed as u32;
+        #[expect(clippy::cast_possible_truncation, reason = "the number is the lower half")]
+        let number = packed as u32;
         match packed >> u32::BITS {
-            0 => Self::Connection(slot),
-            1 => Self::Listener(Service::V1),
-            2 => Self::Listener(Service::Http),
-            3 => Self::Stop,
+            0 => Self::Connection(number),
+            1 => Self::Listener(ListenerId(number)),
+            2 => Self::Waker,
             code => unreachable!("no source has code {code}"),
         }
     }
@@ -463,9 +463,9 @@ mod tests {
 
     #[test]
     fn a_source_survives_its_packing() {
-        let listeners = Service::ALL.map(Source::Listener);
+        let listeners = [0, 1, u32::MAX].map(|id| Source::Listener(ListenerId(id)));
         for source in
-            [Source::Connection(0), Source::Connection(u32::MAX), Source::Stop].into_iter().chain(listeners)
+            [Source::Connection(0), Source::Connection(u32::MAX), Source::Waker].into_iter().chain(listeners)
         {
             assert_eq!(Source::unpack(source.pack().u64()), source);
         }

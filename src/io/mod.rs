@@ -16,9 +16,11 @@ mod buffers;
 mod driver;
 pub mod epoll;
 mod idle;
+mod operation;
 mod receives;
 mod sockets;
 pub mod uring;
+mod waker;
 
 use std::io;
 use std::net::SocketAddr;
@@ -27,16 +29,21 @@ use bytes::Bytes;
 pub use driver::{Backend, BackendChoice, Driver, ParseBackendChoiceError};
 pub use idle::IdleRing;
 pub use sockets::Socket;
+pub use waker::Waker;
 
-/// The two protocols, each with a listening socket of its own.
+/// One of a driver's listening sockets, by its position among those that the driver was made with.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Service {
-    V1,
-    Http,
-}
+pub struct ListenerId(pub u32);
 
-impl Service {
-    pub const ALL: [Self; 2] = [Self::V1, Self::Http];
+impl ListenerId {
+    /// The ids of as many listeners as are asked for.
+    pub fn all() -> impl Iterator<Item = Self> {
+        (0..).map(Self)
+    }
+
+    pub fn index(self) -> usize {
+        self.0 as usize
+    }
 }
 
 /// A connection's place in its worker's slot table. The generation tells its users apart, so that a
@@ -57,12 +64,12 @@ impl Token {
 #[derive(Debug)]
 pub enum Request {
     /// Accept until further notice.
-    Accept(Service),
+    Accept(ListenerId),
     /// Stop accepting; answered by `AcceptEnded`, in place of the accept.
-    StopAccept(Service),
+    StopAccept(ListenerId),
     /// Accept the connections that the kernel has queued, then close the listening socket. Answered by
     /// `ListenerClosed`, which also ends an accept that is under way.
-    CloseListener(Service),
+    CloseListener(ListenerId),
     /// Take over the socket of a connection, whose token names it from now on.
     Open {
         token: Token,
@@ -97,14 +104,14 @@ pub enum Request {
 #[derive(Debug)]
 pub enum Event<'a> {
     Accepted {
-        service: Service,
+        listener: ListenerId,
         socket: Socket,
         peer: SocketAddr,
         armed: bool,
     },
     /// The accept is over, and the error, if there is one, says why.
     AcceptEnded {
-        service: Service,
+        listener: ListenerId,
         error: Option<io::Error>,
     },
     /// Bytes in a buffer that is the kernel's again when the worker has looked at them.
@@ -124,12 +131,12 @@ pub enum Event<'a> {
         sent: io::Result<usize>,
     },
     /// The listening socket is closed; every connection that was in its queue has been accepted.
-    ListenerClosed(Service),
+    ListenerClosed(ListenerId),
     Closed {
         token: Token,
     },
-    /// The server wants to stop.
-    Stop,
+    /// A [`Waker`] has been used, once or several times. This may come once more than is needed.
+    Woken,
 }
 
 /// Why a receive is over.
@@ -137,7 +144,7 @@ pub enum Event<'a> {
 pub enum ReceiveEnd {
     /// The peer will send no more.
     Eof,
-    /// All receive buffers were in use: receive again, they are back with the next turn.
+    /// All receive buffers were in use: receive again, they are back with the next iteration.
     NoBuffers,
     /// As asked by `StopReceive`.
     Stopped,

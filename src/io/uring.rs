@@ -1,6 +1,6 @@
 //! The ring: requests become submissions, completions become events.
 //!
-//! One `io_uring_enter` a turn both submits what the turn asked for and waits for what comes next. All
+//! One `io_uring_enter` an iteration both submits what it asked for and waits for what comes next. All
 //! completions are copied out of the queue before any is acted on. Flags: SINGLE_ISSUER and DEFER_TASKRUN
 //! run the kernel's share of the work inside that one call instead of interrupting this thread (0.86 of the
 //! throughput without); a kernel that refuses them gets a plain ring.
@@ -9,7 +9,7 @@
 use std::collections::VecDeque;
 use std::io;
 use std::net::TcpListener;
-use std::os::fd::{AsRawFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -19,9 +19,10 @@ use rustix::net::{Shutdown, SocketFlags};
 
 use super::buffers::{BufferId, BufferRing};
 use super::idle::IdleRing;
+use super::operation::Operation;
 use super::receives::Receives;
 use super::sockets::{Sockets, accept, shut_down};
-use super::{Event, ReceiveEnd, Request, SendBuffer, Service, Token};
+use super::{Event, ListenerId, ReceiveEnd, Request, SendBuffer, Token, Waker};
 use crate::limits::{
     CANCEL_PATIENCE, COMPLETIONS, RECEIVE_BUFFER_BYTES, RECEIVE_BUFFERS, SEND_PIECES_MAX, SUBMISSIONS,
 };
@@ -71,12 +72,12 @@ pub struct Ring {
     completions: VecDeque<(cqueue::Entry, Option<BufferId>)>,
     sockets: Sockets,
     receives: Receives,
-    /// Receives that begin again with the next [`Ring::wait`].
+    /// What begins again with the next [`Ring::wait`].
     restarted: Vec<squeue::Entry>,
     /// The buffer that the last event showed.
     borrowed_buffer: Option<BufferId>,
-    listeners: [Listener; Service::ALL.len()],
-    stop: Arc<OwnedFd>,
+    listeners: Vec<Listener>,
+    waker: Arc<Waker>,
     busy_poll: Duration,
 }
 
@@ -99,26 +100,26 @@ impl Listener {
     }
 
     /// The next connection of a queue that is being emptied, or the close.
-    fn empty(&mut self, service: Service) -> Option<Event<'static>> {
+    fn empty(&mut self, id: ListenerId) -> Option<Event<'static>> {
         let socket = self.socket.as_ref().filter(|_| self.is_emptying())?;
         // Not before: the ring fails an accept on a non-blocking socket instead of waiting for a connection.
         let next = socket.set_nonblocking(true).map_or(Ok(None), |()| accept(socket, SocketFlags::empty()));
         // Without descriptors the queue cannot be emptied: the close resets the rest of it.
         let Ok(Some((socket, peer))) = next else {
             self.socket = None;
-            return Some(Event::ListenerClosed(service));
+            return Some(Event::ListenerClosed(id));
         };
-        Some(Event::Accepted { service, socket, peer, armed: true })
+        Some(Event::Accepted { listener: id, socket, peer, armed: true })
     }
 }
 
 impl Ring {
-    /// `listeners` are V1's and HTTP's; `stop` becomes readable when the server wants to stop. For `busy_poll`
-    /// [`Ring::wait`] looks out for completions before it lets the thread sleep.
+    /// A [`ListenerId`] is the position of one of `listeners`; `waker` ends a [`Ring::wait`], which for `busy_poll` looks out for
+    /// completions before it lets the thread sleep.
     pub fn new(
         IdleRing { uring, buffers }: IdleRing,
-        listeners: [TcpListener; 2],
-        stop: Arc<OwnedFd>,
+        listeners: Vec<TcpListener>,
+        waker: Arc<Waker>,
         busy_poll: Duration,
     ) -> io::Result<Self> {
         let mut ring = Self {
@@ -130,14 +131,11 @@ impl Ring {
             receives: Receives::default(),
             restarted: Vec::new(),
             borrowed_buffer: None,
-            listeners: listeners.map(Listener::new),
-            stop,
+            listeners: listeners.into_iter().map(Listener::new).collect(),
+            waker,
             busy_poll,
         };
-
-        ring.push(
-            &opcode::PollAdd::new(Fd(ring.stop.as_raw_fd()), READABLE).build().user_data(Operation::Stop.pack()),
-        )?;
+        ring.push(&poll(&ring.waker))?;
         Ok(ring)
     }
 
@@ -147,21 +145,21 @@ impl Ring {
     /// When it is against the rules of [`super`].
     pub fn submit(&mut self, request: Request) -> io::Result<()> {
         let entry = match request {
-            Request::Accept(service) => {
-                let listener = &mut self.listeners[service as usize];
+            Request::Accept(id) => {
+                let listener = &mut self.listeners[id.index()];
                 listener.armed = true;
                 let socket = listener.socket.as_ref().expect("nothing is accepted after the close");
                 let accept = opcode::AcceptMulti::new(Fd(socket.as_raw_fd())).flags(libc::SOCK_CLOEXEC);
-                accept.build().user_data(Operation::Accept(service).pack())
+                accept.build().user_data(Operation::Accept(id).pack())
             }
-            Request::StopAccept(service) => cancel(Operation::Accept(service)),
-            Request::CloseListener(service) => {
-                let listener = &mut self.listeners[service as usize];
+            Request::StopAccept(id) => cancel(Operation::Accept(id)),
+            Request::CloseListener(id) => {
+                let listener = &mut self.listeners[id.index()];
                 listener.closing = true;
                 if !listener.armed {
                     return Ok(());
                 }
-                cancel(Operation::Accept(service))
+                cancel(Operation::Accept(id))
             }
             Request::Open { token, socket } => {
                 self.sockets.open(token, socket);
@@ -199,8 +197,8 @@ impl Ring {
 
     /// Submits what is queued and waits for the first completion, but not for longer than `timeout`.
     pub fn wait(&mut self, timeout: Duration) -> io::Result<()> {
-        for receive in std::mem::take(&mut self.restarted) {
-            self.push(&receive)?;
+        for entry in std::mem::take(&mut self.restarted) {
+            self.push(&entry)?;
         }
         let emptying = self.listeners.iter().any(Listener::is_emptying);
         let timeout = if self.completions.is_empty() && !emptying { timeout } else { Duration::ZERO };
@@ -260,8 +258,8 @@ impl Ring {
                         return Some(self.receipt(token, &completion, buffer));
                     }
                 }
-                Operation::Accept(service) => {
-                    if let Some(event) = self.accepted(service, &completion) {
+                Operation::Accept(id) => {
+                    if let Some(event) = self.accepted(id, &completion) {
                         return Some(event);
                     }
                 }
@@ -273,7 +271,11 @@ impl Ring {
                     return Some(Event::Sent { token, buffer, sent: result(&completion) });
                 }
                 Operation::Close(token) => return Some(Event::Closed { token }),
-                Operation::Stop => return Some(Event::Stop),
+                Operation::Wake => {
+                    self.waker.reset();
+                    self.restarted.push(poll(&self.waker));
+                    return Some(Event::Woken);
+                }
             }
         }
     }
@@ -347,20 +349,20 @@ impl Ring {
     }
 
     fn empty_listeners(&mut self) -> Option<Event<'static>> {
-        Service::ALL.into_iter().zip(&mut self.listeners).find_map(|(service, listener)| listener.empty(service))
+        ListenerId::all().zip(&mut self.listeners).find_map(|(id, listener)| listener.empty(id))
     }
 
     /// `None` for a connection that was gone before it could be looked at.
-    fn accepted(&mut self, service: Service, completion: &cqueue::Entry) -> Option<Event<'static>> {
+    fn accepted(&mut self, id: ListenerId, completion: &cqueue::Entry) -> Option<Event<'static>> {
         let armed = cqueue::more(completion.flags());
-        self.listeners[service as usize].armed = armed;
+        self.listeners[id.index()].armed = armed;
         let error = match result(completion) {
             Ok(fd) => {
                 // SAFETY: accept has just given this descriptor to us, and nobody else has it.
                 let socket = unsafe { socket2::Socket::from_raw_fd(RawFd::try_from(fd).expect("a descriptor")) };
                 if let Some(peer) = socket.peer_addr().ok().and_then(|address| address.as_socket()) {
                     let socket = OwnedFd::from(socket).into();
-                    return Some(Event::Accepted { service, socket, peer, armed });
+                    return Some(Event::Accepted { listener: id, socket, peer, armed });
                 }
                 None
             }
@@ -368,7 +370,7 @@ impl Ring {
             Err(error) => Some(error),
         };
         // While it goes on, an error is that of one connection that failed in the queue (accept(2)).
-        (!armed).then_some(Event::AcceptEnded { service, error })
+        (!armed).then_some(Event::AcceptEnded { listener: id, error })
     }
 
     fn push(&mut self, entry: &squeue::Entry) -> io::Result<()> {
@@ -416,61 +418,14 @@ impl Message {
     }
 }
 
-/// What a completion answers, packed into its user data.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Operation {
-    Accept(Service),
-    Receive(Token),
-    Send(Token),
-    Close(Token),
-    Cancel,
-    Stop,
-}
-
-impl Operation {
-    const SLOT_BITS: u32 = u32::BITS;
-    const GENERATION_BITS: u32 = Token::GENERATIONS.trailing_zeros();
-    const CODE_SHIFT: u32 = Self::SLOT_BITS + Self::GENERATION_BITS;
-
-    fn pack(self) -> u64 {
-        let (code, token) = match self {
-            Self::Accept(Service::V1) => (0, None),
-            Self::Accept(Service::Http) => (1, None),
-            Self::Receive(token) => (2, Some(token)),
-            Self::Send(token) => (3, Some(token)),
-            Self::Close(token) => (4, Some(token)),
-            Self::Cancel => (5, None),
-            Self::Stop => (6, None),
-        };
-        let Token { slot, generation } = token.unwrap_or(Token { slot: 0, generation: 0 });
-        debug_assert!(generation < Token::GENERATIONS);
-        code << Self::CODE_SHIFT | u64::from(generation) << Self::SLOT_BITS | u64::from(slot)
-    }
-
-    fn unpack(packed: u64) -> Self {
-        #[expect(clippy::cast_possible_truncation, reason = "the slot is the lower half, the rest is masked")]
-        let token = Token {
-            slot: packed as u32,
-            generation: (packed >> Self::SLOT_BITS) as u32 & (Token::GENERATIONS - 1),
-        };
-        match packed >> Self::CODE_SHIFT {
-            0 => Self::Accept(Service::V1),
-            1 => Self::Accept(Service::Http),
-            2 => Self::Receive(token),
-            3 => Self::Send(token),
-            4 => Self::Close(token),
-            5 => Self::Cancel,
-            6 => Self::Stop,
-            code => unreachable!("no operation has code {code}"),
-        }
-    }
-}
-
-const _: () = assert!(Operation::CODE_SHIFT + 8 == u64::BITS);
-
 fn cancel(operation: Operation) -> squeue::Entry {
     let which = CancelBuilder::user_data(operation.pack());
     opcode::AsyncCancel2::new(which).build().user_data(Operation::Cancel.pack())
+}
+
+/// Completes when there is a wake-up.
+fn poll(waker: &Waker) -> squeue::Entry {
+    opcode::PollAdd::new(Fd(waker.as_fd().as_raw_fd()), READABLE).build().user_data(Operation::Wake.pack())
 }
 
 fn result(completion: &cqueue::Entry) -> io::Result<usize> {

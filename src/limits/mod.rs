@@ -22,17 +22,17 @@ pub const BIND_PAUSE: Duration = Duration::from_millis(10);
 
 /// Work of one iteration, in registrations. An iteration that has done so much ends, whatever else has happened meanwhile, so
 /// that nobody waits long behind what others pipeline.
-pub const TURN_WEIGHT_MAX: u32 = 1024;
+pub const ITERATION_WEIGHT_MAX: u32 = 1024;
 /// What a disconnect counts for, however many topics the producer has: a round number for a large nsqd.
 pub const DISCONNECT_WEIGHT: u32 = 128;
-/// What a commit counts for that cannot wait for the end of the turn.
+/// What a commit counts for that cannot wait for the end of the iteration.
 pub const COMMIT_WEIGHT: u32 = 16;
-/// Names without producers that a worker forgets at a tick: the work of a turn.
-pub const FORGOTTEN_TOGETHER: usize = TURN_WEIGHT_MAX as usize;
+/// Names without producers that a worker forgets at a tick: the work of an iteration.
+pub const FORGOTTEN_TOGETHER: usize = ITERATION_WEIGHT_MAX as usize;
 /// Input that counts for one: some PINGs, or a piece of the JSON of an IDENTIFY.
 pub const INPUT_BYTES_FOR_WEIGHT: usize = 128;
 
-/// Bytes of a large answer that are rendered in one turn. Sent in about the time that a few hundred small
+/// Bytes of a large answer that are rendered in one iteration. Sent in about the time that a few hundred small
 /// requests take, so nobody waits long behind it.
 pub const PAGE_BYTES: usize = 64 << 10;
 
@@ -57,7 +57,7 @@ pub const LOOKUP_REMEMBERED_BYTES_MAX: usize = 4 << 10;
 /// After so many ticks the worker has let go of all that it remembered before.
 pub const LOOKUPS_AGING: usize = 16;
 const _: () = assert!(LOOKUPS_REMEMBERED.is_multiple_of(LOOKUPS_AGING));
-/// Lookups of a turn that nobody asked for of late, from which on those of the next turn are prefetched, and how many are
+/// Lookups of an iteration that nobody asked for of late, from which on those of the next are prefetched, and how many are
 /// prefetched together: `arc-swap` lets a thread hold eight pointers for little, and one is held already.
 pub const LOOKUPS_PREFETCHED_MIN: usize = 4;
 pub const LOOKUPS_PREFETCHED_TOGETHER: usize = 7;
@@ -100,6 +100,9 @@ pub const LINGER: Duration = Duration::from_millis(500);
 /// use a kept connection gets its response instead of a reset.
 pub const DRAIN_GRACE: Duration = Duration::from_millis(50);
 
+/// Messages from other threads that wait for a worker; one more is refused.
+pub const MAILBOX_MESSAGES_MAX: usize = 64;
+
 /// Log lines that wait for the writer; more are dropped and counted.
 pub const LOG_QUEUE_LINES: usize = 8192;
 /// How long the log's writer gathers lines before it writes again: at 4 million a second the queue is full by then.
@@ -116,7 +119,7 @@ pub const CLOCK_GAP: Duration = Duration::from_secs(1);
 /// How often the workers note that they run.
 pub const CLOCK_RENEWAL: Duration = Duration::from_millis(50);
 const _: () = assert!(CLOCK_GAP.as_millis() > 2 * TICK.as_millis());
-/// For how long full turns put off looking at deadlines: what was received is looked at first.
+/// For how long full iterations put off looking at deadlines: what was received is looked at first.
 pub const EXPIRY_DELAY_MAX: Duration = Duration::from_secs(2);
 /// A listener that could not accept (out of file descriptors, say) rests for so long.
 pub const ACCEPT_BACKOFF: Duration = Duration::from_millis(100);
@@ -125,11 +128,11 @@ pub const ACCEPT_BACKOFF: Duration = Duration::from_millis(100);
 pub const REFUSALS: usize = 64;
 /// Room for fewer connections than this is worth a warning at the start.
 pub const CONNECTIONS_FEW: usize = 100;
-/// Descriptors of each worker: two listeners, and a ring or an epoll instance.
-pub const WORKER_DESCRIPTORS: usize = 3;
-/// Descriptors of the process, where it cannot be seen how many are open: standard input, output and error, and two each
-/// for signals and for stopping the workers.
-pub const PROCESS_DESCRIPTORS: usize = 7;
+/// Descriptors of each worker beside its listening sockets: a ring or an epoll instance, and what wakes it.
+pub const WORKER_DESCRIPTORS: usize = 2;
+/// Descriptors of the process, where it cannot be seen how many are open: standard input, output and error, and two for
+/// signals.
+pub const PROCESS_DESCRIPTORS: usize = 5;
 
 /// How many keepalive probes a silent peer may leave unanswered. Their period is a tenth of
 /// [`Limit::DeadPeerTimeout`], as far as the kernel takes it.
@@ -158,7 +161,7 @@ pub const RECEIVE_BUFFERS: u16 = 512;
 pub const RECEIVE_BUFFER_BYTES: u32 = 4096;
 const _: () = assert!(RECEIVE_BUFFERS.is_power_of_two());
 
-/// Edges that one `epoll_wait` takes. More wait in the kernel for the next turn.
+/// Edges that one `epoll_wait` takes. More wait in the kernel for the next iteration.
 pub const EPOLL_EVENTS: usize = 1024;
-/// Connections that a listener accepts in one turn with epoll, so that those which are there are not kept waiting.
+/// Connections that a listener accepts in one iteration with epoll, so that those which are there are not kept waiting.
 pub const EPOLL_ACCEPTS: u32 = 64;

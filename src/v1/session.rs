@@ -9,10 +9,10 @@ use super::parse::{self, Command, MAGIC, Words};
 use crate::cause::Cause;
 use crate::clock::Timestamp;
 use crate::context::{Advance, WorkerContext};
-use crate::io::Service;
 use crate::limits::Limit;
+use crate::listen::Protocol;
 use crate::output::Output;
-use crate::registry::{Change, Name, Producer, ProducerId, Registered};
+use crate::registry::{Change, Lifetimes, Name, Producer, ProducerId, Registered};
 
 /// The protocol's state on one connection.
 pub struct Session {
@@ -78,7 +78,7 @@ impl Session {
         self.refuse(Error::Over(limit), context, output.staged());
     }
 
-    /// Takes what is complete of `input`, as far as the turn and the output have room, and stages the replies.
+    /// Takes what is complete of `input`, as far as the iteration and the output have room, and stages the replies.
     pub fn advance(&mut self, input: &[u8], context: &mut WorkerContext, output: &mut Output) -> Advance {
         let mut used = 0;
         while output.has_room() && !context.is_full() {
@@ -134,14 +134,19 @@ impl Session {
         }
     }
 
+    /// The last moment at which the producer is listed without another PING; `MAX` when it is silent already, and when
+    /// there is none.
+    pub fn listed_until(&self, lifetimes: &Lifetimes) -> Timestamp {
+        let producer = self.producer.as_ref().filter(|_| !self.is_silent);
+        producer.map_or(Timestamp::MAX, |producer| lifetimes.listed_until(producer.last_update()))
+    }
+
     /// Logs that the producer has fallen silent, once until it is back. All that had arrived at `received_until` has been
-    /// acted on. A PING moves no deadline: the next moment at which the producer may be silent is found here.
+    /// acted on.
     pub fn notice_silence(&mut self, received_until: Timestamp, context: &mut WorkerContext) {
         let Some(producer) = self.producer.as_ref().filter(|_| !self.is_silent) else { return };
         let last = producer.last_update();
-        let until = context.lifetimes.listed_until(last);
-        if received_until <= until {
-            context.next_silence = context.next_silence.min(until);
+        if received_until <= context.lifetimes.listed_until(last) {
             return;
         }
         self.is_silent = true;
@@ -168,7 +173,7 @@ impl Session {
                 if magic != MAGIC {
                     context.log.error(format_args!("client({peer}) bad protocol magic '{text}'"));
                     if parse::begins_http(*magic) {
-                        context.wrong_port(Service::V1, peer);
+                        context.wrong_port(Protocol::V1, peer);
                     }
                     return Err(Error::BadProtocol);
                 }
@@ -251,7 +256,6 @@ impl Session {
         if self.is_silent {
             self.is_silent = false;
             context.counters.silences_over.increment();
-            context.next_silence = context.next_silence.min(context.lifetimes.listed_until(context.now));
             let node = producer.node();
             context.log.info(format_args!(
                 "client({client}) is back: listed again after {ago:.1?} without a PING; node {node}"
@@ -267,7 +271,6 @@ impl Session {
             self.peer, info.broadcast_address, info.tcp_port, info.http_port, info.version
         ));
         let producer = Arc::new(Producer::new(self.id, self.peer.to_string(), info, context.now));
-        context.next_silence = context.next_silence.min(context.lifetimes.listed_until(context.now));
         context.change(Change::Identify(Arc::clone(&producer)));
         self.producer = Some(producer);
         Ok(())
@@ -392,7 +395,7 @@ mod tests {
         }
     }
 
-    /// A worker's turn and an nsqd that has identified, at `START`.
+    /// A worker's context and an nsqd that has identified, at `START`.
     struct Scene {
         context: WorkerContext,
         session: Session,
@@ -424,13 +427,11 @@ mod tests {
             self.context.commit();
         }
 
-        /// Does what the worker does with each of its sessions when one may be silent. Returns how long after `START`
-        /// the next may be.
+        /// Does what the worker does with a session that may be silent. Returns how long after `START` it may be next.
         fn look(&mut self, at: Duration) -> Duration {
             self.context.now = START.after(at);
-            self.context.next_silence = Timestamp::MAX;
             self.session.notice_silence(self.context.now, &mut self.context);
-            self.context.next_silence.since(START)
+            self.session.listed_until(&self.context.lifetimes).since(START)
         }
 
         /// The messages about silence, at the end.
@@ -456,7 +457,7 @@ mod tests {
     #[test]
     fn a_producer_that_pings_in_time_is_never_silent() {
         let mut scene = Scene::new();
-        assert_eq!(scene.context.next_silence, START.after(TIMEOUT), "noted at IDENTIFY");
+        assert_eq!(scene.session.listed_until(&scene.context.lifetimes), START.after(TIMEOUT), "from IDENTIFY on");
         for times in 1..10 {
             scene.send(times * TIMEOUT, b"PING\n");
             assert_eq!(scene.look(times * TIMEOUT), (times + 1) * TIMEOUT);
@@ -475,7 +476,11 @@ mod tests {
         scene.send(2 * TIMEOUT, b"REGISTER t\n");
         assert_eq!(scene.look(2 * TIMEOUT), NEVER);
         scene.send(3 * TIMEOUT, b"PING\nPING\n");
-        assert_eq!(scene.context.next_silence, START.after(4 * TIMEOUT), "noted with the PING");
+        assert_eq!(
+            scene.session.listed_until(&scene.context.lifetimes),
+            START.after(4 * TIMEOUT),
+            "from the PING on"
+        );
         assert!(scene.context.metrics().contains("\nnsqlookupd_producers_silent 0\n"));
         assert_eq!(scene.look(4 * TIMEOUT + 2 * SECOND), NEVER);
         assert!(scene.context.metrics().contains("\nnsqlookupd_producer_silences_total 2\n"));

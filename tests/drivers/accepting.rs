@@ -4,15 +4,18 @@ use std::io::{ErrorKind, Write};
 use std::net::{TcpListener, TcpStream};
 use std::time::Duration;
 
-use ringlookupd::io::{Backend, Request, Service};
+use ringlookupd::io::{Backend, Request};
 
-use crate::harness::{Harness, OwnedEvent, client, descriptors, receive, received, take_turn, token};
+use crate::harness::{
+    FIRST, Harness, OwnedEvent, SECOND, client, descriptors, receive, received, take_turn, token,
+};
 
 on_both_drivers!(
     accepts_outnumber_the_queue,
     an_accept_stops_and_goes_on,
     a_listener_closes_when_its_queue_is_empty,
     a_listener_that_never_accepted_closes,
+    each_listener_accepts_and_closes_by_itself,
 );
 
 /// Sixteen times as many connections as completions fit the queue wait before anybody looks.
@@ -21,14 +24,14 @@ fn accepts_outnumber_the_queue(backend: Backend) {
     let mut harness = Harness::new(backend);
     let before = descriptors();
     let clients: Vec<_> = (0..64).map(|_| client(harness.address)).collect();
-    harness.ask(Request::Accept(Service::V1));
+    harness.ask(Request::Accept(FIRST));
     let mut accepted = Vec::new();
     harness.run(|driver, event| {
         match event {
             OwnedEvent::Accepted { socket, armed, .. } => {
                 accepted.push(socket);
                 if !armed {
-                    driver.submit(Request::Accept(Service::V1)).expect("re-armed");
+                    driver.submit(Request::Accept(FIRST)).expect("re-armed");
                 }
             }
             other => panic!("{other:?}"),
@@ -55,15 +58,15 @@ fn accepts_outnumber_the_queue(backend: Backend) {
 fn an_accept_stops_and_goes_on(backend: Backend) {
     let _turn = take_turn();
     let mut harness = Harness::new(backend);
-    for service in Service::ALL {
-        harness.ask(Request::Accept(service));
+    for listener in [FIRST, SECOND] {
+        harness.ask(Request::Accept(listener));
     }
     let _first = harness.connect(token(1));
-    harness.ask(Request::StopAccept(Service::V1));
+    harness.ask(Request::StopAccept(FIRST));
     let all = harness.collect(|all| !all.is_empty());
-    assert!(matches!(&all[..], [OwnedEvent::AcceptEnded(Service::V1, None)]), "{all:?}");
+    assert!(matches!(&all[..], [OwnedEvent::AcceptEnded(FIRST, None)]), "{all:?}");
     let second = client(harness.address);
-    harness.ask(Request::Accept(Service::V1));
+    harness.ask(Request::Accept(FIRST));
     let all = harness.collect(|all| !all.is_empty());
     let peer = second.local_addr().expect("it is connected");
     assert!(matches!(&all[..], [OwnedEvent::Accepted { peer: accepted, .. }] if *accepted == peer), "{all:?}");
@@ -73,18 +76,18 @@ fn an_accept_stops_and_goes_on(backend: Backend) {
 fn a_listener_closes_when_its_queue_is_empty(backend: Backend) {
     let _turn = take_turn();
     let mut harness = Harness::new(backend);
-    harness.ask(Request::Accept(Service::V1));
+    harness.ask(Request::Accept(FIRST));
     let _first = harness.connect(token(1));
     let mut clients: Vec<_> = (0..20).map(|_| client(harness.address)).collect();
-    harness.ask(Request::CloseListener(Service::V1));
+    harness.ask(Request::CloseListener(FIRST));
     let mut accepted = Vec::new();
     harness.run(|_, event| match event {
         OwnedEvent::Accepted { socket, .. } => {
             accepted.push(socket);
             false
         }
-        OwnedEvent::AcceptEnded(Service::V1, None) => false,
-        OwnedEvent::ListenerClosed(Service::V1) => true,
+        OwnedEvent::AcceptEnded(FIRST, None) => false,
+        OwnedEvent::ListenerClosed(FIRST) => true,
         other => panic!("{other:?}"),
     });
     assert_eq!(accepted.len(), clients.len());
@@ -107,10 +110,38 @@ fn a_listener_that_never_accepted_closes(backend: Backend) {
     let _turn = take_turn();
     let mut harness = Harness::new(backend);
     let _queued = client(harness.address);
-    harness.ask(Request::CloseListener(Service::V1));
-    harness.ask(Request::CloseListener(Service::Http));
+    harness.ask(Request::CloseListener(FIRST));
+    harness.ask(Request::CloseListener(SECOND));
     let mut all = harness.collect(|all| all.len() == 3);
     all.sort_by_key(|event| matches!(event, OwnedEvent::ListenerClosed(_)));
     assert!(matches!(&all[0], OwnedEvent::Accepted { .. }), "{all:?}");
     assert!(all[1..].iter().all(|event| matches!(event, OwnedEvent::ListenerClosed(_))), "{all:?}");
+}
+
+fn each_listener_accepts_and_closes_by_itself(backend: Backend) {
+    let _turn = take_turn();
+    let mut harness = Harness::new(backend);
+    for listener in [FIRST, SECOND] {
+        harness.ask(Request::Accept(listener));
+    }
+    for (id, address) in [(SECOND, harness.second_address), (FIRST, harness.address)] {
+        let client = client(address);
+        let peer = client.local_addr().expect("it is connected");
+        let all = harness.collect(|all| !all.is_empty());
+        let ours = |event: &OwnedEvent| matches!(event, OwnedEvent::Accepted { listener, peer: accepted, .. } if *listener == id && *accepted == peer);
+        assert!(all.len() == 1 && ours(&all[0]), "{all:?}");
+    }
+    for (id, closed, open) in
+        [(FIRST, harness.address, Some(harness.second_address)), (SECOND, harness.second_address, None)]
+    {
+        harness.ask(Request::CloseListener(id));
+        let is_closed =
+            |event: &OwnedEvent| matches!(event, OwnedEvent::ListenerClosed(listener) if *listener == id);
+        harness.collect(|all| all.iter().any(is_closed));
+        let refused = TcpStream::connect(closed).expect_err("nobody listens");
+        assert_eq!(refused.kind(), ErrorKind::ConnectionRefused);
+        if let Some(address) = open {
+            let _open = client(address);
+        }
+    }
 }

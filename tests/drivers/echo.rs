@@ -5,9 +5,9 @@ use std::net::{Shutdown, SocketAddr};
 use std::thread;
 use std::time::Duration;
 
-use ringlookupd::io::{Backend, Driver, ReceiveEnd, Request, Service, Token};
+use ringlookupd::io::{Backend, Driver, ReceiveEnd, Request, Token};
 
-use crate::harness::{Harness, OwnedEvent, client, receive, take_turn, token};
+use crate::harness::{FIRST, Harness, OwnedEvent, client, receive, take_turn, token};
 
 on_both_drivers!(everything_is_echoed, everything_is_echoed_by_a_driver_that_stays_awake);
 
@@ -52,14 +52,14 @@ fn echo(mut harness: Harness) -> bool {
     const CLIENTS: usize = 40;
     let address = harness.address;
     let clients: Vec<_> = (0..CLIENTS).map(|number| thread::spawn(move || talk(address, number))).collect();
-    harness.ask(Request::Accept(Service::V1));
+    harness.ask(Request::Accept(FIRST));
     let mut connections: Vec<Echo> = Vec::new();
     let (mut no_buffers, mut disarmed, mut closed) = (0, 0, 0);
     harness.run(|driver, event| {
         match event {
             OwnedEvent::Accepted { socket, armed, .. } => {
                 if !armed {
-                    driver.submit(Request::Accept(Service::V1)).expect("re-armed");
+                    driver.submit(Request::Accept(FIRST)).expect("re-armed");
                 }
                 let token = token(u32::try_from(connections.len()).expect("few"));
                 connections.push(Echo { waiting: Vec::new(), sending: false, eof: false });

@@ -1,20 +1,13 @@
-//! The end of the server, and of a driver.
+//! The end of a driver.
 
 use std::io::Write;
 use std::time::Duration;
 
-use ringlookupd::io::{Backend, Request, Service};
+use ringlookupd::io::{Backend, Request};
 
-use crate::harness::{Harness, OwnedEvent, descriptors, large, receive, take_turn, token};
+use crate::harness::{FIRST, Harness, SECOND, descriptors, large, receive, take_turn, token};
 
-on_both_drivers!(the_end_of_the_pipe_is_a_stop, a_driver_is_dropped_with_everything_under_way);
-
-fn the_end_of_the_pipe_is_a_stop(backend: Backend) {
-    let _turn = take_turn();
-    let mut harness = Harness::new(backend);
-    drop(harness.stop.take());
-    harness.collect(|all| matches!(all, [OwnedEvent::Stop]));
-}
+on_both_drivers!(a_driver_is_dropped_with_everything_under_way);
 
 /// A driver may go at any time: nothing crashes, the buffers that were being sent are freed, the descriptors of
 /// the driver and of its connections are gone.
@@ -24,8 +17,8 @@ fn a_driver_is_dropped_with_everything_under_way(backend: Backend) {
     let before = descriptors();
     for round in 0..20 {
         let mut harness = Harness::new(backend);
-        harness.ask(Request::Accept(Service::V1));
-        harness.ask(Request::Accept(Service::Http));
+        harness.ask(Request::Accept(FIRST));
+        harness.ask(Request::Accept(SECOND));
         let clients: Vec<_> = (0..5).map(|slot| harness.connect(token(slot))).collect();
         for (slot, mut client) in (0..).zip(&clients) {
             let token = token(slot);

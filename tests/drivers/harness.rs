@@ -1,7 +1,7 @@
 //! A driver with tiny queues, and what a test needs around it.
 
 use std::fs;
-use std::io::{self, PipeWriter};
+use std::io;
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -9,11 +9,18 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use ringlookupd::io::epoll::{self, Epoll};
 use ringlookupd::io::uring::{self, Ring};
-use ringlookupd::io::{Backend, Driver, Event, IdleRing, ReceiveEnd, Request, SendBuffer, Service, Socket, Token};
+use ringlookupd::io::{
+    Backend, Driver, Event, IdleRing, ListenerId, ReceiveEnd, Request, SendBuffer, Socket, Token,
+};
+use ringlookupd::mailbox::Mailbox;
 
 const TINY_RING: uring::Sizes =
     uring::Sizes { submissions: 2, completions: 4, receive_buffers: 2, receive_buffer_bytes: 64 };
 const TINY_EPOLL: epoll::Sizes = epoll::Sizes { events: 2, accepts: 2, receive_buffer_bytes: 64 };
+
+/// The listeners of a [`Harness`].
+pub const FIRST: ListenerId = ListenerId(0);
+pub const SECOND: ListenerId = ListenerId(1);
 
 /// Of either.
 pub const RECEIVE_BUFFER_BYTES: usize = TINY_EPOLL.receive_buffer_bytes;
@@ -30,27 +37,27 @@ pub fn take_turn() -> MutexGuard<'static, ()> {
 /// An event that has outlived the kernel's buffer.
 #[derive(Debug)]
 pub enum OwnedEvent {
-    Accepted { socket: Socket, peer: SocketAddr, armed: bool },
-    AcceptEnded(Service, Option<io::Error>),
+    Accepted { listener: ListenerId, socket: Socket, peer: SocketAddr, armed: bool },
+    AcceptEnded(ListenerId, Option<io::Error>),
     Received { token: Token, bytes: Vec<u8>, armed: bool },
     ReceiveEnded(Token, ReceiveEnd),
     Sent(Token, SendBuffer, io::Result<usize>),
-    ListenerClosed(Service),
+    ListenerClosed(ListenerId),
     Closed(Token),
-    Stop,
+    Woken,
 }
 
 impl From<Event<'_>> for OwnedEvent {
     fn from(event: Event<'_>) -> Self {
         match event {
-            Event::Accepted { socket, peer, armed, .. } => Self::Accepted { socket, peer, armed },
-            Event::AcceptEnded { service, error } => Self::AcceptEnded(service, error),
+            Event::Accepted { listener, socket, peer, armed } => Self::Accepted { listener, socket, peer, armed },
+            Event::AcceptEnded { listener, error } => Self::AcceptEnded(listener, error),
             Event::Received { token, bytes, armed } => Self::Received { token, bytes: bytes.to_vec(), armed },
             Event::ReceiveEnded { token, end } => Self::ReceiveEnded(token, end),
             Event::Sent { token, buffer, sent } => Self::Sent(token, buffer, sent),
-            Event::ListenerClosed(service) => Self::ListenerClosed(service),
+            Event::ListenerClosed(listener) => Self::ListenerClosed(listener),
             Event::Closed { token } => Self::Closed(token),
-            Event::Stop => Self::Stop,
+            Event::Woken => Self::Woken,
         }
     }
 }
@@ -58,8 +65,11 @@ impl From<Event<'_>> for OwnedEvent {
 /// A driver and what a test needs around it.
 pub struct Harness {
     pub driver: Driver,
-    pub stop: Option<PipeWriter>,
+    /// Whose waker wakes the driver.
+    pub mailbox: Arc<Mailbox<usize>>,
+    /// Of the first listener, and of the second.
     pub address: SocketAddr,
+    pub second_address: SocketAddr,
 }
 
 impl Harness {
@@ -69,21 +79,21 @@ impl Harness {
 
     pub fn with(backend: Backend, busy_poll: Duration) -> Self {
         let listener = || TcpListener::bind("127.0.0.1:0").expect("loopback");
-        let listeners = [listener(), listener()];
-        let address = listeners[0].local_addr().expect("it is bound");
-        let (stopped, stop) = io::pipe().expect("a pipe");
-        let stopped = Arc::new(stopped.into());
+        let listeners = vec![listener(), listener()];
+        let [address, second_address] = [0, 1].map(|at| listeners[at].local_addr().expect("it is bound"));
+        let mailbox = Arc::new(Mailbox::new().expect("an eventfd"));
+        let waker = Arc::clone(mailbox.waker());
         let driver = match backend {
             Backend::Uring => {
                 let idle = IdleRing::new(TINY_RING, !busy_poll.is_zero()).expect("the kernel has it");
-                Ring::new(idle, listeners, stopped, busy_poll).map(|ring| Driver::Ring(Box::new(ring)))
+                Ring::new(idle, listeners, waker, busy_poll).map(|ring| Driver::Ring(Box::new(ring)))
             }
             Backend::Epoll => {
-                Epoll::new(listeners, stopped, TINY_EPOLL, busy_poll).map(|epoll| Driver::Epoll(Box::new(epoll)))
+                Epoll::new(listeners, waker, TINY_EPOLL, busy_poll).map(|epoll| Driver::Epoll(Box::new(epoll)))
             }
         };
         let driver = driver.expect("the kernel has it");
-        Self { driver, stop: Some(stop), address }
+        Self { driver, mailbox, address, second_address }
     }
 
     pub fn ask(&mut self, request: Request) {
@@ -120,12 +130,12 @@ impl Harness {
         all
     }
 
-    /// The client of a connection to the V1 port that this token names.
+    /// The client of a connection to the first listener that this token names.
     pub fn connect(&mut self, token: Token) -> TcpStream {
         let client = client(self.address);
         let mut accepted = None;
         self.run(|_, event| {
-            if let OwnedEvent::Accepted { socket, peer, armed } = event {
+            if let OwnedEvent::Accepted { socket, peer, armed, .. } = event {
                 assert!(armed, "there is room for completions");
                 assert_eq!(peer, client.local_addr().expect("it is connected"));
                 accepted = Some(socket);

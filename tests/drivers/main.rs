@@ -15,3 +15,4 @@ mod ending;
 mod harness;
 mod receiving;
 mod sending;
+mod waking;

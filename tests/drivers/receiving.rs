@@ -2,10 +2,12 @@
 
 use std::io::Write;
 
-use ringlookupd::io::{Backend, ReceiveEnd, Request, Service};
+use ringlookupd::io::{Backend, ReceiveEnd, Request};
 use socket2::SockRef;
 
-use crate::harness::{Harness, OwnedEvent, PATIENCE, RECEIVE_BUFFER_BYTES, receive, received, take_turn, token};
+use crate::harness::{
+    FIRST, Harness, OwnedEvent, PATIENCE, RECEIVE_BUFFER_BYTES, receive, received, take_turn, token,
+};
 
 on_both_drivers!(a_small_buffer_loses_nothing, a_receive_stops_and_goes_on, urgent_data_hides_nothing);
 
@@ -13,7 +15,7 @@ on_both_drivers!(a_small_buffer_loses_nothing, a_receive_stops_and_goes_on, urge
 fn a_small_buffer_loses_nothing(backend: Backend) {
     let _turn = take_turn();
     let mut harness = Harness::new(backend);
-    harness.ask(Request::Accept(Service::V1));
+    harness.ask(Request::Accept(FIRST));
     let mut client = harness.connect(token(7));
     let said: Vec<u8> = (0..=255).cycle().take(1000).collect();
     client.write_all(&said).expect("a socket's buffer holds it");
@@ -44,7 +46,7 @@ fn a_small_buffer_loses_nothing(backend: Backend) {
 fn a_receive_stops_and_goes_on(backend: Backend) {
     let _turn = take_turn();
     let mut harness = Harness::new(backend);
-    harness.ask(Request::Accept(Service::V1));
+    harness.ask(Request::Accept(FIRST));
     let (mut client, mut other) = (harness.connect(token(1)), harness.connect(token(2)));
     receive(&mut harness.driver, token(1));
     client.write_all(b"one").expect("it is connected");
@@ -71,7 +73,7 @@ fn a_receive_stops_and_goes_on(backend: Backend) {
 fn urgent_data_hides_nothing(backend: Backend) {
     let _turn = take_turn();
     let mut harness = Harness::new(backend);
-    harness.ask(Request::Accept(Service::V1));
+    harness.ask(Request::Accept(FIRST));
     let mut client = harness.connect(token(0));
     client.write_all(b"be").expect("it is connected");
     SockRef::from(&client).send_out_of_band(b"!").expect("it is connected");
@@ -85,7 +87,7 @@ fn urgent_data_hides_nothing(backend: Backend) {
 fn epoll_reads_each_connection_once_a_turn() {
     let _turn = take_turn();
     let mut harness = Harness::new(Backend::Epoll);
-    harness.ask(Request::Accept(Service::V1));
+    harness.ask(Request::Accept(FIRST));
     let mut flood = harness.connect(token(1));
     let mut quiet = harness.connect(token(2));
     flood.write_all(&[b'f'; 100 * RECEIVE_BUFFER_BYTES]).expect("a socket's buffer holds it");

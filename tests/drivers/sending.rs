@@ -4,10 +4,10 @@ use std::io::{Read, Write};
 use std::thread;
 
 use bytes::Bytes;
-use ringlookupd::io::{Backend, ReceiveEnd, Request, SendBuffer, Service};
+use ringlookupd::io::{Backend, ReceiveEnd, Request, SendBuffer};
 use ringlookupd::limits::SEND_PIECES_MAX;
 
-use crate::harness::{Harness, OwnedEvent, is_end_of, large, receive, received, take_turn, token};
+use crate::harness::{FIRST, Harness, OwnedEvent, is_end_of, large, receive, received, take_turn, token};
 
 on_both_drivers!(
     a_fin_follows_the_last_byte,
@@ -20,7 +20,7 @@ on_both_drivers!(
 fn a_fin_follows_the_last_byte(backend: Backend) {
     let _turn = take_turn();
     let mut harness = Harness::new(backend);
-    harness.ask(Request::Accept(Service::V1));
+    harness.ask(Request::Accept(FIRST));
     let token = token(3);
     let mut client = harness.connect(token);
     receive(&mut harness.driver, token);
@@ -43,7 +43,7 @@ fn a_fin_follows_the_last_byte(backend: Backend) {
 fn a_shutdown_ends_a_receive_and_a_send(backend: Backend) {
     let _turn = take_turn();
     let mut harness = Harness::new(backend);
-    harness.ask(Request::Accept(Service::V1));
+    harness.ask(Request::Accept(FIRST));
     let (token, body) = (token(0), large());
     let client = harness.connect(token);
     receive(&mut harness.driver, token);
@@ -78,7 +78,7 @@ fn pieces_are_sent_one_behind_the_other(backend: Backend) {
 fn send_to_a_slow_reader(backend: Backend, buffer: fn(Bytes) -> SendBuffer) {
     let _turn = take_turn();
     let mut harness = Harness::new(backend);
-    harness.ask(Request::Accept(Service::V1));
+    harness.ask(Request::Accept(FIRST));
     let (token, body) = (token(5), large());
     let mut client = harness.connect(token);
     let reader = thread::spawn(move || {
@@ -107,7 +107,7 @@ fn send_to_a_slow_reader(backend: Backend, buffer: fn(Bytes) -> SendBuffer) {
 fn a_stream_hides_nobody(backend: Backend) {
     let _turn = take_turn();
     let mut harness = Harness::new(backend);
-    harness.ask(Request::Accept(Service::V1));
+    harness.ask(Request::Accept(FIRST));
     let (_stream, mut quiet) = (harness.connect(token(1)), harness.connect(token(2)));
     let next = || Request::Send { token: token(1), buffer: vec![b's'].into() };
     receive(&mut harness.driver, token(2));

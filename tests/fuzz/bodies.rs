@@ -14,24 +14,25 @@ use ringlookupd::api;
 use ringlookupd::clock::Timestamp;
 use ringlookupd::connection::{Connection, Phase, Receive, Session};
 use ringlookupd::context::{ServerInfo, Shared, WorkerContext};
-use ringlookupd::io::Service;
 use ringlookupd::limits::{Limit, Limits};
+use ringlookupd::listen::Protocol;
 use ringlookupd::log::Log;
 use ringlookupd::options::{Invocation, Options};
 use ringlookupd::output::Output;
 use ringlookupd::registry::{Lifetimes, PeerInfo, ProducerId, Registry, Source};
+use ringlookupd::transport::Transport;
 use ringlookupd::v1::identify::peer_info;
 use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
 use serde_json::Value;
 
 /// A talk with nsqd's port: the first byte says how the rest is cut.
 pub fn v1(data: &[u8]) {
-    session(Service::V1, data);
+    session(Protocol::V1, data);
 }
 
 /// A talk with the HTTP port.
 pub fn http(data: &[u8]) {
-    let said = session(Service::Http, data);
+    let said = session(Protocol::Http, data);
     // Whether an answer has a body is the request's to say, and HEAD says no.
     if memchr::memmem::find(data, b"HEAD").is_none() {
         well_formed(&said);
@@ -39,14 +40,14 @@ pub fn http(data: &[u8]) {
 }
 
 /// Returns what the server says.
-fn session(service: Service, data: &[u8]) -> Vec<u8> {
+fn session(protocol: Protocol, data: &[u8]) -> Vec<u8> {
     let Some((&cut, input)) = data.split_first() else { return Vec::new() };
-    let whole = talk(service, &[input]);
+    let whole = talk(protocol, &[input]);
     let cut = usize::from(cut) + 1;
     let pieces: Vec<_> = input.chunks(cut).collect();
     let (first, second) = input.split_at(cut.min(input.len()));
     for pieces in [&pieces[..], &[first, second]] {
-        assert!(same(&talk(service, pieces), &whole), "another talk, cut by {cut}: {}", input.escape_ascii());
+        assert!(same(&talk(protocol, pieces), &whole), "another talk, cut by {cut}: {}", input.escape_ascii());
     }
     whole.0
 }
@@ -62,7 +63,7 @@ fn same(one: &(Vec<u8>, Vec<u8>), other: &(Vec<u8>, Vec<u8>)) -> bool {
 }
 
 /// What a server says to the pieces and a FIN behind them, and the registry before it.
-fn talk(service: Service, pieces: &[&[u8]]) -> (Vec<u8>, Vec<u8>) {
+fn talk(protocol: Protocol, pieces: &[&[u8]]) -> (Vec<u8>, Vec<u8>) {
     let minute = Duration::from_secs(60);
     let registry = Registry::new(Lifetimes { inactive_producer_timeout: minute, ..Lifetimes::default() });
     let registry = Arc::new(registry);
@@ -74,10 +75,10 @@ fn talk(service: Service, pieces: &[&[u8]]) -> (Vec<u8>, Vec<u8>) {
         WorkerContext::new(Arc::clone(&registry), info, limits, Arc::clone(&shared), Log::disabled(), now);
     context.tick(SystemTime::UNIX_EPOCH);
     let peer = SocketAddr::from((Ipv4Addr::LOCALHOST, 1));
-    let session = Session::new(service, ProducerId::new(Source::Worker(0), 0, 0), peer);
+    let session = Session::new(protocol, ProducerId::new(Source::Worker(0), 0, 0), peer);
     let (_, permit) = shared.admission.enter(peer.ip(), &limits);
     let output = Output::new(limits.size(Limit::OutputSize));
-    let mut connection = Connection::new(session, permit, output);
+    let mut connection = Connection::new(session, permit, Transport::Plain, output);
     let mut said = Vec::new();
     for piece in pieces {
         take(&mut connection, piece, &mut context, &mut said);
@@ -102,7 +103,7 @@ fn take(connection: &mut Connection, bytes: &[u8], context: &mut WorkerContext, 
         }
         context.commit();
         let before = said.len();
-        while let Some(buffer) = connection.output.next_buffer() {
+        while let Some(buffer) = connection.next_buffer() {
             said.extend_from_slice(buffer.rest());
         }
         if said.len() == before {

@@ -4,8 +4,8 @@
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
-use ringlookupd::io::Service;
 use ringlookupd::limits::{Limit, Limits};
+use ringlookupd::listen::Protocol;
 
 use crate::fault_profile::FaultProfile;
 use crate::kernel::Kernel;
@@ -18,12 +18,12 @@ const WINDOW: usize = 100_000;
 
 /// Pipelines `request` a million bytes long and then some; returns what the worker took while nothing was read,
 /// and what was read in the end.
-fn pipeline(service: Service, greeting: &[u8], request: &[u8], times: usize) -> (usize, Vec<u8>) {
+fn pipeline(protocol: Protocol, greeting: &[u8], request: &[u8], times: usize) -> (usize, Vec<u8>) {
     let mut kernel = Kernel::new(1, FaultProfile { prompt: 900, piece: PIECE, ..FaultProfile::KIND }, None);
     let (mut workers, mut now) = world::workers(1);
-    let mut links = [Link::new(service, Vec::new(), WINDOW)];
+    let mut links = [Link::new(protocol, Vec::new(), WINDOW)];
     links[0].upload.extend(greeting.iter().chain(request.repeat(times).iter()));
-    kernel.connect(service, 0, SocketAddr::from((Ipv4Addr::LOCALHOST, 1)));
+    kernel.connect(protocol, 0, SocketAddr::from((Ipv4Addr::LOCALHOST, 1)));
     let mut turn = |links: &mut [Link]| {
         now = now.after(Duration::from_millis(1));
         kernel.turn(&mut workers[0], links, now);
@@ -46,7 +46,7 @@ fn pipeline(service: Service, greeting: &[u8], request: &[u8], times: usize) -> 
 fn an_nsqd_that_does_not_read() {
     let output_max = Limits::default().size(Limit::OutputSize);
     let (times, reply) = (400_000, b"\0\0\0\x02OK");
-    let (taken, read) = pipeline(Service::V1, b"  V1", b"PING\n", times);
+    let (taken, read) = pipeline(Protocol::V1, b"  V1", b"PING\n", times);
     // One send, one buffer that waits for it, and input that arrived before the receive was stopped.
     let replies = taken / 5 * reply.len();
     assert!(replies <= WINDOW + 2 * (output_max + PIECE) + 8 * PIECE, "{replies} bytes of replies");
@@ -57,7 +57,7 @@ fn an_nsqd_that_does_not_read() {
 fn a_client_that_does_not_read() {
     let output_max = Limits::default().size(Limit::OutputSize);
     let (times, request) = (40_000, b"GET /ping HTTP/1.1\r\nHost: h\r\n\r\n");
-    let (taken, read) = pipeline(Service::Http, b"", request, times);
+    let (taken, read) = pipeline(Protocol::Http, b"", request, times);
     let answer_len = memchr::memmem::find(&read, b"\r\n\r\nOK").expect("an answer") + 6;
     let answers = taken / request.len() * answer_len;
     assert!(answers <= WINDOW + 2 * output_max + 8 * PIECE * answer_len / request.len(), "{answers} bytes");

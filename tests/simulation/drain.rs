@@ -4,14 +4,15 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use ringlookupd::clock::Timestamp;
-use ringlookupd::io::Service;
+use ringlookupd::io::ListenerId;
 use ringlookupd::limits::DRAIN_GRACE;
+use ringlookupd::listen::Protocol;
 use ringlookupd::worker::Worker;
 
 use crate::fault_profile::FaultProfile;
-use crate::kernel::Kernel;
-use crate::link::{Link, ServerEnd};
-use crate::world;
+use crate::kernel::{Kernel, listeners_of};
+use crate::link::{ClientEnd, Link, ServerEnd};
+use crate::world::{self, LISTENERS};
 
 struct Scene {
     worker: Worker,
@@ -28,12 +29,16 @@ impl Scene {
     }
 
     /// A client, and what it has sent.
-    fn connect(&mut self, service: Service, sent: &[u8]) -> usize {
-        let mut link = Link::new(service, vec![0, sent.len()], 1 << 20);
+    fn connect(&mut self, protocol: Protocol, sent: &[u8]) -> usize {
+        self.connect_to(listeners_of(protocol).next().expect("each protocol has some"), protocol, sent)
+    }
+
+    fn connect_to(&mut self, listener: ListenerId, protocol: Protocol, sent: &[u8]) -> usize {
+        let mut link = Link::new(protocol, vec![0, sent.len()], 1 << 20);
         link.upload.extend(sent);
         self.links.push(link);
         let (number, port) = (self.links.len() - 1, u16::try_from(self.links.len()).expect("few"));
-        assert!(self.kernel.connect(service, number, SocketAddr::from((Ipv4Addr::LOCALHOST, port))));
+        assert!(self.kernel.connect_to(listener, number, SocketAddr::from((Ipv4Addr::LOCALHOST, port))));
         number
     }
 
@@ -56,9 +61,9 @@ const SOME_TURNS: Duration = Duration::from_millis(10);
 fn connections_that_are_owed_nothing_end_after_the_grace() {
     let mut scene = Scene::new();
     let clients = [
-        scene.connect(Service::V1, b"  V1PING\n"),
-        scene.connect(Service::Http, b""),
-        scene.connect(Service::V1, b""),
+        scene.connect(Protocol::V1, b"  V1PING\n"),
+        scene.connect(Protocol::Http, b""),
+        scene.connect(Protocol::V1, b""),
     ];
     scene.run(SOME_TURNS);
     scene.kernel.stop();
@@ -74,10 +79,10 @@ fn connections_that_are_owed_nothing_end_after_the_grace() {
 #[test]
 fn a_request_in_the_grace_is_answered_and_ends_its_connection() {
     let mut scene = Scene::new();
-    let (http, nsqd) = (scene.connect(Service::Http, b""), scene.connect(Service::V1, b"  V1"));
+    let (http, nsqd) = (scene.connect(Protocol::Http, b""), scene.connect(Protocol::V1, b"  V1"));
     scene.run(SOME_TURNS);
     scene.kernel.stop();
-    let queued = scene.connect(Service::Http, b"GET /ping HTTP/1.1\r\nHost: queued\r\n\r\n");
+    let queued = scene.connect(Protocol::Http, b"GET /ping HTTP/1.1\r\nHost: queued\r\n\r\n");
     scene.run(SOME_TURNS);
     let pipelined = b"GET /ping HTTP/1.1\r\nHost: h\r\n\r\nPOST /topic/create?topic=t HTTP/1.1\r\nHost: h\r\n\
         Content-Length: 1\r\n\r\nx";
@@ -96,15 +101,43 @@ fn a_request_in_the_grace_is_answered_and_ends_its_connection() {
     assert_eq!(scene.links[nsqd].server, ServerEnd::Closed);
 }
 
+/// Whichever of several listeners of its protocol a client connects to, it is served like any other, and what is in
+/// the queue of any of them at the stop is served, too.
+#[test]
+fn every_listener_serves_and_closes() {
+    let mut scene = Scene::new();
+    let mut clients = Vec::new();
+    for queued in [false, true] {
+        for (listener, protocol) in ListenerId::all().zip(LISTENERS) {
+            let (sent, reply) = match protocol {
+                Protocol::V1 => (&b"  V1PING\n"[..], "\0\0\0\x02OK"),
+                Protocol::Http => (&b"GET /ping HTTP/1.1\r\nHost: h\r\n\r\n"[..], "HTTP/1.1 200 OK\r\n"),
+            };
+            clients.push((scene.connect_to(listener, protocol, sent), reply));
+        }
+        if queued {
+            scene.kernel.stop();
+        }
+        scene.run(SOME_TURNS);
+    }
+    for (client, reply) in clients {
+        let read = scene.read(client);
+        assert!(read.starts_with(reply), "{read}");
+        scene.links[client].client = ClientEnd::Finished;
+    }
+    scene.run(DRAIN_GRACE + SOME_TURNS);
+    assert!(scene.worker.is_finished());
+}
+
 #[test]
 fn nobody_gets_in_after_the_stop() {
     let mut scene = Scene::new();
-    scene.connect(Service::V1, b"  V1");
+    scene.connect(Protocol::V1, b"  V1");
     scene.run(SOME_TURNS);
     scene.kernel.stop();
     scene.run(SOME_TURNS);
     let peer = SocketAddr::from((Ipv4Addr::LOCALHOST, 99));
-    for service in Service::ALL {
-        assert!(!scene.kernel.connect(service, 0, peer), "refused");
+    for listener in ListenerId::all().take(LISTENERS.len()) {
+        assert!(!scene.kernel.connect_to(listener, 0, peer), "refused");
     }
 }

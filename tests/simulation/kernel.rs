@@ -9,8 +9,10 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use std::time::{Duration, SystemTime};
 
 use ringlookupd::clock::Timestamp;
-use ringlookupd::io::{Event, ReceiveEnd, Request, SendBuffer, Service, Socket, Token};
+use ringlookupd::io::{Event, ListenerId, ReceiveEnd, Request, SendBuffer, Socket, Token};
 use ringlookupd::limits::{DRAIN_GRACE, LINGER, Limit, Limits};
+use ringlookupd::listen::Protocol;
+use ringlookupd::mailbox::Message;
 use ringlookupd::v1::parse::MAGIC;
 use ringlookupd::worker::Worker;
 
@@ -18,6 +20,7 @@ use crate::Fault;
 use crate::fault_profile::FaultProfile;
 use crate::link::{ClientEnd, Link, ServerEnd};
 use crate::rng::Rng;
+use crate::world::LISTENERS;
 
 /// Owned and shared buffers alike: the largest answer of a run is far below.
 const SEND_BYTES_MAX: usize = 2 << 20;
@@ -26,16 +29,20 @@ pub struct Kernel {
     rng: Rng,
     pub faults: FaultProfile,
     now: Timestamp,
-    listeners: [Listener; Service::ALL.len()],
+    listeners: [Listener; LISTENERS.len()],
     open: BTreeMap<i32, Open>,
     tokens: BTreeMap<(u32, u32), i32>,
     next_socket: i32,
     /// Sockets that the worker has been given and has not opened yet, by their descriptors.
     accepted: BTreeMap<RawFd, i32>,
-    /// The worker is to be told to stop.
-    stop: bool,
-    /// When it was.
+    /// So many times another thread is to tell the worker to stop.
+    stops: usize,
+    /// It has, and the worker does not know yet.
+    stopping: bool,
+    /// When the worker was told.
     stopped: Option<Timestamp>,
+    /// The worker has been woken, and has not been told yet.
+    woken: bool,
     fault: Option<Fault>,
     pub events: u64,
 }
@@ -98,8 +105,8 @@ struct Sending {
 
 #[derive(Clone, Copy, Debug)]
 enum Completion {
-    Stop,
-    Accept(Service),
+    Wake,
+    Accept(ListenerId),
     Receive(i32),
     Send(i32),
     Close(i32),
@@ -116,16 +123,25 @@ impl Kernel {
             tokens: BTreeMap::new(),
             next_socket: 0,
             accepted: BTreeMap::new(),
-            stop: false,
+            stops: 0,
+            stopping: false,
             stopped: None,
+            woken: false,
             fault,
             events: 0,
         }
     }
 
-    /// A client's SYN. False when it is refused.
-    pub fn connect(&mut self, service: Service, link: usize, peer: SocketAddr) -> bool {
-        let listener = &mut self.listeners[service as usize];
+    /// A client's SYN, to any listener of a protocol. False when it is refused.
+    pub fn connect(&mut self, protocol: Protocol, link: usize, peer: SocketAddr) -> bool {
+        let listeners: Vec<_> = listeners_of(protocol).collect();
+        let listener = self.rng.pick(&listeners);
+        self.connect_to(listener, link, peer)
+    }
+
+    /// A client's SYN to a listener.
+    pub fn connect_to(&mut self, listener: ListenerId, link: usize, peer: SocketAddr) -> bool {
+        let listener = &mut self.listeners[listener.index()];
         let open = listener.state != Listening::Closed;
         if open {
             listener.backlog.push_back((link, peer));
@@ -133,8 +149,9 @@ impl Kernel {
         open
     }
 
+    /// Another thread tells the worker to stop, perhaps several times.
     pub fn stop(&mut self) {
-        self.stop = true;
+        self.stops = self.rng.between(1, 3);
     }
 
     /// Whether the worker holds no socket and nothing of it is under way but the accepts.
@@ -155,15 +172,18 @@ impl Kernel {
     pub fn turn(&mut self, worker: &mut Worker, links: &mut [Link], now: Timestamp) {
         self.now = now;
         self.transmit(links);
-        worker.begin_turn(now);
-        for completion in self.completions() {
+        self.another_thread(worker);
+        worker.begin_iteration(now);
+        for completion in self.completions(worker) {
+            self.another_thread(worker);
             if self.rng.chance(self.faults.prompt) && !worker.is_full() {
                 self.complete(completion, worker, links);
             }
         }
         let overdue = self.stopped.is_some_and(|at| now.since(at) >= Limits::default().time(Limit::DrainTimeout));
         assert!(!overdue || worker.is_finished(), "a drain ends in time");
-        worker.end_turn(|| SystemTime::UNIX_EPOCH + Duration::from_nanos(now.nanos().unsigned_abs()));
+        worker.end_iteration(|| SystemTime::UNIX_EPOCH + Duration::from_nanos(now.nanos().unsigned_abs()));
+        self.another_thread(worker);
         let mut requests: Vec<_> = worker.requests().collect();
         self.plant(&mut requests);
         for request in requests {
@@ -178,6 +198,15 @@ impl Kernel {
             link.gone |= over || link.server != ServerEnd::Open;
         }
         self.transmit(links);
+    }
+
+    /// Another thread may send the worker a message at any moment. The worker may be awake, asleep, or about to sleep.
+    fn another_thread(&mut self, worker: &Worker) {
+        if self.stops > 0 && self.rng.chance(self.faults.prompt) {
+            self.stops -= 1;
+            self.stopping = true;
+            worker.mailbox().send(Message::Stop).expect("there is room");
+        }
     }
 
     /// The fault that a canary plants among what the worker asks.
@@ -218,7 +247,7 @@ impl Kernel {
                 continue;
             }
             link.download.extend(piece);
-            let wrong = self.fault == Some(Fault::WrongReply) && link.service == Service::V1;
+            let wrong = self.fault == Some(Fault::WrongReply) && link.protocol == Protocol::V1;
             if wrong {
                 *link.download.back_mut().expect("just extended") ^= 1;
             }
@@ -226,10 +255,13 @@ impl Kernel {
     }
 
     /// Everything that could complete, in any order.
-    fn completions(&mut self) -> Vec<Completion> {
-        let mut all = vec![Completion::Accept(Service::V1), Completion::Accept(Service::Http)];
-        if self.stop {
-            all.push(Completion::Stop);
+    fn completions(&mut self, worker: &Worker) -> Vec<Completion> {
+        let mut all: Vec<_> = ListenerId::all().take(LISTENERS.len()).map(Completion::Accept).collect();
+        let is_lost = self.fault == Some(Fault::LostWakeUp);
+        self.woken |= worker.mailbox().waker().reset() && !is_lost;
+        // One more than is needed is within the contract.
+        if self.woken || self.rng.chance(self.faults.disarms) {
+            all.push(Completion::Wake);
         }
         for (&socket, open) in &self.open {
             if matches!(open.receive, Receive::Armed | Receive::Cancelled) {
@@ -248,12 +280,14 @@ impl Kernel {
 
     fn complete(&mut self, completion: Completion, worker: &mut Worker, links: &mut [Link]) {
         match completion {
-            Completion::Stop => {
-                self.stop = false;
-                self.stopped = Some(self.now);
-                self.tell(worker, Event::Stop);
+            Completion::Wake => {
+                self.woken = false;
+                if self.stopping {
+                    self.stopped.get_or_insert(self.now);
+                }
+                self.tell(worker, Event::Woken);
             }
-            Completion::Accept(service) => self.accept(service, worker),
+            Completion::Accept(listener) => self.accept(listener, worker),
             Completion::Receive(socket) => self.receive(socket, worker, links),
             Completion::Send(socket) => self.sent(socket, worker, links),
             Completion::Close(socket) => {
@@ -273,18 +307,19 @@ impl Kernel {
     }
 
     /// As many as the worker takes in one iteration, or some of them.
-    fn accept(&mut self, service: Service, worker: &mut Worker) {
-        while !matches!(self.listeners[service as usize].state, Listening::Idle | Listening::Closed) {
-            self.accept_one(service, worker);
-            let more = !self.listeners[service as usize].backlog.is_empty();
+    fn accept(&mut self, listener: ListenerId, worker: &mut Worker) {
+        while !matches!(self.listeners[listener.index()].state, Listening::Idle | Listening::Closed) {
+            self.accept_one(listener, worker);
+            let more = !self.listeners[listener.index()].backlog.is_empty();
             if !more || worker.is_full() || self.rng.chance(50) {
                 return;
             }
         }
     }
 
-    fn accept_one(&mut self, service: Service, worker: &mut Worker) {
-        let listener = &mut self.listeners[service as usize];
+    fn accept_one(&mut self, listener: ListenerId, worker: &mut Worker) {
+        let id = listener;
+        let listener = &mut self.listeners[id.index()];
         let (closing, stopping) = (listener.state == Listening::Closing, listener.state == Listening::Stopping);
         let error = !closing && self.rng.chance(self.faults.accept_error);
         let ended = error || (stopping && self.rng.chance(500));
@@ -298,15 +333,15 @@ impl Kernel {
                 listener.state = Listening::Idle;
             }
             self.open.insert(number, Open::new(link, self.now));
-            self.tell(worker, Event::Accepted { service, socket: socket.into(), peer, armed });
+            self.tell(worker, Event::Accepted { listener: id, socket: socket.into(), peer, armed });
         } else if closing {
             listener.state = Listening::Closed;
-            self.tell(worker, Event::ListenerClosed(service));
+            self.tell(worker, Event::ListenerClosed(id));
         } else if ended || stopping {
             listener.state = Listening::Idle;
             // EMFILE
             let error = error.then(|| io::Error::from_raw_os_error(24));
-            self.tell(worker, Event::AcceptEnded { service, error });
+            self.tell(worker, Event::AcceptEnded { listener: id, error });
         }
     }
 
@@ -388,18 +423,18 @@ impl Kernel {
     /// Takes a request, if the worker may ask for it.
     fn take(&mut self, request: Request, links: &mut [Link]) {
         match request {
-            Request::Accept(service) => {
-                let state = &mut self.listeners[service as usize].state;
+            Request::Accept(listener) => {
+                let state = &mut self.listeners[listener.index()].state;
                 assert_eq!(*state, Listening::Idle, "one accept at a time, and none after the close");
                 *state = Listening::Armed;
             }
-            Request::StopAccept(service) => {
-                let state = &mut self.listeners[service as usize].state;
+            Request::StopAccept(listener) => {
+                let state = &mut self.listeners[listener.index()].state;
                 assert_eq!(*state, Listening::Armed, "an accept that is under way is stopped once");
                 *state = Listening::Stopping;
             }
-            Request::CloseListener(service) => {
-                let state = &mut self.listeners[service as usize].state;
+            Request::CloseListener(listener) => {
+                let state = &mut self.listeners[listener.index()].state;
                 assert!(!matches!(state, Listening::Closing | Listening::Closed), "a listener is closed once");
                 *state = Listening::Closing;
             }
@@ -512,7 +547,7 @@ impl Open {
     fn may_be_aborted(&self, link: &Link, now: Timestamp) -> bool {
         let exceeds = |since: Timestamp, limit| now.since(since) > limit;
         let time = |limit| Limits::default().time(limit);
-        let (is_v1, is_http) = (link.service == Service::V1, link.service == Service::Http);
+        let (is_v1, is_http) = (link.protocol == Protocol::V1, link.protocol == Protocol::Http);
         self.failed
             || self.finished.is_some_and(|since| exceeds(since, LINGER))
             || self.send.as_ref().is_some_and(|send| exceeds(send.since, time(Limit::OutputTimeout)))
@@ -522,6 +557,11 @@ impl Open {
             || (is_v1 && exceeds(self.heard, time(Limit::IdentifyTimeout)))
             || (is_http && exceeds(self.heard, time(Limit::IdleTimeout)))
     }
+}
+
+/// The listeners of a protocol.
+pub fn listeners_of(protocol: Protocol) -> impl Iterator<Item = ListenerId> {
+    ListenerId::all().zip(LISTENERS).filter(move |(_, of)| *of == protocol).map(|(id, _)| id)
 }
 
 fn is_about_limit(bytes: &[u8]) -> bool {

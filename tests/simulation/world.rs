@@ -7,10 +7,12 @@ use std::time::Duration;
 use ringlookupd::api;
 use ringlookupd::clock::Timestamp;
 use ringlookupd::context::{ServerInfo, Shared, WorkerContext};
-use ringlookupd::io::Service;
 use ringlookupd::limits::{Limits, TICK};
+use ringlookupd::listen::{Listener, Protocol};
 use ringlookupd::log::Log;
+use ringlookupd::mailbox::Mailbox;
 use ringlookupd::registry::{Lifetimes, Reader, Registry};
+use ringlookupd::transport::Kind;
 use ringlookupd::worker::Worker;
 
 use crate::Fault;
@@ -24,6 +26,9 @@ use crate::v1::{self, IDENTIFY_REPLY, TOPICS};
 
 /// Turns in which a run that is asked to end must be over, each some milliseconds long.
 const LAST_TURNS: usize = 20_000;
+
+/// What each worker's listening sockets are for: two of each protocol.
+pub const LISTENERS: [Protocol; 4] = [Protocol::V1, Protocol::Http, Protocol::Http, Protocol::V1];
 
 pub struct World {
     rng: Rng,
@@ -103,7 +108,10 @@ fn workers_over(registry: &Arc<Registry>, count: usize) -> (Vec<Worker>, Timesta
         let (limits, shared) = (Limits::default(), Arc::clone(&shared));
         WorkerContext::new(Arc::clone(registry), Arc::clone(&server), limits, shared, Log::disabled(), now)
     };
-    ((0..).take(count).map(|number| Worker::new(number, context())).collect(), now)
+    let mailbox = || Arc::new(Mailbox::new().expect("an eventfd"));
+    let address = (Ipv4Addr::LOCALHOST, 4160).into();
+    let listeners = LISTENERS.map(|protocol| Listener { address, protocol, transport: Kind::Plain });
+    ((0..).take(count).map(|number| Worker::new(number, context(), mailbox(), &listeners)).collect(), now)
 }
 
 /// Plays one seed to its end and returns how many events the workers were told.
@@ -206,15 +214,15 @@ impl World {
     fn connect(&mut self, client: usize) {
         let rng = &mut self.rng;
         let worker = rng.below(self.workers.len());
-        let (service, boundaries) = match &self.clients[client].talk {
-            Talk::V1(talk) => (Service::V1, talk.boundaries.clone()),
-            Talk::Http { talk, .. } => (Service::Http, talk.boundaries.clone()),
+        let (protocol, boundaries) = match &self.clients[client].talk {
+            Talk::V1(talk) => (Protocol::V1, talk.boundaries.clone()),
+            Talk::Http { talk, .. } => (Protocol::Http, talk.boundaries.clone()),
         };
         let window = rng.size(300_000);
         let link = self.links.len();
-        self.links.push(Link::new(service, boundaries, window));
+        self.links.push(Link::new(protocol, boundaries, window));
         self.clients[client].link = Some(link);
-        if !self.workers[worker].1.connect(service, link, self.clients[client].peer) {
+        if !self.workers[worker].1.connect(protocol, link, self.clients[client].peer) {
             (self.links[link].server, self.links[link].cut) = (ServerEnd::Closed, true);
         }
     }

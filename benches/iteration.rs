@@ -1,4 +1,4 @@
-//! What does a whole turn of a worker cost without the kernel: events in, commit, requests out? Each turn takes the
+//! What does a whole iteration of a worker cost without the kernel: events in, commit, requests out? Each takes the
 //! completions of the sends before it and new input, as with clients that ask again once they have their answer.
 
 #[expect(dead_code, reason = "here the registry changes by what clients send")]
@@ -14,9 +14,12 @@ use std::time::{Duration, Instant, SystemTime};
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use population::{NOW, Population};
 use ringlookupd::context::{ServerInfo, WorkerContext};
-use ringlookupd::io::{Event, Request, SendBuffer, Service, Token};
+use ringlookupd::io::{Event, ListenerId, Request, SendBuffer, Token};
 use ringlookupd::limits::Limits;
+use ringlookupd::listen::{Listener, Protocol};
 use ringlookupd::log::Log;
+use ringlookupd::mailbox::Mailbox;
+use ringlookupd::transport::Kind;
 use ringlookupd::worker::Worker;
 
 #[global_allocator]
@@ -29,45 +32,46 @@ const IDENTIFY: &str =
 struct Simulation {
     worker: Worker,
     clients: Vec<Token>,
-    /// Answers of the last turn; the next begins with their completion.
+    /// Answers of the last iteration; the next begins with their completion.
     sending: Vec<(Token, SendBuffer)>,
 }
 
 impl Simulation {
     /// Workers beside each other need a number each, so that their producers differ.
-    fn new(number: u32, service: Service, clients: u16) -> Self {
+    fn new(number: u32, protocol: Protocol, clients: u16) -> Self {
         let server = ServerInfo { identify_reply: b"{}".to_vec(), info: b"{}".to_vec(), ..ServerInfo::default() };
         let registry = Arc::clone(&Population::of(100_000).registry);
         let (server, limits) = (Arc::new(server), Limits::default());
         let context = WorkerContext::new(registry, server, limits, Arc::default(), Log::disabled(), NOW);
-        let worker = Worker::new(number, context);
+        let listener = Listener { address: ([127, 0, 0, 1], 4160).into(), protocol, transport: Kind::Plain };
+        let worker = Worker::new(number, context, Arc::new(Mailbox::new().expect("an eventfd")), &[listener]);
         let mut simulation = Self { worker, clients: Vec::new(), sending: Vec::new() };
         for nth in 0..clients {
             let peer = SocketAddr::from(([10, 0, 0, 1], 1024 + nth));
             let socket = OwnedFd::from(File::open("/dev/null").expect("a descriptor")).into();
-            simulation.worker.handle(Event::Accepted { service, socket, peer, armed: true });
+            simulation.worker.handle(Event::Accepted { listener: ListenerId(0), socket, peer, armed: true });
         }
-        simulation.end_turn();
+        simulation.end_iteration();
         simulation
     }
 
-    /// One turn in which each client sends its input.
-    fn turn(&mut self, inputs: &[Vec<u8>]) {
-        self.worker.begin_turn(NOW);
+    /// One iteration in which each client sends its input.
+    fn iterate(&mut self, inputs: &[Vec<u8>]) {
+        self.worker.begin_iteration(NOW);
         for (token, buffer) in self.sending.drain(..) {
             let sent = Ok(buffer.rest().len());
             self.worker.handle(Event::Sent { token, buffer, sent });
         }
-        self.worker.look_ahead(inputs.iter().map(Vec::as_slice));
+        self.worker.prefetch(inputs.iter().map(Vec::as_slice));
         for (&token, bytes) in self.clients.iter().zip(inputs) {
             self.worker.handle(Event::Received { token, bytes: black_box(bytes), armed: true });
         }
-        self.end_turn();
+        self.end_iteration();
         assert_eq!(self.sending.len(), inputs.len(), "each client has its answer");
     }
 
-    fn end_turn(&mut self) {
-        self.worker.end_turn(|| SystemTime::UNIX_EPOCH);
+    fn end_iteration(&mut self) {
+        self.worker.end_iteration(|| SystemTime::UNIX_EPOCH);
         for request in self.worker.requests() {
             match request {
                 Request::Send { token, buffer, .. } => self.sending.push((token, buffer)),
@@ -81,7 +85,7 @@ impl Simulation {
 
 /// A lookup from each of as many consumers, of a topic of its own whose answer is there.
 fn lookups(c: &mut Criterion) {
-    let mut group = c.benchmark_group("turn of lookups");
+    let mut group = c.benchmark_group("iteration of lookups");
     for clients in [1, 16, 64] {
         let mut made = None;
         group.throughput(Throughput::Elements(clients.into()));
@@ -89,10 +93,10 @@ fn lookups(c: &mut Criterion) {
             let (simulation, requests) = made.get_or_insert_with(|| {
                 let topics = &Population::of(100_000).topics;
                 let requests: Vec<_> = topics.iter().step_by(100).take(clients.into()).map(request).collect();
-                (Simulation::new(1, Service::Http, clients), requests)
+                (Simulation::new(1, Protocol::Http, clients), requests)
             });
-            simulation.turn(requests);
-            b.iter(|| simulation.turn(requests));
+            simulation.iterate(requests);
+            b.iter(|| simulation.iterate(requests));
         });
     }
 }
@@ -106,10 +110,10 @@ fn request(topic: &impl std::fmt::Display) -> Vec<u8> {
     .into_bytes()
 }
 
-/// REGISTERs that one nsqd sends at once, or as many nsqds one each. The turns between, which take them back, are
+/// REGISTERs that one nsqd sends at once, or as many nsqds one each. The iterations between, which take them back, are
 /// not timed.
 fn registers(c: &mut Criterion) {
-    let mut group = c.benchmark_group("turn of REGISTERs");
+    let mut group = c.benchmark_group("iteration of REGISTERs");
     let shapes = [(1, 1), (1, 16), (1, 64), (16, 1), (64, 1)];
     for ((clients, pipelined), number) in shapes.into_iter().zip(1..) {
         let mut made = None;
@@ -117,10 +121,10 @@ fn registers(c: &mut Criterion) {
         group.throughput(Throughput::Elements(registers as u64));
         group.bench_function(format!("{clients} nsqd x {pipelined}"), |b| {
             let (simulation, register, unregister) = made.get_or_insert_with(|| {
-                let mut simulation = Simulation::new(number, Service::V1, clients);
+                let mut simulation = Simulation::new(number, Protocol::V1, clients);
                 let size = u32::try_from(IDENTIFY.len()).expect("short").to_be_bytes();
                 let hello = [b"  V1IDENTIFY\n".as_slice(), &size, IDENTIFY.as_bytes()].concat();
-                simulation.turn(&vec![hello; clients.into()]);
+                simulation.iterate(&vec![hello; clients.into()]);
                 let topics = &Population::of(100_000).topics;
                 let topics: Vec<_> = topics.iter().step_by(100).take(registers).collect();
                 let commands = |verb: &str, words: &str| -> Vec<_> {
@@ -132,15 +136,15 @@ fn registers(c: &mut Criterion) {
                 };
                 (simulation, commands("REGISTER", " archive"), commands("UNREGISTER", ""))
             });
-            b.iter_custom(|turns| {
-                let turn_one = |_| {
+            b.iter_custom(|iterations| {
+                let time_one = |_| {
                     let begun = Instant::now();
-                    simulation.turn(register);
+                    simulation.iterate(register);
                     let took = begun.elapsed();
-                    simulation.turn(unregister);
+                    simulation.iterate(unregister);
                     took
                 };
-                (0..turns).map(turn_one).sum()
+                (0..iterations).map(time_one).sum()
             });
         });
     }

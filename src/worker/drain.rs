@@ -6,11 +6,14 @@
 
 use std::time::Duration;
 
+use super::Worker;
+use crate::cause::Cause;
 use crate::clock::Timestamp;
-use crate::limits::DRAIN_GRACE;
+use crate::connection::Connection;
+use crate::limits::{DRAIN_GRACE, Limit};
 
 /// A drain that has begun.
-pub struct Drain {
+pub(super) struct Drain {
     step: Step,
     until: Timestamp,
 }
@@ -27,13 +30,13 @@ enum Step {
 }
 
 impl Drain {
-    pub fn new(now: Timestamp, timeout: Duration) -> Self {
+    pub(super) fn new(now: Timestamp, timeout: Duration) -> Self {
         Self { step: Step::Closing, until: now.after(timeout) }
     }
 
     /// Begins the grace when no more connections can come, and ends it in time, but not while some of what was received
     /// has not been looked at. Returns whether it has just ended.
-    pub fn advance(&mut self, now: Timestamp, listeners_closed: bool, all_looked_at: bool) -> bool {
+    pub(super) fn advance(&mut self, now: Timestamp, listeners_closed: bool, all_looked_at: bool) -> bool {
         match self.step {
             Step::Closing if listeners_closed => self.step = Step::Grace { until: now.after(DRAIN_GRACE) },
             Step::Grace { until } if now >= until && all_looked_at => {
@@ -46,12 +49,12 @@ impl Drain {
     }
 
     /// Whether a connection that is owed nothing is to end.
-    pub fn is_finishing(&self) -> bool {
+    pub(super) fn is_finishing(&self) -> bool {
         self.step == Step::Finishing
     }
 
     /// When the grace ends.
-    pub fn grace_end(&self) -> Option<Timestamp> {
+    pub(super) fn grace_end(&self) -> Option<Timestamp> {
         match self.step {
             Step::Grace { until } => Some(until),
             Step::Closing | Step::Finishing => None,
@@ -59,7 +62,34 @@ impl Drain {
     }
 
     /// Whether the worker is to end, whatever is left.
-    pub fn is_over(&self, now: Timestamp) -> bool {
+    pub(super) fn is_over(&self, now: Timestamp) -> bool {
         now >= self.until
+    }
+}
+
+impl Worker {
+    pub(super) fn begin_drain(&mut self) {
+        self.context.is_draining = true;
+        let (now, timeout) = (self.context.now, self.context.limits.time(Limit::DrainTimeout));
+        self.drain.get_or_insert_with(|| Drain::new(now, timeout));
+    }
+
+    /// Goes to the next step when it is time, and at the end of the grace closes connections that are owed nothing.
+    pub(super) fn advance_drain(&mut self) {
+        let (now, closed, full) = (self.context.now, self.listeners.are_closed(), self.context.is_full());
+        if self.drain.as_mut().is_some_and(|drain| drain.advance(now, closed, !full)) {
+            for token in self.slots.tokens(Connection::is_waiting) {
+                self.shut_down(token, Cause::Shutdown);
+            }
+        }
+    }
+
+    /// When the time for the drain is over, logs which connections were still open.
+    pub(super) fn log_drain_timeout(&mut self) {
+        if self.drain.as_ref().is_some_and(|drain| drain.is_over(self.context.now)) {
+            for token in self.slots.tokens(|_| true) {
+                self.context.exceeded(Limit::DrainTimeout, self.slots.get(token).session.peer());
+            }
+        }
     }
 }

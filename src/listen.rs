@@ -1,27 +1,46 @@
-//! Listening sockets: bound once for each worker, and shared with no other server.
+//! Where the server listens, and what it speaks there. The sockets are bound once for each worker, and shared with no
+//! other server.
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use socket2::{Domain, Protocol, Socket, TcpKeepalive, Type};
+use socket2::{Domain, Socket, TcpKeepalive, Type};
 
 use crate::limits::{
     BACKLOG, BIND_PATIENCE, BIND_PAUSE, KEEPALIVE_PERIOD_MAX, KEEPALIVE_PERIOD_MIN, KEEPALIVE_PROBES, Limit,
     Limits, USER_TIMEOUT_MAX,
 };
 use crate::options::ListenAddress;
+use crate::transport;
+
+/// The two protocols of nsqlookupd.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Protocol {
+    /// That of nsqd.
+    V1,
+    /// That of consumers and nsqadmin.
+    Http,
+}
+
+impl Protocol {
+    pub const ALL: [Self; 2] = [Self::V1, Self::Http];
+}
+
+/// An address at which each worker has a socket. Several may be of one protocol.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Listener {
+    pub address: SocketAddr,
+    pub protocol: Protocol,
+    pub transport: transport::Kind,
+}
 
 /// One listening socket for each worker; the kernel spreads connections over them.
 ///
 /// # Panics
 /// Never: what is bound to an IP address has one.
-pub fn listeners(
-    address: &ListenAddress,
-    count: usize,
-    limits: &Limits,
-) -> io::Result<(SocketAddr, Vec<TcpListener>)> {
+pub fn bind(address: &ListenAddress, count: usize, limits: &Limits) -> io::Result<(SocketAddr, Vec<TcpListener>)> {
     let at = address.resolve()?;
     let patience = Instant::now() + BIND_PATIENCE;
     // Another server of the same user could join the group that SO_REUSEPORT makes, and the two would share the
@@ -43,9 +62,9 @@ pub fn listeners(
 
 /// The kernel takes a ring down some time after its process is gone, and the ring's accepts hold their sockets until
 /// then: a server that is started right after it was killed finds its own ports taken.
-fn patiently(until: Instant, bind: impl Fn() -> io::Result<Socket>) -> io::Result<Socket> {
+fn patiently(until: Instant, attempt: impl Fn() -> io::Result<Socket>) -> io::Result<Socket> {
     loop {
-        match bind() {
+        match attempt() {
             Err(error) if error.kind() == io::ErrorKind::AddrInUse && Instant::now() < until => {
                 thread::sleep(BIND_PAUSE);
             }
@@ -56,7 +75,7 @@ fn patiently(until: Instant, bind: impl Fn() -> io::Result<Socket>) -> io::Resul
 
 /// A socket with the options that accepted connections inherit.
 fn open(at: SocketAddr, limits: &Limits) -> io::Result<Socket> {
-    let socket = Socket::new(Domain::for_address(at), Type::STREAM, Some(Protocol::TCP))?;
+    let socket = Socket::new(Domain::for_address(at), Type::STREAM, Some(socket2::Protocol::TCP))?;
     if at.is_ipv6() {
         // [::] takes IPv4 as well, as Go's listeners do.
         socket.set_only_v6(false)?;
@@ -100,7 +119,7 @@ mod tests {
     use super::*;
 
     fn bound(text: &str, count: usize) -> io::Result<(SocketAddr, Vec<TcpListener>)> {
-        listeners(&text.parse().expect("an address"), count, &Limits::default())
+        bind(&text.parse().expect("an address"), count, &Limits::default())
     }
 
     #[test]
@@ -165,7 +184,7 @@ mod tests {
         let mut limits = Limits::default();
         limits.set(Limit::DeadPeerTimeout, u64::try_from(timeout.as_nanos()).expect("centuries"));
         let any = "127.0.0.1:0".parse().expect("an address");
-        let (address, listeners) = listeners(&any, 1, &limits).expect("a port");
+        let (address, listeners) = bind(&any, 1, &limits).expect("a port");
         let _client = TcpStream::connect(address).expect("it listens");
         let (stream, _) = listeners[0].accept().expect("it has connected");
         let socket = SockRef::from(&stream);

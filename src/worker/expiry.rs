@@ -1,0 +1,206 @@
+//! Deadlines of connections, and producers that fall silent.
+
+use std::time::Duration;
+
+use super::Worker;
+use crate::cause::Cause;
+use crate::io::Token;
+use crate::limits::Limit;
+
+impl Worker {
+    /// Sets the time that the peer has for what it owes. While it has something to read, another clock runs.
+    pub(super) fn await_input(&mut self, token: Token) {
+        let connection = self.slots.get(token);
+        if !connection.is_waiting() {
+            return;
+        }
+        let awaited = connection.session.awaited(&connection.input);
+        // These count from the accept and from the first byte: another byte that completes nothing does not move
+        // them.
+        let from_its_begin = matches!(awaited, Some(Limit::HandshakeTimeout | Limit::RequestTimeout));
+        if !(from_its_begin && connection.awaited == awaited) {
+            connection.awaited = awaited;
+            let patience = awaited.map_or(Duration::MAX, |limit| self.context.limits.time(limit));
+            self.expect_within(token, patience);
+        }
+    }
+
+    pub(super) fn expect_within(&mut self, token: Token, patience: Duration) {
+        let deadline = self.context.now.after(patience);
+        self.slots.get(token).deadline = deadline;
+        self.timers.set(token.slot, deadline);
+    }
+
+    /// Looks at the connections whose timers have fired: which of them have no time left, and whose producers have fallen
+    /// silent.
+    pub(super) fn fire_timers(&mut self) {
+        let until = self.received_until;
+        let mut fired = std::mem::take(&mut self.fired);
+        self.timers.fire(until, &mut fired);
+        for slot in fired.drain(..) {
+            let token = self.slots.token(slot);
+            if self.slots.get(token).deadline < until {
+                self.expire(token);
+            }
+            let connection = self.slots.get(token);
+            connection.session.notice_silence(until, &mut self.context);
+            let listed_until = connection.session.listed_until(&self.context.lifetimes);
+            self.timers.set(slot, connection.deadline.min(listed_until));
+        }
+        self.fired = fired;
+    }
+
+    /// Ends what is out of time.
+    fn expire(&mut self, token: Token) {
+        let connection = self.slots.get(token);
+        match connection.awaited {
+            Some(limit) if connection.is_waiting() => self.refuse_over(token, limit),
+            Some(limit) => {
+                self.context.exceeded(limit, connection.session.peer());
+                self.shut_down(token, Cause::Over(limit));
+            }
+            // Its protocol is over already.
+            None => self.shut_down(token, Cause::Eof),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::File;
+    use std::os::fd::OwnedFd;
+    use std::sync::Arc;
+    use std::time::SystemTime;
+
+    use super::*;
+    use crate::clock::Timestamp;
+    use crate::context::{ServerInfo, WorkerContext};
+    use crate::io::{Event, ListenerId, Request};
+    use crate::limits::{Limits, TICK};
+    use crate::listen::{Listener, Protocol};
+    use crate::log::Log;
+    use crate::mailbox::Mailbox;
+    use crate::registry::{Lifetimes, Registry};
+    use crate::transport::Kind;
+
+    const START: Timestamp = Timestamp::from_nanos(1_700_000_000_000_000_000);
+    const STEP: Duration = Duration::from_millis(100);
+    const SILENCE: Duration = Duration::from_secs(20);
+
+    /// A worker with one client.
+    struct Scene {
+        worker: Worker,
+        client: Token,
+        now: Timestamp,
+        /// The worker has ended the connection.
+        ended: bool,
+    }
+
+    impl Scene {
+        fn new(protocol: Protocol) -> Self {
+            let lifetimes = Lifetimes { inactive_producer_timeout: SILENCE, ..Lifetimes::default() };
+            let (registry, server) = (Arc::new(Registry::new(lifetimes)), Arc::<ServerInfo>::default());
+            let limits = Limits::default();
+            let context = WorkerContext::new(registry, server, limits, Arc::default(), Log::disabled(), START);
+            let peer = ([127, 0, 0, 1], 5).into();
+            let listener = Listener { address: peer, protocol, transport: Kind::Plain };
+            let mut worker = Worker::new(0, context, Arc::new(Mailbox::new().expect("an eventfd")), &[listener]);
+            let socket = OwnedFd::from(File::open("/dev/null").expect("a descriptor")).into();
+            worker.handle(Event::Accepted { listener: ListenerId(0), socket, peer, armed: true });
+            let client = Token { slot: 0, generation: 0 };
+            Self { worker, client, now: START, ended: false }
+        }
+
+        /// An iteration in which the client sends something, and its response goes out at once.
+        fn send(&mut self, bytes: &[u8]) {
+            self.worker.begin_iteration(self.now);
+            self.worker.handle(Event::Received { token: self.client, bytes, armed: true });
+            self.end_iteration();
+        }
+
+        /// An iteration in which nothing happens, a step later.
+        fn pause(&mut self) {
+            self.now = self.now.after(STEP);
+            self.worker.begin_iteration(self.now);
+            self.end_iteration();
+        }
+
+        fn end_iteration(&mut self) {
+            self.worker.end_iteration(|| SystemTime::UNIX_EPOCH);
+            let requests: Vec<_> = self.worker.requests().collect();
+            for request in requests {
+                match request {
+                    Request::Send { token, buffer } => {
+                        let sent = Ok(buffer.rest().len());
+                        self.worker.handle(Event::Sent { token, buffer, sent });
+                    }
+                    Request::ShutdownWrite { .. } | Request::ShutdownBoth { .. } => self.ended = true,
+                    _ => {}
+                }
+            }
+        }
+
+        /// How long it takes until something has happened.
+        fn until(&mut self, happened: impl Fn(&Self) -> bool) -> Duration {
+            let begun = self.now;
+            while !happened(self) {
+                self.pause();
+                assert!(self.now.since(begun) < Duration::from_secs(24 * 60 * 60), "it does not happen");
+            }
+            self.now.since(begun)
+        }
+    }
+
+    /// At the first tick after it, that is: a step, a tick, and what is rounded up to whole steps.
+    fn assert_soon_after(took: Duration, limit: Duration) {
+        assert!(took > limit && took <= limit + 2 * TICK, "{took:?} for a limit of {limit:?}");
+    }
+
+    #[test]
+    fn an_idle_connection_ends_in_time_however_much_it_asked_before() {
+        let idle = Limits::default().time(Limit::IdleTimeout);
+        for requests in [0, 1, 500] {
+            let mut scene = Scene::new(Protocol::Http);
+            for _ in 0..requests {
+                scene.send(b"GET /ping HTTP/1.1\r\nHost: h\r\n\r\n");
+                scene.pause();
+            }
+            assert!(!scene.ended);
+            let took = scene.until(|scene| scene.ended);
+            assert_soon_after(took + if requests > 0 { STEP } else { Duration::ZERO }, idle);
+        }
+    }
+
+    /// An idle connection has much time, one in the middle of a request has little.
+    #[test]
+    fn a_deadline_that_moves_earlier_holds() {
+        let mut scene = Scene::new(Protocol::Http);
+        scene.send(b"GET /ping HTTP/1.1\r\nHost: h\r\n\r\n");
+        scene.pause();
+        scene.send(b"GET");
+        let took = scene.until(|scene| scene.ended);
+        assert_soon_after(took, Limits::default().time(Limit::RequestTimeout));
+    }
+
+    #[test]
+    fn a_producer_is_silent_in_time_however_often_it_pinged_before() {
+        let is_silent =
+            |scene: &Scene| scene.worker.context.metrics().contains("\nnsqlookupd_producers_silent 1\n");
+        for pings in [0, 1, 500] {
+            let mut scene = Scene::new(Protocol::V1);
+            let body = br#"{"broadcast_address":"n","tcp_port":1,"http_port":2,"version":"1"}"#;
+            let len = u32::try_from(body.len()).expect("short").to_be_bytes();
+            scene.send(&[b"  V1IDENTIFY\n", &len[..], body].concat());
+            for _ in 0..pings {
+                scene.pause();
+                scene.send(b"PING\n");
+            }
+            assert!(!is_silent(&scene));
+            assert_soon_after(scene.until(is_silent), SILENCE);
+            scene.send(b"PING\n");
+            assert!(!is_silent(&scene));
+            assert_soon_after(scene.until(is_silent), SILENCE);
+            assert!(!scene.ended, "a silent producer stays connected");
+        }
+    }
+}
