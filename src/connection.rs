@@ -177,8 +177,8 @@ impl Connection {
             advance
         };
         // What is left because the iteration is full was preceded by a reply: it goes on when that is sent.
-        let stopped = context.is_full() || !self.output.has_room();
-        context.take(advance.used);
+        let stopped = context.batch.is_full() || !self.output.has_room();
+        context.batch.count_input(advance.used);
         if advance.close {
             self.flush(Cause::Eof, context);
         } else if self.receive == Receive::Eof && !stopped {

@@ -1,4 +1,4 @@
-//! What the sessions of a worker share: the time, the registry, the log, and the batch of changes for the next commit.
+//! What the sessions of a worker share: the time, the registry, the log, the batch of changes for the next commit.
 
 use std::fmt;
 use std::sync::Arc;
@@ -6,12 +6,10 @@ use std::time::SystemTime;
 
 use crate::admission::Admission;
 use crate::api;
+use crate::batch::Batch;
 use crate::change_log;
 use crate::clock::Timestamp;
-use crate::limits::{
-    COMMIT_WEIGHT, DISCONNECT_WEIGHT, FORGOTTEN_TOGETHER, INPUT_BYTES_FOR_WEIGHT, ITERATION_WEIGHT_MAX, Limit,
-    Limits,
-};
+use crate::limits::{FORGOTTEN_TOGETHER, Limit, Limits};
 use crate::listen::Protocol;
 use crate::log::Log;
 use crate::metrics::{Counters, Gauges, Metrics};
@@ -36,10 +34,7 @@ pub struct WorkerContext {
     /// The server stops: an HTTP response says that its connection closes.
     pub is_draining: bool,
     pub registry: Arc<Registry>,
-    /// Changes that wait for the next commit.
-    batch: Vec<Change>,
-    /// Work done in this iteration, in registrations.
-    weight: u32,
+    pub batch: Batch,
 }
 
 /// The result of giving a session input.
@@ -90,9 +85,8 @@ impl WorkerContext {
             shared,
             response_head: ResponseHead::new(SystemTime::UNIX_EPOCH),
             is_draining: false,
+            batch: Batch::new(Arc::clone(&registry)),
             registry,
-            batch: Vec::new(),
-            weight: 0,
         }
     }
 
@@ -143,12 +137,6 @@ impl WorkerContext {
         topics + batch < self.limits.size(Limit::Topics) && channels + batch < self.limits.size(Limit::Channels)
     }
 
-    /// Adds to the batch. The reply to it may be staged now: it leaves after the commit.
-    pub fn change(&mut self, change: Change) {
-        self.weight += weight(&change);
-        self.batch.push(change);
-    }
-
     /// Commits the batch and one change more, whose outcome is needed at once.
     pub fn change_now(&mut self, change: &Change) -> Outcome {
         let now = self.now;
@@ -177,43 +165,21 @@ impl WorkerContext {
         created.map(|outcome| change_log::write(&change, &outcome, &self.log))
     }
 
-    /// Counts input that was acted on.
-    pub fn take(&mut self, bytes: usize) {
-        let weight = u32::try_from(bytes / INPUT_BYTES_FOR_WEIGHT).unwrap_or(u32::MAX);
-        self.weight = self.weight.saturating_add(weight);
-    }
-
-    /// Whether the iteration should end here: a longer one would keep other workers from committing, and this
-    /// worker's other connections from their replies.
-    pub fn is_full(&self) -> bool {
-        self.weight >= ITERATION_WEIGHT_MAX
-    }
-
     /// Makes the batch visible to all readers. The iteration is over.
     pub fn commit(&mut self) {
         if !self.batch.is_empty() {
             self.write(|_| ());
         }
-        self.weight = 0;
+        self.batch.end_iteration();
         // Whoever commits while this worker sleeps need not copy what it has.
         self.reader.release();
     }
 
-    /// Commits the batch, with something more to do under the writer lock, and hands each change with its outcome to the
-    /// log.
+    /// Commits the batch, with something more to do under the writer lock.
     fn write<T>(&mut self, more: impl FnOnce(&mut Writer<'_>) -> T) -> T {
-        self.weight += COMMIT_WEIGHT;
         // A commit copies what a reader holds.
         self.reader.release();
-        let (batch, now) = (&self.batch, self.now);
-        let (outcomes, result) = self.registry.commit(|writer| {
-            let outcomes = writer.apply_all(batch, now);
-            (outcomes, more(writer))
-        });
-        for (change, outcome) in self.batch.drain(..).zip(&outcomes) {
-            change_log::write(&change, outcome, &self.log);
-        }
-        result
+        self.batch.commit(self.now, &self.log, more)
     }
 
     /// For once in a while: keeps what is derived from time current.
@@ -234,13 +200,5 @@ impl WorkerContext {
             self.counters.forgotten_topics.add(count.topics);
             self.counters.forgotten_channels.add(count.channels);
         }
-    }
-}
-
-/// What a change costs to commit, in registrations.
-fn weight(change: &Change) -> u32 {
-    match change {
-        Change::Disconnect(_) => DISCONNECT_WEIGHT,
-        _ => 1,
     }
 }

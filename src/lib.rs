@@ -22,8 +22,9 @@
 //! - [`cause`]: why a connection ends, for the log.
 //! - [`v1`]: the protocol of nsqd.
 //! - [`http`]: the protocol of consumers and nsqadmin.
-//! - [`context`]: what a worker's sessions share, and the batch of changes for the next commit.
-//! - [`response_head`]: how HTTP answers begin.
+//! - [`context`]: what a worker's sessions share.
+//! - [`batch`]: the changes of an iteration, which wait for its commit.
+//! - [`response_head`]: how HTTP responses begin.
 //! - [`output`]: what a connection still has to send.
 //! - [`registry`]: who produces what, in immutable snapshots; changes in, outcomes out.
 //! - [`change_log`]: the log's lines of what each change has done.
@@ -33,6 +34,7 @@
 
 pub mod admission;
 pub mod api;
+pub mod batch;
 pub mod cause;
 pub mod change_log;
 pub mod clock;

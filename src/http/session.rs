@@ -105,7 +105,7 @@ impl Session {
     pub fn advance(&mut self, input: &[u8], context: &mut WorkerContext, output: &mut Output) -> Advance {
         let mut used = 0;
         let limits = HeadLimits::of(&context.limits);
-        while output.has_room() && !context.is_full() {
+        while output.has_room() && !context.batch.is_full() {
             let rest = &input[used..];
             if rest.is_empty() {
                 break;

@@ -43,14 +43,16 @@ pub(super) struct LocalCache {
     aging: usize,
 }
 
-#[derive(Clone, Default)]
+#[derive(Clone)]
 struct Slot {
-    /// Of the name that was asked for last. (One that is 0 counts as asked for when it is asked for first.)
+    /// Of the name that was asked for last. [`NOT_ASKED`] before; a name with that hash is published at the first time.
     asked: u32,
     /// Of the entry's name: to compare another topic's would be a cache miss.
     hash: u32,
     entry: Option<CacheEntry>,
 }
+
+const NOT_ASKED: u32 = u32::MAX;
 
 /// A response that is valid as long as its topic is the one that the registry has.
 #[derive(Clone)]
@@ -63,7 +65,7 @@ pub(super) struct CacheEntry {
 
 impl Default for LocalCache {
     fn default() -> Self {
-        Self { slots: vec![Slot::default(); LOOKUPS_REMEMBERED].into(), aging: 0 }
+        Self { slots: vec![Slot { asked: NOT_ASKED, hash: 0, entry: None }; LOOKUPS_REMEMBERED].into(), aging: 0 }
     }
 }
 

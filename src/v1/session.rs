@@ -81,7 +81,7 @@ impl Session {
     /// Takes what is complete of `input`, as far as the iteration and the output have room, and stages the replies.
     pub fn advance(&mut self, input: &[u8], context: &mut WorkerContext, output: &mut Output) -> Advance {
         let mut used = 0;
-        while output.has_room() && !context.is_full() {
+        while output.has_room() && !context.batch.is_full() {
             match self.step(&input[used..], context, output.staged()) {
                 Ok(Some(taken)) => used += taken,
                 Ok(None) => break,
@@ -130,7 +130,7 @@ impl Session {
             if std::mem::take(&mut self.is_silent) {
                 context.counters.silences_over.increment();
             }
-            context.change(Change::Disconnect(producer));
+            context.batch.add(Change::Disconnect(producer));
         }
     }
 
@@ -141,8 +141,7 @@ impl Session {
         producer.map_or(Timestamp::MAX, |producer| lifetimes.listed_until(producer.last_update()))
     }
 
-    /// Logs that the producer has fallen silent, once until it is back. All that had arrived at `received_until` has been
-    /// acted on.
+    /// Logs that the producer has fallen silent, once until it is back. What had arrived by then has been acted on.
     pub fn notice_silence(&mut self, received_until: Timestamp, context: &mut WorkerContext) {
         let Some(producer) = self.producer.as_ref().filter(|_| !self.is_silent) else { return };
         let last = producer.last_update();
@@ -239,7 +238,7 @@ impl Session {
             Command::Unregister(words) => {
                 context.counters.unregisters.increment();
                 let (producer, topic, channel) = self.registration("UNREGISTER", words)?;
-                context.change(Change::Unregister { producer, topic, channel });
+                context.batch.add(Change::Unregister { producer, topic, channel });
             }
             Command::Unknown(word) => return Err(Error::UnknownCommand(word)),
         }
@@ -271,7 +270,7 @@ impl Session {
             self.peer, info.broadcast_address, info.tcp_port, info.http_port, info.version
         ));
         let producer = Arc::new(Producer::new(self.id, self.peer.to_string(), info, context.now));
-        context.change(Change::Identify(Arc::clone(&producer)));
+        context.batch.add(Change::Identify(Arc::clone(&producer)));
         self.producer = Some(producer);
         Ok(())
     }
@@ -299,7 +298,7 @@ impl Session {
             let channel = channel.filter(|_| exceeded.is_none());
             self.registered.topics += 1;
             self.registered.channels += usize::from(channel.is_some());
-            context.change(Change::Register { producer, topic, channel });
+            context.batch.add(Change::Register { producer, topic, channel });
         }
         match exceeded.zip(words) {
             Some((limit, words)) => Err(Error::RegisterOver(limit, words)),
@@ -368,138 +367,4 @@ fn frame(out: &mut Vec<u8>, payload: impl FnOnce(&mut Vec<u8>)) {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::io::{self, Write};
-    use std::sync::{Arc, Mutex};
-    use std::time::Duration;
-
-    use super::*;
-    use crate::context::ServerInfo;
-    use crate::limits::Limits;
-    use crate::log::{Level, Log, LogWriter};
-    use crate::registry::{Lifetimes, Registry, Source};
-
-    const START: Timestamp = Timestamp::from_nanos(1);
-    const TIMEOUT: Duration = Duration::from_secs(60);
-
-    #[derive(Clone, Default)]
-    struct Sink(Arc<Mutex<Vec<u8>>>);
-
-    impl Write for Sink {
-        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-            self.0.lock().expect("no holder panics").write(bytes)
-        }
-
-        fn flush(&mut self) -> io::Result<()> {
-            Ok(())
-        }
-    }
-
-    /// A worker's context and an nsqd that has identified, at `START`.
-    struct Scene {
-        context: WorkerContext,
-        session: Session,
-        sink: Sink,
-        writer: LogWriter,
-    }
-
-    impl Scene {
-        fn new() -> Self {
-            let lifetimes = Lifetimes { inactive_producer_timeout: TIMEOUT, ..Lifetimes::default() };
-            let server = Arc::<ServerInfo>::default();
-            let registry = Arc::new(Registry::new(lifetimes));
-            let sink = Sink::default();
-            let (log, writer) = Log::start_with(sink.clone(), Level::Info, String::new()).expect("a thread");
-            let context = WorkerContext::new(registry, server, Limits::default(), Arc::default(), log, START);
-            let session = Session::new(ProducerId::new(Source::Worker(0), 0, 0), ([127, 0, 0, 1], 5).into());
-            let mut scene = Self { context, session, sink, writer };
-            let body = br#"{"broadcast_address":"n","tcp_port":1,"http_port":2,"version":"1"}"#;
-            let len = u32::try_from(body.len()).expect("short").to_be_bytes();
-            scene.send(Duration::ZERO, &[b"  V1IDENTIFY\n", &len[..], body].concat());
-            scene
-        }
-
-        /// So long after `START`.
-        fn send(&mut self, at: Duration, input: &[u8]) {
-            self.context.now = START.after(at);
-            let advance = self.session.advance(input, &mut self.context, &mut Output::new(usize::MAX));
-            assert_eq!(advance.used, input.len());
-            self.context.commit();
-        }
-
-        /// Does what the worker does with a session that may be silent. Returns how long after `START` it may be next.
-        fn look(&mut self, at: Duration) -> Duration {
-            self.context.now = START.after(at);
-            self.session.notice_silence(self.context.now, &mut self.context);
-            self.session.listed_until(&self.context.lifetimes).since(START)
-        }
-
-        /// The messages about silence, at the end.
-        fn end(mut self) -> Vec<String> {
-            self.session.end(Cause::Eof, b"", &mut self.context);
-            self.context.commit();
-            assert!(self.context.metrics().contains("\nnsqlookupd_producers_silent 0\n"));
-            self.writer.close();
-            let log = self.sink.0.lock().expect("no holder panics");
-            let lines = str::from_utf8(&log).expect("UTF-8").lines();
-            // Behind the time of day.
-            let messages = lines.filter_map(|line| line.splitn(3, ' ').nth(2));
-            messages
-                .filter(|text| text.contains(" is silent") || text.contains(" is back"))
-                .map(Into::into)
-                .collect()
-        }
-    }
-
-    const NEVER: Duration = Duration::from_nanos(i64::MAX as u64 - 1);
-    const SECOND: Duration = Duration::from_secs(1);
-
-    #[test]
-    fn a_producer_that_pings_in_time_is_never_silent() {
-        let mut scene = Scene::new();
-        assert_eq!(scene.session.listed_until(&scene.context.lifetimes), START.after(TIMEOUT), "from IDENTIFY on");
-        for times in 1..10 {
-            scene.send(times * TIMEOUT, b"PING\n");
-            assert_eq!(scene.look(times * TIMEOUT), (times + 1) * TIMEOUT);
-        }
-        assert!(scene.end().is_empty());
-    }
-
-    #[test]
-    fn silence_and_its_end_are_logged_once() {
-        let mut scene = Scene::new();
-        // The last moment at which it is listed.
-        assert_eq!(scene.look(TIMEOUT), TIMEOUT);
-        assert_eq!(scene.look(TIMEOUT + SECOND), NEVER);
-        assert!(scene.context.metrics().contains("\nnsqlookupd_producers_silent 1\n"));
-        // No sign of life in stock.
-        scene.send(2 * TIMEOUT, b"REGISTER t\n");
-        assert_eq!(scene.look(2 * TIMEOUT), NEVER);
-        scene.send(3 * TIMEOUT, b"PING\nPING\n");
-        assert_eq!(
-            scene.session.listed_until(&scene.context.lifetimes),
-            START.after(4 * TIMEOUT),
-            "from the PING on"
-        );
-        assert!(scene.context.metrics().contains("\nnsqlookupd_producers_silent 0\n"));
-        assert_eq!(scene.look(4 * TIMEOUT + 2 * SECOND), NEVER);
-        assert!(scene.context.metrics().contains("\nnsqlookupd_producer_silences_total 2\n"));
-        let silent = |ago| {
-            format!(
-                "WARNING: client(127.0.0.1:5) is silent: last PING {ago} ago, over -inactive-producer-timeout; \
-                 not listed until its next PING; node n:2"
-            )
-        };
-        let back = "INFO: client(127.0.0.1:5) is back: listed again after 180.0s without a PING; node n:2";
-        assert_eq!(scene.end(), [silent("61.0s"), back.into(), silent("62.0s")]);
-    }
-
-    /// As after a time in which the whole process stood still.
-    #[test]
-    fn a_late_ping_before_anybody_looked_is_no_silence() {
-        let mut scene = Scene::new();
-        scene.send(5 * TIMEOUT, b"PING\n");
-        assert_eq!(scene.look(5 * TIMEOUT), 6 * TIMEOUT);
-        assert!(scene.end().is_empty());
-    }
-}
+mod tests;

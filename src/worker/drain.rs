@@ -76,7 +76,7 @@ impl Worker {
 
     /// Goes to the next step when it is time, and at the end of the grace closes connections that are owed nothing.
     pub(super) fn advance_drain(&mut self) {
-        let (now, closed, full) = (self.context.now, self.listeners.are_closed(), self.context.is_full());
+        let (now, closed, full) = (self.context.now, self.listeners.are_closed(), self.context.batch.is_full());
         if self.drain.as_mut().is_some_and(|drain| drain.advance(now, closed, !full)) {
             for token in self.slots.tokens(Connection::is_waiting) {
                 self.shut_down(token, Cause::Shutdown);

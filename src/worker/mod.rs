@@ -143,7 +143,7 @@ impl Worker {
 
     /// Whether the iteration should end, and what else has happened wait for the next.
     pub fn is_full(&self) -> bool {
-        self.context.is_full()
+        self.context.batch.is_full()
     }
 
     /// Whether a drain is over.
@@ -199,7 +199,7 @@ impl Worker {
     /// The next iteration begins with all that has arrived until now, unless this one has left some of it.
     fn note_received(&mut self) {
         let (now, last) = (self.context.now, self.received_until);
-        if !self.context.is_full() || now.since(last) > EXPIRY_DELAY_MAX {
+        if !self.context.batch.is_full() || now.since(last) > EXPIRY_DELAY_MAX {
             self.received_until = now;
         }
     }
