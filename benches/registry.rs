@@ -343,7 +343,7 @@ fn keep_committing(population: &Population, measuring: &Weak<()>) {
 
 /// The length of the answer's body, which the caller need not look at.
 fn lookup(reader: &mut Reader, topic: Name) -> usize {
-    black_box(reader.lookup(topic.as_bytes(), NOW).expect("listed")).len()
+    black_box(reader.lookup(topic.as_bytes(), NOW).expect("listed").len())
 }
 
 /// Topics of a population in an order that no cache foresees: xorshift (Marsaglia, 2003).
