@@ -106,7 +106,7 @@ impl WorkerContext {
         }
     }
 
-    /// Notes that a client of a port for `protocol` speaks the other one. The operator is told now and then
+    /// Notes that a client of a port for `protocol` speaks the other one. A log line says now and then
     /// which port is the right one.
     pub fn wrong_port(&self, protocol: Protocol, client: impl fmt::Display) {
         self.counters.wrong_ports[protocol as usize].increment();

@@ -7,7 +7,7 @@
 //!
 //! - [`options`]: what the operator asked for, on the command line and in the file.
 //! - [`limits`]: every cap of the server, in one place.
-//! - [`admission`]: places for connections, in all and for each address.
+//! - [`admission`]: permits for connections, in all and for each address.
 //! - [`server`]: binds, starts the workers, waits for a signal, drains.
 //! - [`process`]: signals, the limit of open files, cores.
 //! - [`listen`]: the listening sockets.
@@ -60,7 +60,7 @@ pub mod transport;
 pub mod v1;
 pub mod worker;
 
-/// The version that clients are told: that of the nsqlookupd it stands in for.
+/// The version in responses: that of the nsqlookupd it stands in for.
 pub const VERSION: &str = "1.3.0";
 
 /// What `-version` prints and the log begins with: a line in stock's form, then this program's own version.

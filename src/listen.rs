@@ -42,16 +42,16 @@ pub struct Listener {
 /// Never: what is bound to an IP address has one.
 pub fn bind(address: &ListenAddress, count: usize, limits: &Limits) -> io::Result<(SocketAddr, Vec<TcpListener>)> {
     let at = address.resolve()?;
-    let patience = Instant::now() + BIND_PATIENCE;
+    let deadline = Instant::now() + BIND_PATIENCE;
     // Another server of the same user could join the group that SO_REUSEPORT makes, and the two would share the
     // connections. So the first socket listens before it has that option: of two servers that start at the same
     // moment, one finds the port taken. What connects before the others listen is in the first one's queue.
-    let first = patiently(patience, || listen(open(at, limits)?, at))?;
+    let first = retry_until(deadline, || listen(open(at, limits)?, at))?;
     first.set_reuse_port(count > 1)?;
     let at = first.local_addr()?.as_socket().expect("an IP address was bound");
     let mut sockets = vec![first];
     for _ in 1..count {
-        sockets.push(patiently(patience, || {
+        sockets.push(retry_until(deadline, || {
             let socket = open(at, limits)?;
             socket.set_reuse_port(true)?;
             listen(socket, at)
@@ -62,7 +62,7 @@ pub fn bind(address: &ListenAddress, count: usize, limits: &Limits) -> io::Resul
 
 /// The kernel takes a ring down some time after its process is gone, and the ring's accepts hold their sockets until
 /// then: a server that is started right after it was killed finds its own ports taken.
-fn patiently(until: Instant, attempt: impl Fn() -> io::Result<Socket>) -> io::Result<Socket> {
+fn retry_until(until: Instant, attempt: impl Fn() -> io::Result<Socket>) -> io::Result<Socket> {
     loop {
         match attempt() {
             Err(error) if error.kind() == io::ErrorKind::AddrInUse && Instant::now() < until => {

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use crate::io::Waker;
 use crate::limits::MAILBOX_MESSAGES_MAX;
 
-/// What a worker is told.
+/// A message to a worker.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Message {
     /// The server stops: drain and end.

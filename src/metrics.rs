@@ -89,8 +89,8 @@ pub struct Metrics {
 struct Recurrent {
     /// Nanoseconds of the [`Timestamp`] from which on it may be logged again.
     next: AtomicI64,
-    /// How many occasions the lines so far have told of.
-    told: AtomicU64,
+    /// How many occasions the lines so far have reported.
+    reported: AtomicU64,
 }
 
 impl Recurrent {
@@ -101,7 +101,7 @@ impl Recurrent {
             && self.next.compare_exchange(next, now.after(LOG_PAUSE).nanos(), Relaxed, Relaxed).is_ok();
         due.then(|| {
             let total = total();
-            total.saturating_sub(self.told.swap(total, Relaxed))
+            total.saturating_sub(self.reported.swap(total, Relaxed))
         })
     }
 }
@@ -218,7 +218,7 @@ impl Metrics {
         }
         for (name, help, total) in [
             ("producer_silences_total", "How often a connected producer fell silent.", silences),
-            ("command_errors_total", "Errors told to nsqd.", self.total(|all| one(&all.command_errors))),
+            ("command_errors_total", "Errors sent to nsqd.", self.total(|all| one(&all.command_errors))),
             (
                 "receive_buffers_exhausted_total",
                 "Receives without a buffer.",

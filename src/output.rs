@@ -25,7 +25,7 @@ enum Body {
     Stream(Stream, Framing),
 }
 
-/// How the end of a streamed body is shown.
+/// How a client learns where a streamed body ends.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Framing {
     /// By a length in the head, or by closing the connection.

@@ -31,7 +31,7 @@ pub enum ServerError {
     NoRing(NoRing),
     /// A thread, an eventfd, a signal handler: something that does not fail on a machine that works.
     Start { what: &'static str, error: io::Error },
-    /// A worker's way into the kernel failed while it served.
+    /// A worker's backend failed while it served.
     Io(io::Error),
     /// A worker ended by a panic, whose message says more.
     Panicked,
@@ -179,7 +179,7 @@ fn within_open_files(most: usize, listeners: usize, options: &Options, log: &Log
     (workers, limits)
 }
 
-/// nsqd is told the ports of the first listener of each protocol.
+/// The response to IDENTIFY has the ports of the first listener of each protocol.
 fn server_info(options: &Options, listeners: &[Listener]) -> ServerInfo {
     let of = |protocol| listeners.iter().filter(move |listener| listener.protocol == protocol);
     let port = |protocol| of(protocol).next().map_or(0, |listener| listener.address.port());

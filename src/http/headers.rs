@@ -55,7 +55,7 @@ impl Headers {
         if !name_ok || !value.iter().all(|&b| is_field_value_byte(b)) {
             return Err(Refusal::BadRequest);
         }
-        // Stock judges a space in a name only after everything else.
+        // Stock looks for a space in a name only after everything else.
         self.invalid_name |= name.contains(&b' ');
         self.add(name, trim_start(value));
         Ok(())

@@ -117,7 +117,7 @@ impl HeadReader {
         }
         match self.scan.find_end(input) {
             Some(used) if used <= limits.bytes => parsed(read_again(&input[start..used], limits), used),
-            _ => judge_unfinished(rest, start, &mut self.scan, limits.bytes),
+            _ => check_unfinished(rest, start, &mut self.scan, limits.bytes),
         }
     }
 }
@@ -233,7 +233,7 @@ pub enum Parsed<'a> {
     Refused(Refusal),
 }
 
-fn judge_unfinished<'a>(partial: &[u8], start: usize, scan: &mut Scan, bytes_max: usize) -> Parsed<'a> {
+fn check_unfinished<'a>(partial: &[u8], start: usize, scan: &mut Scan, bytes_max: usize) -> Parsed<'a> {
     if !scan.request_line_passed
         && scan.line_start > start
         && let Some(end) = memchr(b'\n', partial).filter(|&end| end < bytes_max)

@@ -206,7 +206,7 @@ impl Responder<'_> {
         match self.request.persistence {
             Persistence::KeepAlive10 if keep => out.extend_from_slice(b"Connection: keep-alive\r\n"),
             _ if is_set("Connection") => {}
-            // HTTP/1.0 knows it without being told. Go tells it where it asked for the opposite and its body is in
+            // HTTP/1.0 closes by default. Go says so where the client asked for the opposite and its body is in
             // the way.
             persistence
                 if !keep && (http11 || (self.close && framed && persistence == Persistence::KeepAlive10)) =>

@@ -18,7 +18,7 @@ pub enum BackendChoice {
     Only(Backend),
 }
 
-/// A way into the kernel.
+/// How a worker asks the kernel.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Backend {
     Uring,
@@ -61,7 +61,7 @@ impl FromStr for BackendChoice {
     }
 }
 
-/// One worker's way into the kernel.
+/// One worker's backend.
 pub enum Driver {
     Ring(Box<Ring>),
     Epoll(Box<Epoll>),

@@ -2,7 +2,7 @@
 //! becomes events.
 //!
 //! Edge-triggered: a connection is registered once, and a request that fits the buffer costs one recv and one
-//! send, beside its share of an `epoll_wait`. So what an edge told has to be remembered until a system call says
+//! send, beside its share of an `epoll_wait`. So what an edge reported has to be remembered until a system call says
 //! that it is used up. All edges are noted before any event is handed out: none outlives its socket.
 
 use std::collections::VecDeque;
@@ -369,7 +369,7 @@ impl Epoll {
                 Ok(*sent)
             }
             Err(Errno::AGAIN) => return,
-            // What was taken before it failed is told first, as with MSG_WAITALL.
+            // What was taken before it failed is reported first, as with MSG_WAITALL.
             Err(_) if *sent > 0 => Ok(*sent),
             Err(error) => Err(error.into()),
         };

@@ -10,7 +10,7 @@ use super::uring::Sizes;
 
 /// A ring that works. To be made on the thread that uses it (SINGLE_ISSUER).
 pub struct IdleRing {
-    // Dropped first: the kernel lets go of the buffers when the ring is closed.
+    // Dropped first: the kernel releases the buffers when the ring is closed.
     pub(super) uring: IoUring,
     pub(super) buffers: BufferRing,
 }

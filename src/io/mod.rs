@@ -1,6 +1,6 @@
 //! The vocabulary between the core and the kernel: plain data both ways.
 //!
-//! The worker asks with [`Request`]s and is told with [`Event`]s; only a [`Driver`] turns them into system calls
+//! The worker asks with [`Request`]s and gets [`Event`]s; only a [`Driver`] turns them into system calls
 //! and back, by [`uring`] or by [`epoll`]. A test can play the kernel, because nothing here knows either. Rules
 //! both sides keep:
 //! - A connection has at most one `Receive` and one `Send` under way. `Accept` and `Receive` last until an event

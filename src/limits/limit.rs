@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use Unit::{Bytes, Count, Time};
 
-/// What can be limited. Where a connection goes over, it is told so in its protocol's words and closed, and the
-/// others notice nothing. A REGISTER over a limit of topics or channels is refused and closes nothing.
+/// What can be limited. A client that exceeds a limit gets an error in its own protocol and is disconnected; other
+/// clients are unaffected. A REGISTER over a limit of topics or channels is refused and closes nothing.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub enum Limit {
     CommandSize,

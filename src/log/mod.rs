@@ -10,7 +10,7 @@
 //! each line woke it, a change of a large topic and the lookup after it took a tenth more of the server's time.
 //!
 //! Characters that are not seen are escaped (control, direction of writing, line separators): what a client sends is
-//! logged, and must neither start a line of its own, nor drive a terminal, nor reorder what is shown. Unlike stock, whose runtime ends the process when standard error is a closed pipe, a failed write is
+//! logged, and must neither start a line of its own, nor drive a terminal, nor reorder what a terminal displays. Unlike stock, whose runtime ends the process when standard error is a closed pipe, a failed write is
 //! counted and the server goes on.
 
 mod level;

@@ -54,7 +54,7 @@ impl LogWriter {
         self.close_within(CLOSE_PATIENCE);
     }
 
-    pub(super) fn close_within(&mut self, patience: Duration) {
+    pub(super) fn close_within(&mut self, timeout: Duration) {
         let Some(thread) = self.thread.take() else {
             return;
         };
@@ -62,7 +62,7 @@ impl LogWriter {
         self.shared.closing.store(true, SeqCst);
         // Refused by a full queue, whose writer is awake.
         let _ = self.shared.queue.try_send(Entry::Wake);
-        if self.ended.recv_timeout(patience) == Err(RecvTimeoutError::Disconnected) {
+        if self.ended.recv_timeout(timeout) == Err(RecvTimeoutError::Disconnected) {
             // A panic of the sink has printed itself; closing adds nothing.
             let _ = thread.join();
         }
@@ -81,7 +81,7 @@ struct Output<W: Write> {
     sink: BufWriter<W>,
     prefix: String,
     line: String,
-    /// Of the dropped lines, how many a warning has told of.
+    /// Of the dropped lines, how many a warning has reported.
     reported: u64,
     shared: Arc<Shared>,
 }

@@ -112,7 +112,7 @@ const SETTINGS: [Flag; 14] = [
     setting!(
         "broadcast-address",
         broadcast_address: String,
-        "name or address of this node, as told to nsqd"
+        "name or address of this node, in the response to IDENTIFY"
     ),
     setting!(
         "inactive-producer-timeout",

@@ -1,4 +1,4 @@
-//! The types that a flag or a key may have: how each is read, and how it is shown as a default.
+//! The types that a flag or a key may have: how each is read, and how its default is printed.
 
 use std::num::NonZeroUsize;
 use std::time::Duration;

@@ -1,5 +1,5 @@
 //! The one stream of changes: whatever changes the registry is a [`Change`], whoever asks for it, and has one
-//! [`Outcome`], which is what the consumers of the stream are told.
+//! [`Outcome`], which is what the consumers of the stream get.
 
 use std::sync::Arc;
 

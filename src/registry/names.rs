@@ -89,7 +89,7 @@ impl TopicId {
     }
 }
 
-/// Who has told the registry of a producer.
+/// Where the registry knows a producer from.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Source {
     /// The nsqd itself, over a connection of this worker.
@@ -116,7 +116,7 @@ impl ProducerId {
         Self(u64::from(source << SLOT_BITS | slot) << u32::BITS | u64::from(generation))
     }
 
-    /// Who has told the registry of this producer.
+    /// Where the registry knows this producer from.
     #[expect(clippy::cast_possible_truncation, reason = "of few bits")]
     pub fn source(self) -> Source {
         Source::Worker(self.source_number() as u32)

@@ -1,4 +1,4 @@
-//! What the model in `tests/model` cannot see: what is shared, kept and let go of.
+//! What the model in `tests/model` cannot see: what is shared, cached and evicted.
 
 use std::time::Duration;
 

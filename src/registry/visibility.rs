@@ -32,7 +32,7 @@ impl Lifetimes {
 
 /// Something rendered, valid until a commit replaces what it was rendered from or time makes it false.
 ///
-/// A producer that is shown becomes inactive after the timeout; its PINGs only move that moment later. An inactive one
+/// A producer in a response becomes inactive after the timeout; its PINGs only move that moment later. An inactive one
 /// comes back with its next PING, so its `last_update` is compared at each read: a PING needs no lock, no commit and no
 /// list of what to invalidate, and in a cluster that is well there are no inactive producers to compare.
 pub struct Rendered<T> {

@@ -1,4 +1,4 @@
-//! What is wrong with what an nsqd sent: every error of the protocol in one table. Each is told to the client and
+//! What is wrong with what an nsqd sent: every error of the protocol in one table. Each is sent to the client and
 //! closes its connection, as in stock, but for [`Error::RegisterOver`].
 
 use super::parse::Words;

@@ -87,7 +87,7 @@ fn is_key(key: &str, name: &str) -> bool {
     key.chars().map(fold).eq(name.chars())
 }
 
-/// Rewrites what Go takes and simd-json does not, in one pass over the text, so that simd-json judges the rest:
+/// Rewrites what Go takes and simd-json does not, in one pass over the text, so that simd-json validates the rest:
 /// - each byte that is not UTF-8 becomes U+FFFD (Go), before any other rule;
 /// - an escaped surrogate without its other half becomes `\ufffd` (Go);
 /// - a number that is no 64-bit integer becomes `0.0`: it is skipped in unknown fields whatever its size, and

@@ -20,13 +20,13 @@ impl Worker {
         let from_its_begin = matches!(awaited, Some(Limit::HandshakeTimeout | Limit::RequestTimeout));
         if !(from_its_begin && connection.awaited == awaited) {
             connection.awaited = awaited;
-            let patience = awaited.map_or(Duration::MAX, |limit| self.context.limits.time(limit));
-            self.expect_within(token, patience);
+            let time = awaited.map_or(Duration::MAX, |limit| self.context.limits.time(limit));
+            self.expect_within(token, time);
         }
     }
 
-    pub(super) fn expect_within(&mut self, token: Token, patience: Duration) {
-        let deadline = self.context.now.after(patience);
+    pub(super) fn expect_within(&mut self, token: Token, time: Duration) {
+        let deadline = self.context.now.after(time);
         self.slots.get(token).deadline = deadline;
         self.timers.set(token.slot, deadline);
     }
