@@ -24,6 +24,8 @@ pub struct Connection {
     pub output: Output,
     pub phase: Phase,
     pub receive: Receive,
+    /// Input is waiting in the socket that there was no buffer for: it may be what the deadline is about.
+    pub has_unread: bool,
     /// A send is under way.
     pub sending: bool,
     /// The iteration has already noted that there may be something to send.
@@ -152,6 +154,7 @@ impl Connection {
             output,
             phase: Phase::Open,
             receive: Receive::Idle,
+            has_unread: false,
             sending: false,
             dirty: false,
             deadline: Timestamp::MAX,

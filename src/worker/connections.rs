@@ -13,6 +13,7 @@ use crate::limits::{LINGER, Limit, SPARE_BUFFER_BYTES_MAX, SPARE_BUFFERS_MAX};
 impl Worker {
     pub(super) fn received(&mut self, token: Token, bytes: &[u8], armed: bool) {
         let connection = self.slots.get(token);
+        connection.has_unread = false;
         if !armed {
             connection.receive = Receive::Idle;
         }
@@ -21,6 +22,7 @@ impl Worker {
 
     pub(super) fn receive_ended(&mut self, token: Token, end: &ReceiveEnd) {
         let connection = self.slots.get(token);
+        connection.has_unread = matches!(end, ReceiveEnd::NoBuffers);
         match end {
             ReceiveEnd::NoBuffers => {
                 connection.receive = Receive::Idle;

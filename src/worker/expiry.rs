@@ -39,7 +39,8 @@ impl Worker {
         self.timers.fire(until, &mut fired);
         for slot in fired.drain(..) {
             let token = self.slots.token(slot);
-            if self.slots.get(token).deadline < until {
+            let connection = self.slots.get(token);
+            if connection.deadline < until && !connection.has_unread {
                 self.expire(token);
             }
             let connection = self.slots.get(token);
@@ -75,16 +76,17 @@ mod tests {
     use super::*;
     use crate::clock::Timestamp;
     use crate::context::{ServerInfo, WorkerContext};
-    use crate::io::{Event, ListenerId, Request};
+    use crate::io::{Event, ListenerId, ReceiveEnd, Request};
     use crate::limits::{Limits, TICK};
     use crate::listen::{Listener, Protocol};
     use crate::log::Log;
-    use crate::mailbox::Mailbox;
+    use crate::mailbox::{Mailbox, Message};
     use crate::registry::{Lifetimes, Registry};
     use crate::transport::Kind;
 
     const START: Timestamp = Timestamp::from_nanos(1_700_000_000_000_000_000);
     const STEP: Duration = Duration::from_millis(100);
+    const IDENTIFY: &[u8] = br#"{"broadcast_address":"n","tcp_port":1,"http_port":2,"version":"1"}"#;
     const SILENCE: Duration = Duration::from_secs(20);
 
     /// A worker with one client.
@@ -188,9 +190,8 @@ mod tests {
             |scene: &Scene| scene.worker.context.metrics().contains("\nnsqlookupd_producers_silent 1\n");
         for pings in [0, 1, 500] {
             let mut scene = Scene::new(Protocol::V1);
-            let body = br#"{"broadcast_address":"n","tcp_port":1,"http_port":2,"version":"1"}"#;
-            let len = u32::try_from(body.len()).expect("short").to_be_bytes();
-            scene.send(&[b"  V1IDENTIFY\n", &len[..], body].concat());
+            let len = u32::try_from(IDENTIFY.len()).expect("short").to_be_bytes();
+            scene.send(&[b"  V1IDENTIFY\n", &len[..], IDENTIFY].concat());
             for _ in 0..pings {
                 scene.pause();
                 scene.send(b"PING\n");
@@ -202,5 +203,52 @@ mod tests {
             assert_soon_after(scene.until(is_silent), SILENCE);
             assert!(!scene.ended, "a silent producer stays connected");
         }
+    }
+
+    /// A client is not late with what lies in its socket.
+    #[test]
+    fn input_that_there_was_no_buffer_for_is_awaited() {
+        let mut scene = Scene::new(Protocol::Http);
+        scene.send(b"GET /ping HTTP/1.1\r\n");
+        scene.worker.begin_iteration(scene.now);
+        scene.worker.handle(Event::ReceiveEnded { token: scene.client, end: ReceiveEnd::NoBuffers });
+        scene.end_iteration();
+        let long_after = scene.now.after(2 * Limits::default().time(Limit::RequestTimeout));
+        while scene.now < long_after {
+            scene.pause();
+        }
+        assert!(!scene.ended);
+        scene.send(b"Host: h");
+        scene.until(|scene| scene.ended);
+    }
+
+    /// The drain closes a connection when its last response is sent. Its producer is gone by then.
+    #[test]
+    fn a_producer_is_gone_before_the_drain_closes_its_connection() {
+        let mut scene = Scene::new(Protocol::V1);
+        let len = u32::try_from(IDENTIFY.len()).expect("short").to_be_bytes();
+        scene.worker.begin_iteration(scene.now);
+        let bytes = &[b"  V1IDENTIFY\n", &len[..], IDENTIFY].concat();
+        scene.worker.handle(Event::Received { token: scene.client, bytes, armed: true });
+        scene.worker.end_iteration(|| SystemTime::UNIX_EPOCH);
+        let sends = scene.worker.requests().filter_map(|request| match request {
+            Request::Send { token, buffer } => Some((token, buffer)),
+            _ => None,
+        });
+        let (token, buffer) = sends.last().expect("a response");
+        assert_eq!(scene.worker.context.registry.producers(), 1);
+        scene.worker.mailbox().send(Message::Stop).expect("room");
+        scene.worker.handle(Event::Woken);
+        scene.worker.end_iteration(|| SystemTime::UNIX_EPOCH);
+        scene.worker.handle(Event::ListenerClosed(ListenerId(0)));
+        for _ in 0..10 {
+            scene.pause();
+        }
+        assert!(!scene.ended, "its response is on the way");
+        scene.worker.begin_iteration(scene.now);
+        let sent = Ok(buffer.rest().len());
+        scene.worker.handle(Event::Sent { token, buffer, sent });
+        scene.end_iteration();
+        assert!(scene.ended && scene.worker.context.registry.producers() == 0);
     }
 }
