@@ -8,7 +8,6 @@ use std::process::ExitCode;
 use std::rc::Rc;
 use std::time::Duration;
 
-use clap::error::ErrorKind;
 use clap::{Args, Parser, Subcommand};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -29,7 +28,7 @@ Examples:
   lookupd-perf storm --producers 1000 --topics-per-producer 100 --topics 10000
   lookupd-perf lookup --help"
 )]
-struct Cli {
+pub struct Cli {
     #[command(subcommand)]
     command: Command,
     /// Measure with a debug build all the same
@@ -160,32 +159,18 @@ struct ServerOptions {
 
 /// Does what the command line says; what it fails with is printed on standard error, in one line.
 pub fn run(arguments: impl Iterator<Item = OsString>) -> ExitCode {
-    let result = Cli::try_parse_from(arguments).map_err(Refusal::Clap).and_then(|cli| Ok(execute(cli)?));
-    let (text, code) = match result {
-        Ok(()) => return ExitCode::SUCCESS,
-        Err(Refusal::Clap(error))
-            if matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) =>
-        {
-            let _ = error.print();
+    let (text, code) = match Cli::try_parse_from(arguments).map(execute) {
+        Ok(Ok(())) => return ExitCode::SUCCESS,
+        Ok(Err(failure)) => (failure.to_string(), failure.exit_code()),
+        Err(error) if error.use_stderr() => (one_line(&error), 1),
+        Err(help_or_version) => {
+            let _ = help_or_version.print();
             return ExitCode::SUCCESS;
         }
-        Err(Refusal::Clap(error)) => (one_line(&error), 1),
-        Err(Refusal::Failure(failure)) => (failure.to_string(), failure.exit_code()),
     };
     // Not eprintln!: a closed pipe is no reason to panic.
-    let _ = writeln!(io::stderr(), "{}: {text}", env!("CARGO_BIN_NAME"));
+    let _ = writeln!(io::stderr(), "{}: {text}", env!("CARGO_PKG_NAME"));
     code.into()
-}
-
-enum Refusal {
-    Clap(clap::Error),
-    Failure(Failure),
-}
-
-impl From<Failure> for Refusal {
-    fn from(failure: Failure) -> Self {
-        Self::Failure(failure)
-    }
 }
 
 /// What clap has to say, without its paragraphs.

@@ -182,7 +182,7 @@ fn empty(suite: Suite, visits: &[Visit], servers: Vec<Contender>, cores: Cores) 
     let words: Vec<_> = std::env::args().skip(1).collect();
     let words = shlex::try_join(words.iter().map(|word| &**word)).unwrap_or_else(|_| words.join(" "));
     Comparison {
-        command: format!("{} {words}", env!("CARGO_BIN_NAME")),
+        command: format!("{} {words}", env!("CARGO_PKG_NAME")),
         version: env!("CARGO_PKG_VERSION").into(),
         commit: host::commit(),
         began: humantime::format_rfc3339_seconds(SystemTime::now()).to_string(),

@@ -112,7 +112,7 @@ impl Usage {
 /// The command line, by the program's name alone.
 fn command_line() -> String {
     let arguments = std::env::args().skip(1);
-    std::iter::once(env!("CARGO_BIN_NAME").to_owned()).chain(arguments).collect::<Vec<_>>().join(" ")
+    std::iter::once(env!("CARGO_PKG_NAME").to_owned()).chain(arguments).collect::<Vec<_>>().join(" ")
 }
 
 /// CPU time of children that have ended and were waited for.

@@ -106,11 +106,11 @@ pub async fn run(context: Rc<Context>, options: &Options) -> Result<()> {
 fn generator(pid: u32) -> Result<Process> {
     let process = Process::new(pid)?;
     let name = process.name()?;
-    if name == env!("CARGO_BIN_NAME") {
+    if name == env!("CARGO_PKG_NAME") {
         return Ok(process);
     }
     Err(Failure::Refused(format!(
         "--populated-by {pid} is {name}: give the id of a running {} populate",
-        env!("CARGO_BIN_NAME")
+        env!("CARGO_PKG_NAME")
     )))
 }
