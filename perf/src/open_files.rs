@@ -11,8 +11,8 @@ const OTHER_FILES: u64 = 64;
 ///
 /// # Errors
 /// When the hard limit is below that.
-pub fn allow(connections: u64) -> Result<()> {
-    let needed = connections + OTHER_FILES;
+pub fn allow_connections(count: u32) -> Result<()> {
+    let needed = u64::from(count) + OTHER_FILES;
     let limit = getrlimit(Resource::Nofile);
     let Some(raised) = raise(limit, needed)? else { return Ok(()) };
     setrlimit(Resource::Nofile, raised)

@@ -3,56 +3,38 @@
 mod reader;
 
 use std::rc::Rc;
-use std::time::Duration;
 
-use super::load::{Consumers, Questions, parse_rate};
-use super::lookup::{Asking, parse_path};
+use super::Context;
+use super::lookup::parse_path;
+use super::options::{Lookups, Rate};
 use super::phase::{Pace, quantiles};
-use super::populate::launched;
-use super::{Context, allow_connections};
 use crate::failure::Result;
-use crate::population::Population;
 use crate::report::Report;
 use reader::{Expected, Reader};
 
 #[derive(Debug, clap::Args)]
+#[command(mut_arg("connections", |arg| arg.help("Connections of the lookups")))]
+#[command(mut_arg("time", |arg| arg.help("How long each of the two phases takes: lookups alone, then beside the large answer")))]
 pub struct Options {
     #[command(flatten)]
-    pub population: Population,
+    pub lookups: Lookups,
     #[command(flatten)]
-    pub asking: Asking,
-    /// Connections of the lookups
-    #[arg(short, long, value_name = "N", default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..1_000_000))]
-    pub connections: u32,
-    /// Lookups a second, in both phases
-    #[arg(short, long, value_name = "N", default_value = "1000", value_parser = parse_rate)]
-    pub rate: f64,
+    pub rate: Rate,
     /// The large answer
     #[arg(long, value_name = "TARGET", default_value = "/nodes", value_parser = parse_path)]
     pub path: String,
-    /// How long each of the two phases takes: lookups alone, then beside the large answer
-    #[arg(short = 'd', long = "for", value_name = "DURATION", default_value = "10s", value_parser = humantime::parse_duration)]
-    pub time: Duration,
 }
 
 /// # Errors
 /// A wrong answer; one is a large answer that is not whole.
 pub async fn run(context: Rc<Context>, options: &Options) -> Result<()> {
-    let Options { population, ref asking, connections, .. } = *options;
-    population.validate()?;
-    allow_connections(connections + 1 + if asking.populate { population.producers } else { 0 })?;
-    if asking.populate {
-        let (mut fleet, complete) = launched(&context, population, 1).await?;
-        if complete { fleet.alongside(measure(&context, options)).await } else { Ok(()) }
-    } else {
-        measure(&context, options).await
-    }
+    options.lookups.hold(&context, 1, measure(&context, options)).await
 }
 
 async fn measure(context: &Rc<Context>, options: &Options) -> Result<()> {
-    let &Options { population, ref asking, connections, rate, ref path, time } = options;
-    let questions = Questions::lookups(context.run_of(asking.populate)?, population, asking.zipf);
-    let consumers = Rc::new(Consumers { context: Rc::clone(context), questions, connections, seed: asking.seed });
+    let &Options { lookups, rate: Rate { rate }, ref path } = options;
+    let time = lookups.load.period.time;
+    let consumers = lookups.consumers(context, lookups.questions(context)?);
     let pace = Pace { scenario: "beside", rate, time };
 
     let alone = pace.phase("lookups alone", &consumers, async { Ok(()) }).await?;
@@ -63,7 +45,7 @@ async fn measure(context: &Rc<Context>, options: &Options) -> Result<()> {
         return context.print(&Report { figures, ..alone });
     }
 
-    let mut reader = Reader::start(context, path, Expected::of(path, &context.run, &population))?;
+    let mut reader = Reader::start(context, path, Expected::of(path, &context.run, &lookups.population))?;
     let fetching = async {
         tokio::select! {
             ended = reader.ended() => ended.map(|_| ()),

@@ -3,72 +3,55 @@
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::rc::Rc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use rand::rngs::SmallRng;
 use rand::{RngExt, SeedableRng};
 
 use super::fleet::HEARTBEAT;
-use super::load::{Consumers, Questions, lookup_target, parse_rate};
-use super::lookup::Asking;
+use super::load::{lookup_target, parse_rate};
+use super::options::{Lookups, Rate};
 use super::pacer::Pacer;
 use super::phase::{Pace, quantiles};
-use super::populate::launched;
-use super::{Context, Tasks, allow_connections, finished};
+use super::{Context, Tasks, finished};
 use crate::answers;
 use crate::failure::Result;
 use crate::measure::Latencies;
-use crate::population::{Identity, Population, Run};
+use crate::population::{Identity, Run};
 use crate::report::Report;
 use crate::wire::{http, v1};
 
 #[derive(Debug, clap::Args)]
+#[command(mut_arg("connections", |arg| arg.help("Connections of the lookups")))]
+#[command(mut_arg("time", |arg| arg.help("How long each of the two phases takes: lookups alone, then lookups and writes")))]
 pub struct Options {
     #[command(flatten)]
-    pub population: Population,
+    pub lookups: Lookups,
     #[command(flatten)]
-    pub asking: Asking,
-    /// Connections of the lookups
-    #[arg(short, long, value_name = "N", default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..1_000_000))]
-    pub connections: u32,
-    /// Lookups a second, in both phases
-    #[arg(short, long, value_name = "N", default_value = "1000", value_parser = parse_rate)]
-    pub rate: f64,
+    pub rate: Rate,
     /// Registrations and unregistrations a second, in the second phase
     #[arg(long, value_name = "N", default_value = "100", value_parser = parse_rate)]
     pub writes: f64,
     /// nsqds that register and unregister, beside the population
     #[arg(long, value_name = "N", default_value_t = 8, value_parser = clap::value_parser!(u32).range(1..100_000))]
     pub writers: u32,
-    /// How long each of the two phases takes: lookups alone, then lookups and writes
-    #[arg(short = 'd', long = "for", value_name = "DURATION", default_value = "10s", value_parser = humantime::parse_duration)]
-    pub time: Duration,
 }
 
 /// # Errors
 /// A wrong answer; one is that a lookup sent after the `OK` to a write does not show what was written.
 pub async fn run(context: Rc<Context>, options: &Options) -> Result<()> {
-    let Options { population, ref asking, connections, writers, .. } = *options;
-    population.validate()?;
-    allow_connections(connections + 2 * writers + if asking.populate { population.producers } else { 0 })?;
-    if asking.populate {
-        let (mut fleet, complete) = launched(&context, population, 1).await?;
-        if complete { fleet.alongside(measure(&context, options)).await } else { Ok(()) }
-    } else {
-        measure(&context, options).await
-    }
+    options.lookups.hold(&context, 2 * options.writers, measure(&context, options)).await
 }
 
 async fn measure(context: &Rc<Context>, options: &Options) -> Result<()> {
-    let &Options { population, ref asking, connections, rate, writes, writers, .. } = options;
-    let questions = Questions::lookups(context.run_of(asking.populate)?, population, asking.zipf);
-    let consumers = Rc::new(Consumers { context: Rc::clone(context), questions, connections, seed: asking.seed });
+    let &Options { lookups, rate: Rate { rate }, writes, writers } = options;
+    let consumers = lookups.consumers(context, lookups.questions(context)?);
     let mut connected = Vec::new();
     for index in 0..writers {
         connected.push(Writer::connect(context, index).await?);
     }
 
-    let pace = Pace { scenario: "churn", rate, time: options.time };
+    let pace = Pace { scenario: "churn", rate, time: lookups.load.period.time };
     let calm = pace.phase("lookups alone", &consumers, async { Ok(()) }).await?;
     let mut figures = BTreeMap::from([("rate".to_owned(), rate), ("writes_wanted_per_second".to_owned(), writes)]);
     if let Some(latency) = calm.latency_us {
@@ -109,10 +92,10 @@ async fn churn(
     let mut tasks = Tasks::new();
     for mut writer in writers {
         let (pacer, written) = (Rc::clone(&pacer), Rc::clone(written));
-        let (context, topics, seed) = (Rc::clone(context), options.population.topics, options.asking.seed);
-        tasks.spawn_local(async move { writer.write(&context.run, &pacer, &written, topics, seed).await });
+        let (context, lookups) = (Rc::clone(context), options.lookups);
+        tasks.spawn_local(async move { writer.write(&context.run, &pacer, &written, lookups).await });
     }
-    let end = async { _ = context.is_stopped_within(options.time).await };
+    let end = async { _ = context.is_stopped_within(options.lookups.load.period.time).await };
     tokio::try_join!(pacer.run(end), finished(&mut tasks)).map(|_| ())
 }
 
@@ -170,11 +153,11 @@ impl Writer {
     }
 
     /// Writes at the pacer's moments until they end, each time with a lookup after the `OK`.
-    async fn write(&mut self, run: &Run, pacer: &Pacer, written: &Written, topics: u32, seed: u64) -> Result<()> {
-        let mut random = SmallRng::seed_from_u64(seed.wrapping_add(self.index.into()));
+    async fn write(&mut self, run: &Run, pacer: &Pacer, written: &Written, lookups: Lookups) -> Result<()> {
+        let mut random = SmallRng::seed_from_u64(lookups.seed.wrapping_add(self.index.into()));
         let mut heard = Instant::now();
         loop {
-            let topic = random.random_range(0..topics);
+            let topic = random.random_range(0..lookups.population.topics);
             let (name, target) = (run.topic(topic), lookup_target(run, topic));
             for step in STEPS {
                 let Some(due) = pacer.next().await else { return self.leave(&name).await };

@@ -13,14 +13,11 @@ use super::{Context, allow_connections, within};
 use crate::answers::Checker;
 use crate::failure::{Failure, Result};
 use crate::measure::{Latencies, Process};
-use crate::population::Population;
 use crate::progress::{Goal, Progress};
 use crate::wire::http::Answer;
 
 #[derive(Debug, clap::Args)]
 pub struct Options {
-    #[command(flatten)]
-    pub population: Population,
     #[command(flatten)]
     pub registering: Registering,
     #[command(flatten)]
@@ -55,7 +52,8 @@ impl Holder {
 /// # Errors
 /// A wrong answer, also when not all is registered at first, or producers that are still shown in the end.
 pub async fn run(context: Rc<Context>, options: &Options) -> Result<()> {
-    let Options { population, registering: Registering { pipeline }, watching, populated_by } = *options;
+    let Options { registering, watching, populated_by } = *options;
+    let population = registering.population;
     population.validate()?;
     allow_connections(watching.probes + if populated_by.is_some() { 0 } else { population.producers })?;
     let holder = match populated_by {
@@ -66,7 +64,7 @@ pub async fn run(context: Rc<Context>, options: &Options) -> Result<()> {
             context.makes_all_of(population);
             Holder::Process(holder)
         }
-        None => match launched(&context, population, pipeline).await? {
+        None => match launched(&context, registering).await? {
             (fleet, true) => Holder::Fleet(fleet),
             (_, false) => return Ok(()),
         },

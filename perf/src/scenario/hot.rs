@@ -10,6 +10,7 @@ use tokio::task::JoinSet;
 
 use super::fleet::{HEARTBEAT, register};
 use super::load::lookup_target;
+use super::options::For;
 use super::phase::quantiles;
 use super::{Context, allow_connections};
 use crate::answers::{self, Checker};
@@ -29,6 +30,7 @@ const CONNECTING: usize = 64;
 const READ_ONE_IN: u64 = 500;
 
 #[derive(Debug, clap::Args)]
+#[command(mut_arg("time", |arg| arg.help("How long each of the two phases takes: lookups alone, then a lookup after each change")))]
 pub struct Options {
     /// Simulated nsqds, all in one topic
     #[arg(long, value_name = "N", default_value_t = 5000, value_parser = clap::value_parser!(u32).range(2..1_000_000))]
@@ -36,29 +38,28 @@ pub struct Options {
     /// Channels of the topic
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(0..1_000))]
     pub channels: u32,
-    /// How long each of the two phases takes: lookups alone, then a lookup after each change
-    #[arg(short = 'd', long = "for", value_name = "DURATION", default_value = "10s", value_parser = humantime::parse_duration)]
-    pub time: Duration,
+    #[command(flatten)]
+    pub phase: For,
 }
 
 /// # Errors
 /// A wrong answer; one is that a lookup does not show the change before it, or anything else than that.
 pub async fn run(context: Rc<Context>, options: &Options) -> Result<()> {
-    let &Options { producers, channels, .. } = options;
+    let &Options { producers, channels, phase: For { time } } = options;
     allow_connections(producers)?;
     let population = Population { producers, topics_per_producer: 1, topics: 1, channels };
     let connecting = Topic::fill(&context, population);
     let Some(mut topic) = context.stop.run_until_cancelled(connecting).await.transpose()? else {
         return Ok(());
     };
-    let still = topic.phase("lookups alone", &context, options.time, false).await?;
+    let still = topic.phase("lookups alone", &context, time, false).await?;
     let mut figures = BTreeMap::from([("producers".to_owned(), f64::from(producers))]);
     figures.insert("lookups_alone_per_second".into(), still.per_second);
     figures.extend(still.latency_us.into_iter().flat_map(|latency| quantiles("lookup_alone", latency)));
     let report = if context.stop.is_cancelled() {
         still
     } else {
-        let changing = topic.phase("changes and lookups", &context, options.time, true).await?;
+        let changing = topic.phase("changes and lookups", &context, time, true).await?;
         figures.extend(compared(&still, &changing));
         changing
     };

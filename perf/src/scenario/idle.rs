@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
+use super::options::{For, Load};
 use super::{Context, Tasks, allow_connections, finished};
 use crate::failure::{Failure, Result};
 use crate::measure::Latencies;
@@ -13,16 +14,14 @@ use crate::progress::{Goal, Progress};
 use crate::wire::v1;
 
 #[derive(Debug, clap::Args)]
+#[command(mut_arg("connections", |arg| arg.default_value("1000")))]
+#[command(mut_arg("time", |arg| arg.default_value("60s").help("How long to measure, once all are connected")))]
 pub struct Options {
-    /// Connections
-    #[arg(short, long, value_name = "N", default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..1_000_000))]
-    pub connections: u32,
+    #[command(flatten)]
+    pub load: Load,
     /// From one heartbeat of a connection to the next
     #[arg(long, value_name = "DURATION", default_value = "15s", value_parser = interval)]
     pub heartbeat: Duration,
-    /// How long to measure, once all are connected
-    #[arg(short = 'd', long = "for", value_name = "DURATION", default_value = "60s", value_parser = humantime::parse_duration)]
-    pub time: Duration,
 }
 
 /// Reads how often something is done.
@@ -42,32 +41,32 @@ pub async fn run(context: Rc<Context>, options: &Options) -> Result<()> {
     let Some(server) = context.server else {
         return Err(Failure::Refused("idle measures the server's process: name it with --server-pid".into()));
     };
-    allow_connections(options.connections)?;
+    let Load { connections, period: For { time } } = options.load;
+    allow_connections(connections)?;
     let before = server.rss_bytes()?;
-    let Some(nsqds) =
-        context.stop.run_until_cancelled(connect(&context, options.connections)).await.transpose()?
-    else {
+    let connecting = connect(&context, connections);
+    let Some(nsqds) = context.stop.run_until_cancelled(connecting).await.transpose()? else {
         return Ok(());
     };
-    let progress = Progress::show("idle", "heartbeats", Goal::Time(options.time));
+    let progress = Progress::show("idle", "heartbeats", Goal::Time(time));
     let (answers, latencies) = (progress.counter(), Rc::new(RefCell::default()));
     let mut tasks = Tasks::new();
     for (index, nsqd) in (0..).zip(nsqds) {
         // Spread, as the heartbeats of nsqds that were started one by one are.
-        let first = options.heartbeat.mul_f64(f64::from(index) / f64::from(options.connections));
+        let first = options.heartbeat.mul_f64(f64::from(index) / f64::from(connections));
         let (answers, latencies) = (Rc::clone(&answers), Rc::clone(&latencies));
         tasks.spawn_local(beat(nsqd, first, options.heartbeat, answers, latencies));
     }
     let meter = context.meter()?;
     tokio::select! {
         result = finished(&mut tasks) => result?,
-        _ = context.is_stopped_within(options.time) => {}
+        _ = context.is_stopped_within(time) => {}
     }
     drop(progress);
     let usage = meter.read()?;
     let report = usage.report("idle", answers.get(), &latencies.borrow(), BTreeMap::new())?;
     let figures = report.server.map(|server| {
-        let connections = f64::from(options.connections);
+        let connections = f64::from(connections);
         let each_minute = server.cpu_seconds * 1e6 * 60.0 / report.seconds / connections;
         #[expect(clippy::cast_precision_loss, reason = "memory is not exact to the byte")]
         let each = server.rss_bytes.saturating_sub(before) as f64 / connections;

@@ -57,7 +57,7 @@ impl Questions {
         }
     }
 
-    fn target(&self, question: u32) -> &str {
+    pub fn target(&self, question: u32) -> &str {
         match self {
             Self::Lookups { targets, .. } => &targets[question as usize],
             Self::Path(path) => path,

@@ -8,32 +8,27 @@ use std::time::{Duration, Instant};
 
 use tokio_uring::fs::File;
 
-use super::load::{Consumers, Questions, Tally, parse_exponent, parse_rate};
-use super::populate::launched;
-use super::{Context, allow_connections};
+use super::Context;
+use super::load::{Consumers, Questions, Tally};
+use super::options::{Lookups, Rate};
 use crate::answers;
 use crate::failure::{Failure, Result};
-use crate::population::Population;
 use crate::progress::{Goal, Progress};
 use crate::wire::http::Client;
 
 #[derive(Debug, clap::Args)]
+#[command(mut_arg("rate", |arg| arg.default_value(None).help("Open loop: requests a second; latency counts from when a request was due")))]
 pub struct Options {
     #[command(flatten)]
-    pub population: Population,
-    #[command(flatten)]
-    pub asking: Asking,
-    /// Connections
-    #[arg(short, long, value_name = "N", default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..1_000_000))]
-    pub connections: u32,
+    pub lookups: Lookups,
     /// Closed loop: requests in one write
-    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=4096))]
+    #[arg(long, value_name = "N", default_value_t = 1, conflicts_with_all = ["rate", "no_keep_alive"],
+        value_parser = clap::value_parser!(u32).range(1..=4096))]
     pub pipeline: u32,
-    /// Open loop: requests a second; latency counts from when a request was due
-    #[arg(short, long, value_name = "N", value_parser = parse_rate, conflicts_with = "pipeline")]
-    pub rate: Option<f64>,
+    #[command(flatten)]
+    pub rate: Option<Rate>,
     /// Open a connection for each request
-    #[arg(long, conflicts_with = "pipeline")]
+    #[arg(long)]
     pub no_keep_alive: bool,
     /// Ask for this instead of lookups; any answer with status 200 is right
     #[arg(long, value_name = "TARGET", conflicts_with_all = ["zipf", "populate"], value_parser = parse_path)]
@@ -44,24 +39,6 @@ pub struct Options {
     /// Measure and report once for each line of standard input, for as long as it says, as in 400ms
     #[arg(long)]
     pub on_demand: bool,
-    /// How long to ask
-    #[arg(short = 'd', long = "for", value_name = "DURATION", default_value = "10s", value_parser = humantime::parse_duration)]
-    pub time: Duration,
-}
-
-/// What lookups ask for, and of whom.
-#[derive(Clone, Debug, clap::Args)]
-pub struct Asking {
-    /// Ask for the first topics most, by a power law of this exponent; without, for all alike
-    #[arg(long, value_name = "EXPONENT", value_parser = parse_exponent)]
-    pub zipf: Option<f64>,
-    /// Of the order in which topics are asked for
-    #[arg(long, value_name = "N", default_value_t = 1)]
-    pub seed: u64,
-    /// Register the population first and hold it; without, a `populate` with the same options holds it, whose run is
-    /// to be given as --run
-    #[arg(long)]
-    pub populate: bool,
 }
 
 /// Reads the target of a request.
@@ -78,32 +55,24 @@ pub fn parse_path(text: &str) -> Result<String, String> {
 /// # Errors
 /// A wrong answer.
 pub async fn run(context: Rc<Context>, options: &Options) -> Result<()> {
-    let Options { population, ref asking, connections, .. } = *options;
-    population.validate()?;
+    options.lookups.hold(&context, 0, ask(&context, options)).await
+}
+
+async fn ask(context: &Rc<Context>, options: &Options) -> Result<()> {
+    let lookups = &options.lookups;
     let questions = match &options.path {
         Some(path) => Questions::Path(path.clone()),
-        None => Questions::lookups(context.run_of(asking.populate)?, population, asking.zipf)
-            .among(options.among.unwrap_or(u32::MAX)),
+        None => lookups.questions(context)?.among(options.among.unwrap_or(u32::MAX)),
     };
-    allow_connections(connections + if asking.populate { population.producers } else { 0 })?;
-    let consumers = Consumers { context: Rc::clone(&context), questions, connections, seed: asking.seed };
-    let consumers = Rc::new(consumers);
-    let measured = async {
-        if !options.on_demand {
-            return measure(&context, options, options.time, &consumers).await;
-        }
-        let demands = Demands::new()?;
-        while let Some(Some(time)) = context.stop.run_until_cancelled(demands.next()).await.transpose()? {
-            measure(&context, options, time, &consumers).await?;
-        }
-        Ok(())
-    };
-    if asking.populate {
-        let (mut fleet, complete) = launched(&context, population, 1).await?;
-        if complete { fleet.alongside(measured).await } else { Ok(()) }
-    } else {
-        measured.await
+    let consumers = lookups.consumers(context, questions);
+    if !options.on_demand {
+        return measure(context, options, lookups.load.period.time, &consumers).await;
     }
+    let demands = Demands::new()?;
+    while let Some(Some(time)) = context.stop.run_until_cancelled(demands.next()).await.transpose()? {
+        measure(context, options, time, &consumers).await?;
+    }
+    Ok(())
 }
 
 /// More than any duration takes to write.
@@ -155,7 +124,7 @@ async fn measure(
     let _open: Vec<_> = clients.iter().flatten().map(Client::link).collect();
     let meter = context.meter()?;
     match options.rate {
-        Some(rate) => {
+        Some(Rate { rate }) => {
             let unasked = consumers.open_loop(clients, rate, &tally, end).await?;
             figures.insert("rate".into(), rate);
             #[expect(clippy::cast_precision_loss, reason = "shown to people")]

@@ -8,6 +8,7 @@ pub mod hot;
 pub mod idle;
 mod load;
 pub mod lookup;
+mod options;
 mod pacer;
 mod phase;
 pub mod populate;
@@ -27,7 +28,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::failure::{Failure, Result};
 use crate::measure::{Meter, Process};
-use crate::open_files;
+use crate::open_files::allow_connections;
 use crate::population::{Population, Run};
 use crate::report::Report;
 use crate::wire::{http, v1};
@@ -145,9 +146,4 @@ async fn within<T>(time: Duration, what: &str, work: impl Future<Output = Result
     tokio::time::timeout(time, work).await.unwrap_or_else(|_| {
         Err(Failure::Late(format!("not {what} within {time:?}: give the server longer with --within")))
     })
-}
-
-/// Makes room for so many connections.
-fn allow_connections(count: u32) -> Result<()> {
-    open_files::allow(count.into())
 }

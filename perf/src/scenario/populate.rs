@@ -3,28 +3,28 @@
 use std::collections::BTreeMap;
 use std::io::Write;
 use std::rc::Rc;
-use std::time::Duration;
 
 use super::fleet::Fleet;
+use super::options::For;
 use super::{Context, allow_connections};
 use crate::failure::Result;
 use crate::population::Population;
 use crate::progress::{Goal, Progress};
 
 #[derive(Debug, clap::Args)]
+#[command(mut_arg("time", |arg| arg.default_value(None).help("How long to hold it, as in 90s or 5m; without, until a signal")))]
 pub struct Options {
     #[command(flatten)]
-    pub population: Population,
-    #[command(flatten)]
     pub registering: Registering,
-    /// How long to hold it, as in 90s or 5m; without, until a signal
-    #[arg(short = 'd', long = "for", value_name = "DURATION", value_parser = humantime::parse_duration)]
-    pub hold: Option<Duration>,
+    #[command(flatten)]
+    pub hold: Option<For>,
 }
 
 /// How a population registers.
 #[derive(Clone, Copy, Debug, clap::Args)]
 pub struct Registering {
+    #[command(flatten)]
+    pub population: Population,
     /// REGISTER commands in one write; nsqd itself waits for the answer to each
     #[arg(id = "register_pipeline", long = "pipeline", value_name = "N", default_value_t = 1,
         value_parser = clap::value_parser!(u32).range(1..=4096))]
@@ -36,10 +36,11 @@ pub struct Registering {
 /// # Errors
 /// A wrong answer, to a heartbeat too.
 pub async fn run(context: Rc<Context>, options: &Options) -> Result<()> {
-    options.population.validate()?;
-    allow_connections(options.population.producers)?;
+    let Options { registering, hold } = *options;
+    registering.population.validate()?;
+    allow_connections(registering.population.producers)?;
     let meter = context.meter()?;
-    let (mut fleet, complete) = launched(&context, options.population, options.registering.pipeline).await?;
+    let (mut fleet, complete) = launched(&context, registering).await?;
     let registrations = fleet.done();
     let report = meter.read()?.report("populate", registrations, &fleet.latencies(), BTreeMap::new())?;
     context.print(&report)?;
@@ -53,8 +54,8 @@ pub async fn run(context: Rc<Context>, options: &Options) -> Result<()> {
         context.run.id()
     );
     let held = async {
-        match options.hold {
-            Some(time) => _ = context.is_stopped_within(time).await,
+        match hold {
+            Some(For { time }) => _ = context.is_stopped_within(time).await,
             None => context.stop.cancelled().await,
         }
         Ok(())
@@ -66,7 +67,8 @@ pub async fn run(context: Rc<Context>, options: &Options) -> Result<()> {
 ///
 /// # Errors
 /// The first failure of any producer.
-pub async fn launched(context: &Rc<Context>, population: Population, pipeline: u32) -> Result<(Fleet, bool)> {
+pub async fn launched(context: &Rc<Context>, registering: Registering) -> Result<(Fleet, bool)> {
+    let Registering { population, pipeline } = registering;
     let progress = Progress::show("registering", "registrations", Goal::Count(population.registrations()));
     let mut fleet = Fleet::launch(context, population, pipeline, progress.counter());
     let registered = fleet.registered();

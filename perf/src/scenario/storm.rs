@@ -11,7 +11,6 @@ use super::sampled::{Watching, until, until_each};
 use super::{Context, allow_connections, within};
 use crate::answers::{self, Checker};
 use crate::failure::{Failure, Result};
-use crate::population::Population;
 use crate::progress::{Goal, Progress};
 
 /// How long the server may take to notice that the producers of an earlier run are gone.
@@ -19,8 +18,6 @@ const EARLIER_PRODUCERS: Duration = Duration::from_secs(30);
 
 #[derive(Debug, clap::Args)]
 pub struct Options {
-    #[command(flatten)]
-    pub population: Population,
     #[command(flatten)]
     pub registering: Registering,
     #[command(flatten)]
@@ -36,7 +33,8 @@ pub struct Options {
 /// # Errors
 /// A wrong answer, or not all complete in the time given.
 pub async fn run(context: Rc<Context>, options: &Options) -> Result<()> {
-    let Options { population, registering: Registering { pipeline }, watching, unwatched } = *options;
+    let Options { registering, watching, unwatched } = *options;
+    let population = registering.population;
     population.validate()?;
     allow_connections(population.producers + watching.probes)?;
     if !unwatched {
@@ -54,7 +52,7 @@ pub async fn run(context: Rc<Context>, options: &Options) -> Result<()> {
     let progress = Progress::show("storm", "registrations", Goal::Count(population.registrations()));
     let meter = context.meter()?;
     let began = Instant::now();
-    let mut fleet = Fleet::launch(&context, population, pipeline, progress.counter());
+    let mut fleet = Fleet::launch(&context, population, registering.pipeline, progress.counter());
     let watched =
         Box::pin(until_each(&context, watching.probes, topics, Rc::clone(&complete), move |topic, answer| {
             checker.is_complete(topic, answer)

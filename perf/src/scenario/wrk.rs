@@ -10,8 +10,9 @@ use std::time::Duration;
 use serde::Deserialize;
 
 use super::Context;
-use super::load::{Questions, lookup_target};
+use super::load::Questions;
 use super::lookup::parse_path;
+use super::options::{For, Load};
 use crate::failure::{Failure, Result};
 use crate::measure::{Latencies, Usage, children_cpu};
 use crate::population::Population;
@@ -33,21 +34,18 @@ end
 "#;
 
 #[derive(Debug, clap::Args)]
+#[command(mut_arg("time", |arg| arg.help("How long to ask; wrk knows whole seconds")))]
 pub struct Options {
     #[command(flatten)]
     pub population: Population,
-    /// Connections
-    #[arg(short, long, value_name = "N", default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..100_000))]
-    pub connections: u32,
+    #[command(flatten)]
+    pub load: Load,
     /// Threads of wrk
     #[arg(short, long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..1_000))]
     pub threads: u32,
     /// Ask for this instead of the first topic
     #[arg(long, value_name = "TARGET", value_parser = parse_path)]
     pub path: Option<String>,
-    /// How long to ask; wrk knows whole seconds
-    #[arg(short = 'd', long = "for", value_name = "DURATION", default_value = "10s", value_parser = humantime::parse_duration)]
-    pub time: Duration,
 }
 
 /// What [`SCRIPT`] prints.
@@ -79,24 +77,22 @@ pub async fn run(context: Rc<Context>, options: &Options) -> Result<()> {
         Some(path) => Questions::Path(path.clone()),
         None => Questions::lookups(context.run_of(false)?, options.population, None),
     };
-    let target = match &options.path {
-        Some(path) => path.clone(),
-        None => lookup_target(&context.run, 0),
-    };
+    let target = questions.target(0);
     let mut client = context.consumer().await?;
-    client.get(&target, |answer| questions.check(0, answer)).await?;
+    client.get(target, |answer| questions.check(0, answer)).await?;
 
     let script = written(SCRIPT)?;
-    let (connections, threads) = (options.connections, options.threads.min(options.connections));
+    let Load { connections, period: For { time } } = options.load;
+    let threads = options.threads.min(connections);
     let mut command = Command::new(PROGRAM);
     command
-        .args([format!("-c{connections}"), format!("-t{threads}"), format!("-d{}s", seconds(options.time))])
+        .args([format!("-c{connections}"), format!("-t{threads}"), format!("-d{}s", seconds(time))])
         .arg("-s")
         .arg(script.path())
         .arg(format!("http://{}{target}", context.http))
         .stdin(Stdio::null())
         .stdout(Stdio::piped());
-    let progress = Progress::show("asking with wrk", "answers", Goal::Time(options.time));
+    let progress = Progress::show("asking with wrk", "answers", Goal::Time(time));
     let before = children_cpu()?;
     let meter = context.meter()?;
     let mut child = Running(command.spawn().map_err(|error| Failure::io("start wrk", error, INSTALL))?);
@@ -106,7 +102,7 @@ pub async fn run(context: Rc<Context>, options: &Options) -> Result<()> {
     drop(progress);
 
     let report = report(usage, wrk_cpu, &format!("GET {target}, by wrk"), &output)?;
-    client.get(&target, |answer| questions.check(0, answer)).await?;
+    client.get(target, |answer| questions.check(0, answer)).await?;
     context.print(&report)
 }
 

@@ -38,7 +38,7 @@ pub fn topics(run: &Run) -> impl Iterator<Item = String> + use<> {
 /// A wrong answer, and a server that does not notice in time that a child is there or gone.
 pub async fn run(stage: &Rc<Stage>) -> Result<()> {
     let mut random = stage.random("child", 0);
-    let longest = LONGEST_PAUSE.min(stage.options.time / 10);
+    let longest = LONGEST_PAUSE.min(stage.options.load.period.time / 10);
     while !stage.ended.is_cancelled() {
         let mut child = Populate::start(stage)?;
         // Not ended by the end: topics that are half registered would be nothing to compare with.

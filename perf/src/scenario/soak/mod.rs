@@ -37,6 +37,7 @@ use self::verify::Foreign;
 use self::vitals::Vitals;
 use super::idle::interval;
 use super::load::parse_rate;
+use super::options::{For, Load, Rate};
 use super::pacer::Pacer;
 use super::tidy::delete;
 use super::{Context, Tasks, allow_connections, finished};
@@ -55,6 +56,9 @@ const MEMORY_SAMPLE: Duration = Duration::from_millis(100);
 const ASK_AGAIN: Duration = Duration::from_millis(20);
 
 #[derive(Clone, Debug, clap::Args)]
+#[command(mut_arg("rate", |arg| arg.default_value("500").help("Lookups a second")))]
+#[command(mut_arg("connections", |arg| arg.default_value("32").help("Connections of the lookups")))]
+#[command(mut_arg("time", |arg| arg.default_value("5m").help("How long")))]
 pub struct Options {
     /// Simulated nsqds
     #[arg(long, value_name = "N", default_value_t = 300, value_parser = clap::value_parser!(u32).range(2..100_000))]
@@ -65,12 +69,10 @@ pub struct Options {
     /// Topics there are; one in four is ephemeral
     #[arg(long, value_name = "N", default_value_t = 400, value_parser = clap::value_parser!(u32).range(4..1_000_000))]
     pub topics: u32,
-    /// Lookups a second
-    #[arg(short, long, value_name = "N", default_value = "500", value_parser = parse_rate)]
-    pub rate: f64,
-    /// Connections of the lookups
-    #[arg(short, long, value_name = "N", default_value_t = 32, value_parser = clap::value_parser!(u32).range(1..100_000))]
-    pub connections: u32,
+    #[command(flatten)]
+    pub rate: Rate,
+    #[command(flatten)]
+    pub load: Load,
     /// Registrations and unregistrations a second
     #[arg(long, value_name = "N", default_value = "200", value_parser = parse_rate)]
     pub writes: f64,
@@ -93,9 +95,6 @@ pub struct Options {
     /// time
     #[arg(long, value_name = "N")]
     pub seed: Option<u64>,
-    /// How long
-    #[arg(short = 'd', long = "for", value_name = "DURATION", default_value = "5m", value_parser = humantime::parse_duration)]
-    pub time: Duration,
     /// How long the server may take to become quiet in the end
     #[arg(long, value_name = "DURATION", default_value = "1m", value_parser = humantime::parse_duration)]
     pub within: Duration,
@@ -165,19 +164,19 @@ impl Stage {
 /// what it was at the beginning.
 pub async fn run(context: Rc<Context>, options: Options) -> Result<()> {
     let hostile_peers = if options.no_hostile { 0 } else { options.hostile_peers * hostile::CONNECTIONS_MAX };
-    allow_connections(options.producers + options.connections + hostile_peers + OTHER_CONNECTIONS)?;
+    allow_connections(options.producers + options.load.connections + hostile_peers + OTHER_CONNECTIONS)?;
     let seed = options.seed.unwrap_or_else(from_the_clock);
     // A closed pipe is no reason to stop.
     let _ = writeln!(std::io::stderr(), "soak: --seed {seed}");
 
     let open_files = context.server.map(Process::open_files).transpose()?;
     let foreign = purge(&context, &options).await?;
-    let progress = Progress::show("soak", "right answers", Goal::Time(options.time));
+    let progress = Progress::show("soak", "right answers", Goal::Time(options.load.period.time));
     let stage = Rc::new(Stage {
         lifetimes: Lifetimes { tombstone: options.tombstone_lifetime, leaving: options.within },
         began: Instant::now(),
         model: RefCell::default(),
-        vitals: RefCell::new(Vitals::of(options.time)),
+        vitals: RefCell::new(Vitals::of(options.load.period.time)),
         counts: Counts::default(),
         answers: progress.counter(),
         storm: Notify::new(),
@@ -252,7 +251,8 @@ async fn purge(context: &Context, options: &Options) -> Result<Foreign> {
 /// Everything until the time is over or a signal comes, and until all have left the stage; how many connections
 /// hostile peers have made.
 async fn play(stage: &Rc<Stage>) -> Result<u64> {
-    let Options { time, producers, connections, rate, no_hostile, no_children, .. } = stage.options;
+    let Options { producers, rate: Rate { rate }, load, no_hostile, no_children, .. } = stage.options;
+    let Load { connections, period: For { time } } = load;
     let pacer = Rc::new(Pacer::start(rate));
     let hostile = (!no_hostile).then(|| hostile::Mob::start(stage)).transpose()?;
     let mut actors = Tasks::new();
