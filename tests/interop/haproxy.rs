@@ -6,7 +6,7 @@
 
 use std::env;
 use std::fs;
-use std::io::{self, ErrorKind, Read, Write};
+use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
@@ -22,7 +22,7 @@ use tempfile::TempDir;
 use crate::daemon::Daemon;
 use crate::programs::{self, haproxy};
 use crate::support::Server;
-use crate::support::clients::{ask, identify, read_once};
+use crate::support::clients::{ask, identify, try_get};
 use crate::wait;
 
 on_both_drivers!(rolling_restarts_fail_no_request);
@@ -246,26 +246,8 @@ impl Client {
             none => none.insert(UnixStream::connect(&self.haproxy)?),
         };
         connection.set_read_timeout(Some(wait::PATIENCE))?;
-        connection.write_all(format!("GET {path} HTTP/1.1\r\nHost: lookupd\r\n\r\n").as_bytes())?;
-        let (mut response, mut piece) = (Vec::new(), [0; 4096]);
-        while !is_whole(&response) {
-            let len = read_once(connection, &mut piece)?;
-            if len == 0 {
-                return Err(ErrorKind::UnexpectedEof.into());
-            }
-            response.extend(&piece[..len]);
-        }
+        let response = try_get(connection, path)?;
         let status = response.get(9..12).unwrap_or_default();
         Ok(String::from_utf8_lossy(status).into_owned())
     }
-}
-
-/// Whether the response has all of its body. HAProxy writes the names of headers in lower case.
-fn is_whole(response: &[u8]) -> bool {
-    let response = String::from_utf8_lossy(response).to_lowercase();
-    let Some((head, body)) = response.split_once("\r\n\r\n") else {
-        return false;
-    };
-    let length = head.lines().find_map(|line| line.strip_prefix("content-length: "));
-    length.is_some_and(|length| length.parse() == Ok(body.len()))
 }

@@ -6,8 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use crate::support::PATIENCE;
-use crate::support::clients::{ask, identify, look_up};
+use crate::support::clients::{ask, identify, look_up, try_connect};
 use crate::wait;
 
 /// Producers, and as many consumers.
@@ -30,7 +29,7 @@ impl Load {
         let mut load = Self { over: Arc::default(), rounds: Arc::default(), clients: Vec::new() };
         for number in 0..CLIENTS {
             load.add(move || introduce(tcp), move |producer| churn(producer, number));
-            load.add(move || connect(http), move |consumer| consume(consumer, topic));
+            load.add(move || try_connect(http).ok(), move |consumer| consume(consumer, topic));
         }
         load
     }
@@ -82,14 +81,8 @@ impl Drop for Load {
 
 // All of them give `None` when the server is gone.
 
-fn connect(address: SocketAddr) -> Option<TcpStream> {
-    let stream = TcpStream::connect(address).ok()?;
-    stream.set_read_timeout(Some(PATIENCE)).expect("not zero");
-    Some(stream)
-}
-
 fn introduce(address: SocketAddr) -> Option<TcpStream> {
-    let mut producer = connect(address)?;
+    let mut producer = try_connect(address).ok()?;
     // No nsqd has port 1, which this one claims.
     let reply = ask(&mut producer, &[b"  V1", &identify("127.0.0.1", 0)[..]].concat()).ok()?;
     assert!(reply.starts_with(b"{"), "{}", reply.escape_ascii());

@@ -32,9 +32,14 @@ pub fn wait_for_answer(stream: &TcpStream) {
 
 /// A connection that waits for an answer for [`PATIENCE`] at most.
 pub fn connect(address: SocketAddr) -> TcpStream {
-    let stream = TcpStream::connect(address).expect("the server listens");
-    stream.set_read_timeout(Some(PATIENCE)).expect("not zero");
-    stream
+    try_connect(address).expect("the server listens")
+}
+
+/// The same to a server that may be gone.
+pub fn try_connect(address: SocketAddr) -> io::Result<TcpStream> {
+    let stream = TcpStream::connect(address)?;
+    stream.set_read_timeout(Some(PATIENCE))?;
+    Ok(stream)
 }
 
 /// A producer's connection.
@@ -87,13 +92,22 @@ pub fn ask(stream: &mut TcpStream, command: &[u8]) -> io::Result<Vec<u8>> {
 
 /// Asks who has a topic. `None` from a server that is gone before it has given all of the answer.
 pub fn look_up(client: &mut TcpStream, topic: &str) -> Option<String> {
-    client.write_all(format!("GET /lookup?topic={topic} HTTP/1.1\r\nHost: h\r\n\r\n").as_bytes()).ok()?;
+    let answer = try_get(client, &format!("/lookup?topic={topic}")).ok()?;
+    Some(String::from_utf8(answer).expect("JSON"))
+}
+
+/// Asks a server that may go away, on a connection that stays open; the answer must have a length.
+pub fn try_get(stream: &mut (impl Read + Write), target: &str) -> io::Result<Vec<u8>> {
+    stream.write_all(format!("GET {target} HTTP/1.1\r\nHost: h\r\n\r\n").as_bytes())?;
     let (mut answer, mut piece) = (Vec::new(), [0; 4096]);
     while missing(&answer) != Some(0) {
-        let len = read_once(client, &mut piece).ok().filter(|&len| len > 0)?;
+        let len = read_once(stream, &mut piece)?;
+        if len == 0 {
+            return Err(ErrorKind::UnexpectedEof.into());
+        }
         answer.extend(&piece[..len]);
     }
-    Some(String::from_utf8(answer).expect("JSON"))
+    Ok(answer)
 }
 
 /// A producer that makes the answer to `/nodes` a megabyte long.
@@ -133,11 +147,11 @@ pub fn read_to_end(stream: &mut TcpStream) -> io::Result<Vec<u8>> {
     stream.read_to_end(&mut all).map(|_| all)
 }
 
-/// How many bytes an answer lacks; `None` while nobody can tell.
+/// How many bytes an answer lacks; `None` while nobody can tell. A proxy may write names of headers in lower case.
 pub fn missing(answer: &[u8]) -> Option<usize> {
     let head_len = memchr::memmem::find(answer, b"\r\n\r\n")? + 4;
-    let head = str::from_utf8(&answer[..head_len]).expect("ASCII");
-    let (_, after) = head.split_once("Content-Length: ")?;
+    let head = str::from_utf8(&answer[..head_len]).expect("ASCII").to_lowercase();
+    let (_, after) = head.split_once("content-length: ")?;
     let len: usize = after.lines().next()?.parse().expect("a number");
     (head_len + len).checked_sub(answer.len())
 }
