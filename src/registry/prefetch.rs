@@ -25,12 +25,17 @@ pub(super) fn prefetch(snapshot: &Snapshot, hashes: &[u32]) {
 /// Touches what changes of the topics with these hashes will read.
 pub(super) fn prefetch_changes(snapshot: &Snapshot, hashes: &[u32]) {
     for hashes in hashes.chunks(CHANGES_PREFETCHED_TOGETHER) {
-        let topics: Vec<_> = topics(snapshot, hashes).into_iter().map(|topic| &**topic).collect();
-        for topic in &topics {
-            touch((topic.version, topic.name.len()));
-        }
-        prefetch_contents(&topics);
+        prefetch_topics(topics(snapshot, hashes).into_iter());
     }
+}
+
+/// Touches topics and what they have.
+pub(super) fn prefetch_topics<'a>(topics: impl Iterator<Item = &'a Arc<Topic>>) {
+    let topics: Vec<_> = topics.map(|topic| &**topic).collect();
+    for topic in &topics {
+        touch((topic.version, topic.name.len()));
+    }
+    prefetch_contents(&topics);
 }
 
 /// The topics with these hashes, or others of the same hash, themselves untouched.

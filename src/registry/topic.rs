@@ -15,8 +15,9 @@ use super::unused::{Expiry, Unused};
 use crate::clock::Timestamp;
 
 /// A topic as of one commit. Whoever produces a channel produces its topic too: REGISTER adds to both, and whatever
-/// takes a producer from the topic takes it from the channels.
+/// takes a producer from the topic takes it from the channels. In C's order: what finding a topic reads comes first.
 #[derive(Clone)]
+#[repr(C)]
 pub struct Topic {
     pub(super) id: TopicId,
     pub(super) name: SmolStr,

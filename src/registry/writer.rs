@@ -6,6 +6,7 @@ use std::sync::atomic::Ordering;
 
 use super::change::Changed;
 use super::names::{Name, TopicId, is_ephemeral};
+use super::prefetch::prefetch_topics;
 use super::producer::Producer;
 use super::snapshot::{Rest, Snapshot};
 use super::topic::{Channel, Topic};
@@ -13,6 +14,7 @@ use super::unused::{Expiry, Unused};
 use super::versions::Versions;
 use super::visibility::Lifetimes;
 use crate::clock::Timestamp;
+use crate::limits::CHANGES_PREFETCHED_TOGETHER;
 
 /// A batch of changes under the writer lock, visible to nobody until [`super::Registry::commit`] is over.
 pub struct Writer<'a> {
@@ -71,8 +73,12 @@ impl Writer<'_> {
         self.changed.nodes = true;
         let topics = mem::take(&mut *producer.topics());
         let Head { versions, unused, .. } = &mut *self.head;
-        for &topic in &topics {
-            versions.change(topic, |topic| topic.remove_producer(id, unused, now));
+        for ids in topics.chunks(CHANGES_PREFETCHED_TOGETHER) {
+            let draft = versions.draft();
+            prefetch_topics(ids.iter().filter_map(|&id| draft.topic_at(id)));
+            for &topic in ids {
+                versions.change(topic, |topic| topic.remove_producer(id, unused, now));
+            }
         }
         topics.len()
     }
