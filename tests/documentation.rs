@@ -13,7 +13,7 @@ use rustix::process::Signal;
 
 mod support;
 
-use support::clients::{connect, get, read_answer};
+use support::clients::{connect, exchange, get, request};
 use support::{PATIENCE, Server};
 
 const NO_FLAGS: &[&str] = &[];
@@ -182,9 +182,8 @@ fn every_endpoint_is_described_with_its_method() {
     let rows = rows("## Endpoints");
     assert_eq!(set(rows.iter().map(|row| row[1].trim_matches('`'))), paths);
     for row in rows {
-        let request = format!("OPTIONS {} HTTP/1.1\r\nHost: h\r\n\r\n", row[1].trim_matches('`'));
-        std::io::Write::write_all(&mut client, request.as_bytes()).expect("the server reads");
-        let response = read_answer(&mut client);
+        let options = request("OPTIONS", row[1].trim_matches('`'));
+        let response = exchange(&mut client, &options).expect("a response");
         let allowed = response.lines().find_map(|line| line.strip_prefix("Allow: ")).expect("a path");
         let methods = set(allowed.split(", ").filter(|method| *method != "OPTIONS"));
         assert_eq!(methods, set([&*row[0]]), "{row:?}");

@@ -3,12 +3,11 @@
 
 mod support;
 
-use std::io::Write;
 use std::net::TcpStream;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use support::clients::{Nsqd, connect, get, read_answer};
+use support::clients::{Nsqd, connect, get, post};
 use support::{PATIENCE, Server};
 
 fn body(client: &mut TcpStream, target: &str) -> String {
@@ -25,9 +24,8 @@ fn await_answer(client: &mut TcpStream, target: &str, expected: &str) {
     }
 }
 
-fn post(client: &mut TcpStream, target: &str) {
-    client.write_all(format!("POST {target} HTTP/1.1\r\nHost: h\r\n\r\n").as_bytes()).expect("the server reads");
-    let answer = read_answer(client);
+fn create(client: &mut TcpStream, target: &str) {
+    let answer = post(client, target);
     assert!(answer.starts_with("HTTP/1.1 200 OK\r\n"), "{answer}");
 }
 
@@ -85,8 +83,8 @@ fn any_name_is_forgotten_that_nobody_created_over_http() {
     for name in ["shared unused", "dead channel", "dead#ephemeral channel", "created#ephemeral"] {
         dying.register(name);
     }
-    post(&mut client, "/topic/create?topic=created%23ephemeral");
-    post(&mut client, "/channel/create?topic=made&channel=made%23ephemeral");
+    create(&mut client, "/topic/create?topic=created%23ephemeral");
+    create(&mut client, "/channel/create?topic=made&channel=made%23ephemeral");
     drop(dying);
     await_answer(&mut client, "/channels?topic=shared", r#"{"channels":["used"]}"#);
     await_answer(&mut client, "/channels?topic=dead", r#"{"channels":[]}"#);

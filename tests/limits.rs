@@ -14,7 +14,7 @@ use rustix::process::Signal;
 use socket2::{Domain, Socket, Type};
 
 use support::clients::{
-    Nsqd, OK, bulky, connect, get, missing, read_once, read_to_end, send_get, wait_for_answer,
+    Nsqd, OK, bulky, connect, exchange, framed, get, post, read_to_end, send_get, until_fin, wait_for_answer,
 };
 use support::{PATIENCE, Server};
 
@@ -87,31 +87,17 @@ fn nsqd(server: &Server) -> TcpStream {
 /// Sends something, and checks that the error is all that comes before the end.
 fn assert_refused(mut stream: TcpStream, bytes: &[u8], error: &str) {
     stream.write_all(bytes).expect("a connection");
-    let read = read_to_end(&mut stream).expect("a FIN, not a reset");
-    let expected = [&u32::try_from(error.len()).expect("short").to_be_bytes(), error.as_bytes()].concat();
-    assert!(read == expected, "{}", read.escape_ascii());
+    let read = until_fin(stream);
+    assert!(read == framed(error), "{}", read.escape_ascii());
 }
 
 /// The same for HTTP: the answer begins so, ends so, and nothing follows it.
 fn assert_answered(mut stream: TcpStream, bytes: &[u8], status: &str, body: &str) {
     stream.write_all(bytes).expect("a connection");
-    let read = read_to_end(&mut stream).expect("a FIN, not a reset");
+    let read = until_fin(stream);
     let text = String::from_utf8(read).expect("ASCII");
     assert!(text.starts_with(&format!("HTTP/1.1 {status}\r\n")), "{text}");
     assert!(text.contains("Connection: close\r\n") && text.ends_with(&format!("\r\n\r\n{body}")), "{text}");
-}
-
-/// Sends a request and returns the answer, which is short and leaves the connection open.
-fn ask(client: &mut TcpStream, request: &str) -> String {
-    client.write_all(request.as_bytes()).expect("a connection");
-    let mut answer = Vec::new();
-    while missing(&answer) != Some(0) {
-        let mut piece = [0; 4096];
-        let len = read_once(client, &mut piece).expect("an answer");
-        assert!(len > 0, "cut short: {}", answer.escape_ascii());
-        answer.extend(&piece[..len]);
-    }
-    String::from_utf8(answer).expect("ASCII")
 }
 
 #[test]
@@ -156,7 +142,7 @@ fn the_headers_of_a_request() {
     let mut scene = Scene::new("max-request-headers", "10");
     let request =
         |headers: usize| format!("GET /ping HTTP/1.1\r\nHost: h\r\n{}\r\n", "X: y\r\n".repeat(headers - 1));
-    assert!(ask(&mut scene.client, &request(10)).starts_with("HTTP/1.1 200 OK\r\n"));
+    assert!(exchange(&mut scene.client, &request(10)).expect("a response").starts_with("HTTP/1.1 200 OK\r\n"));
     let status = "431 Request Header Fields Too Large";
     // httparse reads the first, and is not asked about the second.
     for headers in [11, 1000] {
@@ -180,7 +166,7 @@ fn the_body_of_a_request() {
         assert_answered(connect(scene.server.http), request.as_bytes(), "413 Request Entity Too Large", error);
     }
     let request = format!("{head}Content-Length: 100\r\n\r\n{}", "b".repeat(100));
-    assert!(ask(&mut scene.client, &request).starts_with("HTTP/1.1 200 OK\r\n"));
+    assert!(exchange(&mut scene.client, &request).expect("a response").starts_with("HTTP/1.1 200 OK\r\n"));
     scene.end(3);
 }
 
@@ -225,10 +211,6 @@ fn connections_of_an_address() {
     scene.end(3);
 }
 
-fn create(client: &mut TcpStream, target: &str) -> String {
-    ask(client, &format!("POST {target} HTTP/1.1\r\nHost: h\r\n\r\n"))
-}
-
 /// A second topic or channel is the last; what is there can be registered again, before and after a third is refused.
 fn registrations(limit: &'static str, second: &str, third: (&str, &str)) -> (Scene, Nsqd) {
     let scene = Scene::new(limit, "2");
@@ -260,7 +242,7 @@ fn lists_greedy(scene: &mut Scene, topic: &str) -> bool {
 fn topics_in_all() {
     let (mut scene, _greedy) = registrations("max-topics", "second", ("third", ""));
     for target in ["/topic/create?topic=third", "/channel/create?topic=third&channel=c"] {
-        let answer = create(&mut scene.client, target);
+        let answer = post(&mut scene.client, target);
         assert!(answer.starts_with("HTTP/1.1 503 Service Unavailable\r\n"), "{answer}");
         assert!(answer.ends_with(r#"{"message":"TOO_MANY_TOPICS"}"#), "{answer}");
     }
@@ -271,7 +253,7 @@ fn topics_in_all() {
     );
     assert!(lists_greedy(&mut scene, "topic") && lists_greedy(&mut scene, "second"));
     // What is deleted makes room.
-    assert!(create(&mut scene.client, "/topic/delete?topic=second").starts_with("HTTP/1.1 200"));
+    assert!(post(&mut scene.client, "/topic/delete?topic=second").starts_with("HTTP/1.1 200"));
     scene.nsqd.register("third");
     scene.end(3);
 }
@@ -279,11 +261,11 @@ fn topics_in_all() {
 #[test]
 fn channels_in_all() {
     let (mut scene, _greedy) = registrations("max-channels", "topic second", ("topic", "third"));
-    let answer = create(&mut scene.client, "/channel/create?topic=topic&channel=third");
+    let answer = post(&mut scene.client, "/channel/create?topic=topic&channel=third");
     assert!(answer.ends_with(r#"{"message":"TOO_MANY_CHANNELS"}"#), "{answer}");
     assert!(get(&mut scene.client, "/channels?topic=topic").ends_with(r#"{"channels":["channel","second"]}"#));
     assert!(lists_greedy(&mut scene, "topic"));
-    assert!(create(&mut scene.client, "/channel/delete?topic=topic&channel=second").starts_with("HTTP/1.1 200"));
+    assert!(post(&mut scene.client, "/channel/delete?topic=topic&channel=second").starts_with("HTTP/1.1 200"));
     scene.nsqd.register("topic third");
     scene.end(2);
 }
@@ -311,7 +293,7 @@ fn channels_of_a_producer() {
     assert_eq!(scene.nsqd.ask(b"UNREGISTER topic third\n"), b"OK");
     scene.nsqd.register("topic fourth");
     // One that is deleted counts for nobody any more.
-    assert!(create(&mut scene.client, "/channel/delete?topic=topic&channel=fourth").starts_with("HTTP/1.1 200"));
+    assert!(post(&mut scene.client, "/channel/delete?topic=topic&channel=fourth").starts_with("HTTP/1.1 200"));
     scene.nsqd.register("topic fifth");
     scene.end(1);
 }

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 
-use support::clients::{Nsqd, ask, connect, get, identify, look_up, read_once};
+use support::clients::{Nsqd, ask, connect, exchange, get, introduce, read_once, request};
 use support::{PATIENCE, Server};
 
 const NODES: usize = 50;
@@ -32,9 +32,7 @@ impl Node {
 
     /// Connects and says all it has to say, as nsqd does whenever it has connected.
     fn introduce(&self, address: SocketAddr) -> std::io::Result<TcpStream> {
-        let mut stream = TcpStream::connect(address)?;
-        stream.set_read_timeout(Some(PATIENCE))?;
-        ask(&mut stream, &[b"  V1", &identify(&self.name, 0)[..]].concat())?;
+        let mut stream = introduce(address, &self.name, 0)?;
         ask(&mut stream, format!("REGISTER {}\n", self.topic).as_bytes())?;
         ask(&mut stream, b"REGISTER shared channel\n")?;
         Ok(stream)
@@ -138,7 +136,8 @@ fn promised(node: usize, tcp: SocketAddr, http: SocketAddr, checked: &AtomicUsiz
         let topic = format!("topic-{node}-{number}");
         let Ok(reply) = ask(&mut producer.0, format!("REGISTER {topic}\n").as_bytes()) else { return };
         assert_eq!(reply, b"OK");
-        let Some(answer) = look_up(&mut client, &topic) else { return };
+        let lookup = request("GET", &format!("/lookup?topic={topic}"));
+        let Ok(answer) = exchange(&mut client, &lookup) else { return };
         assert!(answer.starts_with("HTTP/1.1 200 OK\r\n"), "{topic}: {answer}");
         checked.fetch_add(1, Ordering::Relaxed);
         if !answer.contains("\"promised\"") {

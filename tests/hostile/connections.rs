@@ -6,9 +6,9 @@ use std::net::{SocketAddr, TcpStream};
 use rustix::process::Signal;
 
 use crate::beside::{Driver, behind_shell};
-use crate::peers::{identify, reset, said, self_description, wait_until};
+use crate::peers::{self_description, wait_until};
 use crate::support::Server;
-use crate::support::clients::{Nsqd, OK, bulky, connect, get, send_get};
+use crate::support::clients::{Nsqd, OK, bulky, connect, get, identify_with, reset, said, send_get};
 
 /// Connections that have not finished their magic. That SIGTERM works beside them is shown after every attack; they
 /// are the one thing that keeps it from stock.
@@ -19,7 +19,7 @@ pub fn sigterm(driver: Driver) {
 /// RST, wherever a connection is.
 pub fn resets(driver: Driver) {
     let description = self_description("reset");
-    let registered = [&b"  V1"[..], &identify(description.as_bytes()), b"REGISTER resets\n"].concat();
+    let registered = [&b"  V1"[..], &identify_with(&description), b"REGISTER resets\n"].concat();
     driver.beside(|scene| {
         let _bulky = bulky(scene.server.tcp);
         let before = scene.observed().descriptors();

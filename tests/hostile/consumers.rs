@@ -3,8 +3,8 @@
 use std::net::Shutdown;
 
 use crate::beside::Driver;
-use crate::peers::{pipelined, pour, said, trickle, until_fin};
-use crate::support::clients::{Nsqd, connect, get, read_answer, send_get};
+use crate::peers::{pipelined, pour, trickle};
+use crate::support::clients::{Nsqd, connect, get, post, read_answer, said, send_get, until_fin};
 
 /// A head without end, in one line or in many.
 pub fn head(driver: Driver) {
@@ -103,8 +103,7 @@ pub fn star(driver: Driver) {
             "/topic/tombstone?topic=*&node=starred:2",
             "/channel/delete?topic=*&channel=*",
         ] {
-            let request = format!("POST {target} HTTP/1.1\r\nHost: h\r\n\r\n");
-            let answer = read_answer(&mut said(scene.server.http, request.as_bytes()));
+            let answer = post(&mut connect(scene.server.http), target);
             assert!(answer.starts_with("HTTP/1.1 400 ") && answer.contains("INVALID_ARG_"), "{answer}");
         }
         let mut client = connect(scene.server.http);
@@ -125,8 +124,7 @@ pub fn names_asked_for(driver: Driver) {
             for target in
                 [format!("/topic/create?topic={name}"), format!("/channel/create?topic=t&channel={name}")]
             {
-                let request = format!("POST {target} HTTP/1.1\r\nHost: h\r\n\r\n");
-                let answer = read_answer(&mut said(scene.server.http, request.as_bytes()));
+                let answer = post(&mut connect(scene.server.http), &target);
                 assert!(
                     answer.starts_with("HTTP/1.1 400 ") && answer.contains("{\"message\":\"INVALID_"),
                     "{answer}"
@@ -136,8 +134,7 @@ pub fn names_asked_for(driver: Driver) {
             for target in
                 ["/topic/delete?topic=", "/channel/delete?channel=c&topic=", "/topic/tombstone?node=n:1&topic="]
             {
-                let request = format!("POST {target}{name} HTTP/1.1\r\nHost: h\r\n\r\n");
-                let answer = read_answer(&mut said(scene.server.http, request.as_bytes()));
+                let answer = post(&mut connect(scene.server.http), &format!("{target}{name}"));
                 assert!(answer.is_ascii() && !answer.contains("Set-Cookie"), "{answer}");
             }
             get(&mut client, &format!("/lookup?topic={name}"));

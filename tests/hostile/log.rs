@@ -5,9 +5,8 @@ use std::io::{self, Read, Write};
 
 use crate::PROGRAM;
 use crate::beside::{Driver, Scene};
-use crate::peers::{identify, said, until_fin};
 use crate::support::Server;
-use crate::support::clients::{Nsqd, OK, get};
+use crate::support::clients::{Nsqd, OK, get, identify_with, said, until_fin};
 
 /// Line ends, terminal sequences and turns of the direction of writing in all that is logged as it was sent.
 pub fn forging(driver: Driver) {
@@ -21,7 +20,7 @@ pub fn forging(driver: Driver) {
         until_fin(said(scene.server.tcp, b"\x1b[2J"));
         for line in ["X\r\x1b[31m", "PING\x0b\x1b", "REGISTER a\rb\x1b[0m"] {
             let mut nsqd = Nsqd::connect(scene.server.tcp);
-            assert!(nsqd.ask(&identify(description.to_string().as_bytes())).starts_with(b"{"));
+            assert!(nsqd.ask(&identify_with(description.to_string())).starts_with(b"{"));
             nsqd.ask(format!("{line}\n").as_bytes());
         }
         for target in ["/lookup?topic=\u{9b}31m", "/\u{202e}\u{2028}", "/\u{1b}[31m", "/%0a%1b"] {

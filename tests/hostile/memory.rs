@@ -4,8 +4,10 @@ use std::io::{ErrorKind, Write};
 use std::net::TcpStream;
 
 use crate::beside::{Driver, Scene};
-use crate::peers::{framed, pipelined, pour, said};
-use crate::support::clients::{Nsqd, connect, get, read_answer, send_get, uninterrupted, wait_for_answer};
+use crate::peers::{pipelined, pour};
+use crate::support::clients::{
+    Nsqd, connect, framed, get, post, request, said, send_get, uninterrupted, wait_for_answer,
+};
 
 /// A command line without end.
 pub fn endless(driver: Driver) {
@@ -109,7 +111,7 @@ fn fill_and_empty(scene: &Scene, topics: usize) {
         }
     }
     drop(producer);
-    let delete = |topic| format!("POST /topic/delete?topic=topic-number-{topic} HTTP/1.1\r\nHost: h\r\n\r\n");
+    let delete = |topic| request("POST", &format!("/topic/delete?topic=topic-number-{topic}"));
     let requests: String = (0..topics).map(delete).collect();
     let read = pipelined(scene.server.http, requests.as_bytes(), topics * answer_len(scene));
     assert_eq!(memchr::memmem::find_iter(&read, b"HTTP/1.1 200 OK\r\n").count(), topics);
@@ -117,8 +119,6 @@ fn fill_and_empty(scene: &Scene, topics: usize) {
 
 /// The length of the answer to a deletion.
 fn answer_len(scene: &Scene) -> usize {
-    let requests =
-        ["create", "delete"].map(|verb| format!("POST /topic/{verb}?topic=one HTTP/1.1\r\nHost: h\r\n\r\n"));
-    let mut client = said(scene.server.http, requests.concat().as_bytes());
-    [(); 2].map(|()| read_answer(&mut client))[1].len()
+    let mut client = connect(scene.server.http);
+    ["create", "delete"].map(|verb| post(&mut client, &format!("/topic/{verb}?topic=one")))[1].len()
 }

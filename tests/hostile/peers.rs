@@ -5,36 +5,8 @@ use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use socket2::SockRef;
-
 use crate::support::PATIENCE;
-use crate::support::clients::{connect, read_once};
-
-/// A connection that has said something.
-pub fn said(address: SocketAddr, bytes: &[u8]) -> TcpStream {
-    let mut stream = connect(address);
-    stream.write_all(bytes).expect("a new connection");
-    stream
-}
-
-/// What the server has to say until its FIN.
-pub fn until_fin(mut stream: TcpStream) -> Vec<u8> {
-    let mut all = Vec::new();
-    stream.read_to_end(&mut all).expect("a FIN, not a reset");
-    all
-}
-
-/// A V1 response.
-pub fn framed(text: &str) -> Vec<u8> {
-    let len = u32::try_from(text.len()).expect("short").to_be_bytes();
-    [&len[..], text.as_bytes()].concat()
-}
-
-/// A command with a body.
-pub fn identify(body: &[u8]) -> Vec<u8> {
-    let len = u32::try_from(body.len()).expect("some megabytes").to_be_bytes();
-    [b"IDENTIFY\n", &len[..], body].concat()
-}
+use crate::support::clients::{connect, read_once, said};
 
 /// What a producer says of itself.
 pub fn self_description(name: &str) -> String {
@@ -87,12 +59,6 @@ pub fn trickle(address: SocketAddr, bytes: &[u8], connections: usize) -> Vec<Tcp
         }
     }
     streams
-}
-
-/// Ends a connection with RST instead of FIN.
-pub fn reset(stream: TcpStream) {
-    SockRef::from(&stream).set_linger(Some(Duration::ZERO)).expect("a socket");
-    drop(stream);
 }
 
 /// Looks every few milliseconds.

@@ -6,9 +6,9 @@ use std::net::{Shutdown, SocketAddr, TcpStream};
 use socket2::{Domain, Socket, Type};
 
 use crate::beside::Driver;
-use crate::peers::{framed, identify, pipelined, reset, said, self_description, trickle, until_fin};
+use crate::peers::{pipelined, self_description, trickle};
 use crate::support::PATIENCE;
-use crate::support::clients::{Nsqd, OK, connect, get, read_once};
+use crate::support::clients::{Nsqd, OK, connect, framed, get, identify_with, read_once, reset, said, until_fin};
 
 /// 17 bytes that end stock's process.
 pub fn negative(driver: Driver) {
@@ -52,7 +52,7 @@ pub fn never_finished(driver: Driver) {
 pub fn byte_by_byte(driver: Driver) {
     driver.beside(|scene| {
         let description = self_description("slow-node");
-        let talk = [b"  V1PING\n", &identify(description.as_bytes())[..], b"REGISTER slow\nPING\n"].concat();
+        let talk = [b"  V1PING\n", &identify_with(&description)[..], b"REGISTER slow\nPING\n"].concat();
         let mut streams = trickle(scene.server.tcp, &talk, 100);
         for stream in &mut streams {
             let mut read = Vec::new();
@@ -73,7 +73,7 @@ pub fn byte_by_byte(driver: Driver) {
 /// FIN, wherever a talk is. What was asked before is answered.
 pub fn half_closed(driver: Driver) {
     let description = self_description("half");
-    let identified = [&b"  V1"[..], &identify(description.as_bytes())].concat();
+    let identified = [&b"  V1"[..], &identify_with(&description)].concat();
     driver.beside(|scene| {
         let talks: [(&[u8], Vec<u8>); 6] = [
             (b"", vec![]),
@@ -101,7 +101,7 @@ pub fn pipeline(driver: Driver) {
     let commands = b"REGISTER p c\nPING\nUNREGISTER p\n".repeat(100_000);
     let description = self_description("pipe");
     driver.beside(|scene| {
-        let greeting = [&b"  V1"[..], &identify(description.as_bytes())].concat();
+        let greeting = [&b"  V1"[..], &identify_with(&description)].concat();
         let mut reply = [0; 4];
         said(scene.server.tcp, &greeting).read_exact(&mut reply).expect("a reply");
         let reply = 4 + u32::from_be_bytes(reply) as usize;
@@ -164,7 +164,7 @@ pub fn json_bombs(driver: Driver) {
     driver.beside(|scene| {
         for (name, body, taken) in bodies.iter().cycle().take(36) {
             let mut producer = Nsqd::connect(scene.server.tcp);
-            let reply = producer.ask(&identify(body));
+            let reply = producer.ask(&identify_with(body));
             if *taken {
                 assert!(reply.starts_with(b"{"), "{name}: {}", reply.escape_ascii());
             } else {
@@ -179,7 +179,7 @@ pub fn json_bombs(driver: Driver) {
 /// unlists the new one.
 pub fn rebind(driver: Driver) {
     let description = self_description("again");
-    let greeting = [&b"  V1"[..], &identify(description.as_bytes()), b"REGISTER again\n"].concat();
+    let greeting = [&b"  V1"[..], &identify_with(&description), b"REGISTER again\n"].concat();
     driver.beside(|scene| {
         let mut client = connect(scene.server.http);
         let (mut port, mut came_back) = (0, 0);

@@ -5,7 +5,7 @@ use std::net::Shutdown;
 
 use crate::beside::Driver;
 use crate::consumers::statuses;
-use crate::peers::{said, until_fin};
+use crate::support::clients::{said, until_fin};
 
 /// What would be smuggled. Nobody may answer it behind a refused request.
 const SECOND: &str = "GET /second HTTP/1.1\r\nHost: h\r\n\r\n";

@@ -22,7 +22,7 @@ use tempfile::TempDir;
 use crate::daemon::Daemon;
 use crate::programs::{self, haproxy};
 use crate::support::Server;
-use crate::support::clients::{ask, identify, try_get};
+use crate::support::clients::{ask, exchange, introduce, request};
 use crate::wait;
 
 on_both_drivers!(rolling_restarts_fail_no_request);
@@ -181,8 +181,7 @@ fn produce(lookupd: SocketAddr, over: &AtomicBool) {
 }
 
 fn register(lookupd: SocketAddr) -> io::Result<TcpStream> {
-    let mut connection = TcpStream::connect(lookupd)?;
-    ask(&mut connection, &[b"  V1", &identify("node", 0)[..]].concat())?;
+    let mut connection = introduce(lookupd, "node", 0)?;
     let reply = ask(&mut connection, b"REGISTER orders archive\n")?;
     assert_eq!(reply, b"OK", "{}", reply.escape_ascii());
     Ok(connection)
@@ -246,8 +245,7 @@ impl Client {
             none => none.insert(UnixStream::connect(&self.haproxy)?),
         };
         connection.set_read_timeout(Some(wait::PATIENCE))?;
-        let response = try_get(connection, path)?;
-        let status = response.get(9..12).unwrap_or_default();
-        Ok(String::from_utf8_lossy(status).into_owned())
+        let response = exchange(connection, &request("GET", path))?;
+        Ok(response.get(9..12).unwrap_or_default().to_owned())
     }
 }

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use crate::support::clients::{ask, identify, look_up, try_connect};
+use crate::support::clients::{ask, exchange, introduce, request, try_connect};
 use crate::wait;
 
 /// Producers, and as many consumers.
@@ -28,7 +28,8 @@ impl Load {
     pub fn start(tcp: SocketAddr, http: SocketAddr, topic: &'static str) -> Self {
         let mut load = Self { over: Arc::default(), rounds: Arc::default(), clients: Vec::new() };
         for number in 0..CLIENTS {
-            load.add(move || introduce(tcp), move |producer| churn(producer, number));
+            // No nsqd has port 1, which this one claims.
+            load.add(move || introduce(tcp, "127.0.0.1", 0).ok(), move |producer| churn(producer, number));
             load.add(move || try_connect(http).ok(), move |consumer| consume(consumer, topic));
         }
         load
@@ -79,15 +80,7 @@ impl Drop for Load {
     }
 }
 
-// All of them give `None` when the server is gone.
-
-fn introduce(address: SocketAddr) -> Option<TcpStream> {
-    let mut producer = try_connect(address).ok()?;
-    // No nsqd has port 1, which this one claims.
-    let reply = ask(&mut producer, &[b"  V1", &identify("127.0.0.1", 0)[..]].concat()).ok()?;
-    assert!(reply.starts_with(b"{"), "{}", reply.escape_ascii());
-    Some(producer)
-}
+// Both give `None` when the server is gone.
 
 fn churn(producer: &mut TcpStream, number: usize) -> Option<()> {
     for command in [
@@ -102,7 +95,7 @@ fn churn(producer: &mut TcpStream, number: usize) -> Option<()> {
 }
 
 fn consume(consumer: &mut TcpStream, topic: &str) -> Option<()> {
-    let answer = look_up(consumer, topic)?;
+    let answer = exchange(consumer, &request("GET", &format!("/lookup?topic={topic}"))).ok()?;
     let status = answer.lines().next().expect("a status line");
     assert!(["HTTP/1.1 200 OK", "HTTP/1.1 404 Not Found"].contains(&status), "{answer}");
     Some(())

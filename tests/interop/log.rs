@@ -2,15 +2,13 @@
 
 use std::fs;
 use std::io::Write;
-use std::net::{Shutdown, SocketAddr, TcpStream};
-use std::time::Duration;
+use std::net::Shutdown;
 
 use ringlookupd::io::Backend;
-use socket2::SockRef;
 
 use crate::programs::{self, Programs};
 use crate::support::Server;
-use crate::support::clients::{Nsqd, connect, get, read_answer};
+use crate::support::clients::{Nsqd, connect, get, post, reset};
 use crate::wait;
 
 on_both_drivers!(lines_about_nodes_are_stocks);
@@ -49,7 +47,8 @@ fn play(server: &Server) -> Vec<String> {
         "/topic/delete?topic=none",
         "/topic/tombstone?topic=v&node=nobody:1",
     ] {
-        post(server.http, target);
+        let answer = post(&mut connect(server.http), target);
+        assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
     }
 
     let mut clients = vec![registered.0];
@@ -76,10 +75,9 @@ fn play(server: &Server) -> Vec<String> {
     }
     let addresses: Vec<_> = clients.iter().map(|client| client.local_addr().expect("it is connected")).collect();
     drop(clients);
-    let reset = Nsqd::identified(server.tcp, "reset", 1);
-    let last = reset.0.local_addr().expect("it is connected");
-    SockRef::from(&reset.0).set_linger(Some(Duration::ZERO)).expect("a socket");
-    drop(reset);
+    let vanishing = Nsqd::identified(server.tcp, "reset", 1);
+    let last = vanishing.0.local_addr().expect("it is connected");
+    reset(vanishing.0);
     for address in addresses.iter().chain([&last]) {
         server.wait_for_log(&format!("ERROR: client({address}) - "));
     }
@@ -108,12 +106,4 @@ fn comparable(line: &str, server: &Server, names: &[(String, String)]) -> Option
     let differs = [" UNREGISTER category:client ", " was deleted while ", " no tombstone set"];
     let has = |parts: &[&str]| parts.iter().any(|part| message.contains(part));
     (has(&of_a_node) && !has(&differs)).then_some(message)
-}
-
-fn post(address: SocketAddr, target: &str) {
-    let mut stream: TcpStream = connect(address);
-    let request = format!("POST {target} HTTP/1.1\r\nHost: h\r\nContent-Length: 0\r\n\r\n");
-    stream.write_all(request.as_bytes()).expect("the server reads");
-    let answer = read_answer(&mut stream);
-    assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
 }

@@ -1,20 +1,16 @@
 //! HEAD of a GET route: the status and the headers of GET, and not a byte behind them.
 
-use std::io::Write;
-
 use ringlookupd::io::Backend;
 
 use crate::both_drivers::flag;
 use crate::support::Server;
-use crate::support::clients::{Nsqd, bulky, connect, read_to_end};
+use crate::support::clients::{self, Nsqd, bulky, until_fin};
 
 on_both_drivers!(head_is_get_without_a_body, nothing_stands_between_head_and_the_next_response);
 
 /// Everything that a server says to these requests, the last of which ends the connection.
 fn said(server: &Server, requests: &str) -> String {
-    let mut client = connect(server.http);
-    client.write_all(requests.as_bytes()).expect("connected");
-    String::from_utf8(read_to_end(&mut client).expect("a FIN")).expect("UTF-8")
+    String::from_utf8(until_fin(clients::said(server.http, requests.as_bytes()))).expect("UTF-8")
 }
 
 /// A server whose responses are short, shared in pieces, and longer than a page.

@@ -12,7 +12,7 @@ use rustix::process::Signal;
 use socket2::SockRef;
 
 use crate::both_drivers::flag;
-use crate::support::clients::{Nsqd, connect, get, read_answer};
+use crate::support::clients::{self, Nsqd, connect, get, reset};
 use crate::support::{PATIENCE, Server};
 
 on_both_drivers!(
@@ -37,10 +37,7 @@ fn name(stream: &TcpStream) -> SocketAddr {
 }
 
 fn post(server: &Server, target: &str) -> String {
-    let mut stream = connect(server.http);
-    let request = format!("POST {target} HTTP/1.1\r\nHost: h\r\nContent-Length: 0\r\n\r\n");
-    stream.write_all(request.as_bytes()).expect("the server reads");
-    read_answer(&mut stream)
+    clients::post(&mut connect(server.http), target)
 }
 
 /// The value in `/metrics`.
@@ -125,10 +122,9 @@ fn a_node_that_leaves_has_a_reason(backend: Backend) {
         expected.push(line(&nsqd.0, &format!("E_BAD_BODY IDENTIFY failed to read body{size}")));
         nsqd.0.write_all(half).expect("a connection");
     }
-    let reset = identified();
-    expected.push(line(&reset.0, "read: connection reset by peer"));
-    SockRef::from(&reset.0).set_linger(Some(Duration::ZERO)).expect("a socket");
-    drop(reset);
+    let vanishing = identified();
+    expected.push(line(&vanishing.0, "read: connection reset by peer"));
+    reset(vanishing.0);
     let mut wrong = identified();
     expected.push(line(&wrong.0, "E_INVALID invalid command FOO"));
     assert_eq!(wrong.ask(b"FOO\n"), b"E_INVALID invalid command FOO");

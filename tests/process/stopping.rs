@@ -10,8 +10,9 @@ use ringlookupd::io::Backend;
 use rustix::process::Signal;
 
 use crate::both_drivers::flag;
+use crate::support::clients::http::response_len;
 use crate::support::clients::{
-    Nsqd, OK, bulky, connect, get, missing, read_once, read_to_end, send_get, wait_for_answer,
+    Nsqd, OK, bulky, connect, get, read_once, said, send_get, until_fin, wait_for_answer,
 };
 use crate::support::{PATIENCE, Server};
 
@@ -71,16 +72,11 @@ fn idle(server: &Server) -> Box<dyn Any> {
 }
 
 fn unfinished(server: &Server) -> Box<dyn Any> {
-    let begin = |address, bytes: &[u8]| {
-        let mut stream = connect(address);
-        stream.write_all(bytes).expect("a new connection");
-        stream
-    };
     Box::new([
-        begin(server.tcp, b"  V"),
-        begin(server.tcp, b"  V1IDENTIFY\n\0\0"),
-        begin(server.http, b"GET /ping HT"),
-        begin(server.http, b"POST /topic/create?topic=t HTTP/1.1\r\nHost: h\r\nContent-Length: 9\r\n\r\n12"),
+        said(server.tcp, b"  V"),
+        said(server.tcp, b"  V1IDENTIFY\n\0\0"),
+        said(server.http, b"GET /ping HT"),
+        said(server.http, b"POST /topic/create?topic=t HTTP/1.1\r\nHost: h\r\nContent-Length: 9\r\n\r\n12"),
     ])
 }
 
@@ -128,8 +124,8 @@ fn replies_in_hand_are_finished(backend: Backend) {
     }
 }
 
-fn check(mut stream: TcpStream, is_whole: fn(&[u8]) -> bool) {
-    let read = read_to_end(&mut stream).expect("a FIN, not a reset");
+fn check(stream: TcpStream, is_whole: fn(&[u8]) -> bool) {
+    let read = until_fin(stream);
     let end = &read[read.len().saturating_sub(100)..];
     assert!(read.is_empty() || is_whole(&read), "{} bytes that end with {}", read.len(), end.escape_ascii());
 }
@@ -139,7 +135,7 @@ fn is_whole_replies(read: &[u8]) -> bool {
 }
 
 fn is_whole_answer(read: &[u8]) -> bool {
-    read.starts_with(b"HTTP/1.1 200 OK\r\n") && (missing(read) == Some(0) || read.ends_with(b"\r\n0\r\n\r\n"))
+    read.starts_with(b"HTTP/1.1 200 OK\r\n") && response_len(read, false, false) == Some(read.len())
 }
 
 /// From SIGTERM on a new client is served or refused, and never left without an answer, and another server may have the

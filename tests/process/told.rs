@@ -2,11 +2,9 @@
 
 use std::io::Write;
 use std::net::Shutdown;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use socket2::SockRef;
-
-use crate::support::clients::{Nsqd, connect, get, identify, read_to_end};
+use crate::support::clients::{Nsqd, connect, get, identify, identify_with, reset, said, until_fin};
 use crate::support::{PATIENCE, Server};
 
 /// The log's lines without what stands before the level.
@@ -37,14 +35,11 @@ fn a_health_check_is_no_error() {
         server.wait_for_log(&format!("TCP: new client({})", stream.local_addr().expect("connected")));
         stream
     };
-    let reset = accepted();
-    SockRef::from(&reset).set_linger(Some(Duration::ZERO)).expect("a socket");
-    drop(reset);
+    reset(accepted());
     drop(accepted());
-    let mut half_closed = accepted();
+    let half_closed = accepted();
     half_closed.shutdown(Shutdown::Write).expect("connected");
-    assert_eq!(read_to_end(&mut half_closed).expect("a FIN"), b"");
-    drop(half_closed);
+    assert_eq!(until_fin(half_closed), b"");
     let (mut client, begun) = (connect(server.http), Instant::now());
     while !get(&mut client, "/metrics").contains("connections_closed_total{service=\"tcp\"} 3\n") {
         assert!(begun.elapsed() < PATIENCE, "not closed: {}", server.log());
@@ -81,17 +76,14 @@ fn a_client_at_the_wrong_port_is_shown_the_right_one() {
         "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
     ];
     for request in requests {
-        let mut client = connect(tcp);
-        client.write_all(request.as_bytes()).expect("connected");
-        assert_eq!(read_to_end(&mut client).expect("a FIN"), b"\0\0\0\x0eE_BAD_PROTOCOL", "{request}");
+        assert_eq!(until_fin(said(tcp, request.as_bytes())), b"\0\0\0\x0eE_BAD_PROTOCOL", "{request}");
     }
     let command = identify("n", 1);
     for (first, second) in [(&b"  V1"[..], &command[..]), (b"  V1IDENT", &command[5..]), (b"  V1", b"")] {
-        let mut nsqd = connect(http);
-        nsqd.write_all(first).expect("connected");
+        let mut nsqd = said(http, first);
         nsqd.write_all(second).expect("connected");
         nsqd.shutdown(Shutdown::Write).expect("connected");
-        let response = read_to_end(&mut nsqd).expect("a FIN");
+        let response = until_fin(nsqd);
         assert!(response.starts_with(b"HTTP/1.1 400 Bad Request\r\n"), "{}", response.escape_ascii());
     }
     let mut client = connect(http);
@@ -119,9 +111,7 @@ fn an_identify_that_is_refused_is_explained() {
         (r#"{"tcp_port":"4150"}"#, "failed to decode JSON body", " - wrong type: tcp_port"),
         ("{", "failed to decode JSON body", "\n"),
     ] {
-        let len = u32::try_from(body.len()).expect("short").to_be_bytes();
-        let command = [b"IDENTIFY\n", &len[..], body.as_bytes()].concat();
-        let reply = Nsqd::connect(server.tcp).ask(&command);
+        let reply = Nsqd::connect(server.tcp).ask(&identify_with(body));
         assert_eq!(reply, format!("E_BAD_BODY IDENTIFY {told}").as_bytes());
         server.wait_for_log(&format!("] - E_BAD_BODY IDENTIFY {told}{logged}"));
     }

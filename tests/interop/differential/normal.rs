@@ -5,8 +5,10 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use memchr::memmem::find;
 
+use crate::support::clients::http::{content, header};
+
 use super::differences::{GO_BUFFER_BYTES, UNRELEASED_FIELDS};
-use super::wire::{Reply, content, header};
+use super::wire::Reply;
 
 /// A time this near is "now".
 const RECENT: Duration = Duration::from_secs(600);

@@ -11,13 +11,14 @@ use std::time::Instant;
 use serde_json::Value;
 
 use crate::rng::Rng;
+use crate::support::clients::http::content;
 use crate::support::{PATIENCE, Server};
 
 use super::differences::{Asked, is_avoided, is_not_compared};
 use super::http::Request;
 use super::normal::normal;
 use super::v1::{Act, Producer, cut, quoted};
-use super::wire::{Connection, Protocol, Reply, content};
+use super::wire::{Connection, Protocol, Reply};
 
 /// Connections of each kind at the same time.
 const PRODUCERS: usize = 5;

@@ -1,16 +1,15 @@
 //! A client's connection to one server: bytes out, raw replies in.
 
-use std::borrow::Cow;
 use std::collections::VecDeque;
 use std::fmt::{self, Display, Formatter};
 use std::io::{self, ErrorKind, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::time::Duration;
 
-use memchr::memmem::find;
-use socket2::{Domain, SockRef, Socket, Type};
+use socket2::{Domain, Socket, Type};
 
-use crate::support::clients::read_once;
+use crate::support::clients::http::{header, response_len, split};
+use crate::support::clients::{read_once, reset};
 
 /// How long a reply that is due may take.
 const WAIT: Duration = Duration::from_secs(10);
@@ -92,7 +91,7 @@ impl Connection {
 
     /// Closes by RST, as the kernel of a client that crashed does.
     pub fn reset(self) {
-        let _ = SockRef::from(&self.stream).set_linger(Some(Duration::ZERO));
+        reset(self.stream);
     }
 
     /// Reads `count` replies, and the end of the connection if the server closes it or says that it will.
@@ -161,87 +160,4 @@ fn closes(reply: &Reply) -> bool {
         Some(value) => value.eq_ignore_ascii_case(b"close"),
         None => head.starts_with(b"HTTP/1.0"),
     }
-}
-
-/// The length of the response that `bytes` begin with; `None` if it is not whole.
-fn response_len(bytes: &[u8], head_only: bool, ended: bool) -> Option<usize> {
-    let head_len = find(bytes, b"\r\n\r\n")? + 4;
-    let (head, body) = bytes.split_at(head_len);
-    if is_interim(head) {
-        return Some(head_len + response_len(body, head_only, ended)?);
-    }
-    let body_len = if head_only {
-        0
-    } else if header(head, "Transfer-Encoding").is_some() {
-        chunked_len(body)?
-    } else if let Some(length) = header(head, "Content-Length") {
-        str::from_utf8(length).ok()?.parse().ok()?
-    } else if ended {
-        body.len()
-    } else {
-        return None;
-    };
-    (body_len <= body.len()).then_some(head_len + body_len)
-}
-
-/// Whether it is the head of a 100 Continue or the like, which another head follows.
-fn is_interim(head: &[u8]) -> bool {
-    head.get(b"HTTP/1.1 ".len()) == Some(&b'1')
-}
-
-/// The length of a chunked body whose trailer is empty.
-fn chunked_len(body: &[u8]) -> Option<usize> {
-    let mut at = 0;
-    loop {
-        let digits = find(&body[at..], b"\r\n")?;
-        let size = usize::from_str_radix(str::from_utf8(&body[at..at + digits]).ok()?, 16).ok()?;
-        at += digits + 2 + size + 2;
-        if at > body.len() {
-            return None;
-        }
-        if size == 0 {
-            return Some(at);
-        }
-    }
-}
-
-/// Splits a response into the heads that it has, and its body without the chunks that it may have come in.
-pub fn content(response: &[u8]) -> (&[u8], Cow<'_, [u8]>) {
-    let (head, body) = split(response);
-    let unchunked = header(head, "Transfer-Encoding").and_then(|_| unchunk(body));
-    (head, unchunked.map_or(body.into(), Cow::from))
-}
-
-fn unchunk(body: &[u8]) -> Option<Vec<u8>> {
-    let (mut content, mut rest) = (Vec::new(), body);
-    loop {
-        let digits = find(rest, b"\r\n")?;
-        let size = usize::from_str_radix(str::from_utf8(&rest[..digits]).ok()?, 16).ok()?;
-        content.extend(rest.get(digits + 2..digits + 2 + size)?);
-        rest = rest.get(digits + 2 + size + 2..)?;
-        if size == 0 {
-            return rest.is_empty().then_some(content);
-        }
-    }
-}
-
-fn split(response: &[u8]) -> (&[u8], &[u8]) {
-    let mut len = 0;
-    while let Some(end) = find(&response[len..], b"\r\n\r\n") {
-        let from = len;
-        len += end + 4;
-        if !is_interim(&response[from..]) {
-            break;
-        }
-    }
-    response.split_at(len)
-}
-
-/// The value of a header of a head as Go writes it.
-pub fn header<'a>(head: &'a [u8], name: &str) -> Option<&'a [u8]> {
-    head.split(|&byte| byte == b'\n').find_map(|line| {
-        let (found, value) = line.split_at_checked(name.len())?;
-        let value = value.strip_prefix(b":")?;
-        found.eq_ignore_ascii_case(name.as_bytes()).then(|| value.trim_ascii())
-    })
 }
