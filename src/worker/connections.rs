@@ -3,7 +3,6 @@
 use std::io;
 
 use super::Worker;
-use super::drain::Drain;
 use crate::cause::Cause;
 use crate::clock::Timestamp;
 use crate::connection::{Phase, Receive};
@@ -112,10 +111,8 @@ impl Worker {
         {
             self.send(token, buffer);
         }
-        let is_finishing = self.drain.as_ref().is_some_and(Drain::is_finishing);
         let connection = self.slots.get(token);
         match connection.phase {
-            Phase::Open if is_finishing && connection.is_waiting() => self.shut_down(token, Cause::Shutdown),
             Phase::Open if connection.is_behind() => self.stop_receiving(token),
             Phase::Open | Phase::Lingering => self.receive(token),
             Phase::Flushing => {

@@ -74,13 +74,22 @@ impl Worker {
         self.drain.get_or_insert_with(|| Drain::new(now, timeout));
     }
 
-    /// Goes to the next step when it is time, and at the end of the grace closes connections that are owed nothing.
+    /// Goes to the next step when it is time. From the end of the grace on it ends connections that are owed nothing:
+    /// before the commit, so that their producers are gone when the sockets close.
     pub(super) fn advance_drain(&mut self) {
         let (now, closed, full) = (self.context.now, self.listeners.are_closed(), self.context.batch.is_full());
-        if self.drain.as_mut().is_some_and(|drain| drain.advance(now, closed, !full)) {
-            for token in self.slots.tokens(Connection::is_waiting) {
-                self.shut_down(token, Cause::Shutdown);
-            }
+        let Some(drain) = &mut self.drain else { return };
+        let idle = if drain.advance(now, closed, !full) {
+            self.slots.tokens(Connection::is_waiting)
+        } else if drain.is_finishing() {
+            // Only those that something has happened to can have become idle.
+            let slots = &mut self.slots;
+            self.dirty.iter().copied().filter(|&token| slots.get(token).is_waiting()).collect()
+        } else {
+            return;
+        };
+        for token in idle {
+            self.shut_down(token, Cause::Shutdown);
         }
     }
 

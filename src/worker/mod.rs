@@ -127,8 +127,6 @@ impl Worker {
         self.advance_drain();
         self.context.commit();
         self.respond();
-        // A drain ends connections that have just become idle: their producers are gone before the sockets close.
-        self.context.commit();
         self.log_drain_timeout();
         ticks
     }
