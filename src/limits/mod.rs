@@ -57,8 +57,8 @@ pub const LOOKUP_REMEMBERED_BYTES_MAX: usize = 4 << 10;
 /// After so many ticks the worker has evicted all that it kept before.
 pub const LOOKUPS_AGING: usize = 16;
 const _: () = assert!(LOOKUPS_REMEMBERED.is_multiple_of(LOOKUPS_AGING));
-/// Lookups of an iteration that nobody asked for of late, from which on those of the next are prefetched, and how many are
-/// prefetched together: `arc-swap` lets a thread hold eight pointers for little, and one is held already.
+/// With so many first misses among the lookups of an iteration, the topics of the next one's lookups are prefetched, and so
+/// many of them together: `arc-swap` lets a thread hold eight pointers for little, and one is held already.
 pub const LOOKUPS_PREFETCHED_MIN: usize = 4;
 pub const LOOKUPS_PREFETCHED_TOGETHER: usize = 7;
 

@@ -36,7 +36,7 @@ impl CachedResponse {
     }
 }
 
-/// What one worker was asked for of late, each name in a slot that it shares with others.
+/// The responses that one worker keeps for itself, each in a slot that several names share.
 pub(super) struct LocalCache {
     slots: Box<[Slot]>,
     /// The slot from which on the next [`LocalCache::age`] evicts.
@@ -126,7 +126,7 @@ impl LocalCache {
         fits
     }
 
-    /// Evicts a share of the entries: a response that is out of date is memory that nobody needs.
+    /// Evicts a share of the entries, so that responses that are out of date do not keep their memory.
     pub(super) fn age(&mut self) {
         let end = self.aging + LOOKUPS_REMEMBERED / LOOKUPS_AGING;
         for slot in &mut self.slots[self.aging..end] {

@@ -25,7 +25,7 @@ pub enum Change {
     /// The producer leaves, in proportion to what it registered. Topics and channels stay, ephemeral ones too (stock),
     /// until [`Change::Forget`].
     Disconnect(Arc<Producer>),
-    /// Makes a topic, or a channel and its topic, that nobody need produce. One that exists is not forgotten any more.
+    /// Makes a topic, or a channel and its topic, which stays without producers. One that exists is not forgotten any more.
     Create { topic: Name, channel: Option<Name> },
     /// Deletes the topic and its channels, or the one channel, taking them from their producers.
     Delete { topic: Name, channel: Option<Name> },

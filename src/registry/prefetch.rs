@@ -1,6 +1,6 @@
 //! Reads ahead what lookups, and the changes of a batch, will read.
 //!
-//! A lookup of a topic that nobody asked for of late misses the processor's caches several times, each time on the way
+//! A lookup of a topic that was not looked up recently misses the processor's caches several times, each time on the way
 //! to what it misses next: at a million registrations that was a fifth of all its time, the kernel's included. The
 //! misses of several lookups overlap if what one stage of all of them reads is touched before what the next stage
 //! reads. (Prefetching the producers too, or fewer topics together, gained nothing.)
@@ -15,9 +15,7 @@ use crate::limits::{CHANGES_PREFETCHED_TOGETHER, LOOKUPS_PREFETCHED_TOGETHER};
 /// Touches what lookups of the topics with these hashes will read.
 pub(super) fn prefetch(snapshot: &Snapshot, hashes: &[u32]) {
     for topics in topics(snapshot, hashes).chunks(LOOKUPS_PREFETCHED_TOGETHER) {
-        for topic in topics {
-            touch((topic.version, topic.name.len()));
-        }
+        touch_topics(topics.iter().map(|topic| &***topic));
         prefetch_contents(&prefetch_responses(topics));
     }
 }
@@ -32,10 +30,12 @@ pub(super) fn prefetch_changes(snapshot: &Snapshot, hashes: &[u32]) {
 /// Touches topics and what they have.
 pub(super) fn prefetch_topics<'a>(topics: impl Iterator<Item = &'a Arc<Topic>>) {
     let topics: Vec<_> = topics.map(|topic| &**topic).collect();
-    for topic in &topics {
-        touch((topic.version, topic.name.len()));
-    }
+    touch_topics(topics.iter().copied());
     prefetch_contents(&topics);
+}
+
+fn touch_topics<'a>(topics: impl Iterator<Item = &'a Topic>) {
+    topics.for_each(|topic| touch((topic.version, topic.name.len())));
 }
 
 /// The topics with these hashes, or others of the same hash, themselves untouched.

@@ -17,8 +17,7 @@ use super::{Published, Registry};
 use crate::clock::Timestamp;
 use crate::limits::{LOOKUP_PART_PRODUCERS, LOOKUP_SCRATCH_BYTES_MAX};
 
-/// Reads the registry without a lock and, for what it was asked for of late, without a reference count that two workers
-/// share.
+/// Reads the registry without a lock, and serves responses in its cache without a reference count that two workers share.
 pub struct Reader {
     view: View,
     hasher: RandomState,
@@ -150,12 +149,12 @@ impl Reader {
         is_valid
     }
 
-    /// How many lookups since the last call were of topics that nobody had asked for of late.
+    /// How many lookups since the last call missed the local cache and were not the repetition of one before.
     pub fn take_misses(&mut self) -> usize {
         std::mem::take(&mut self.misses)
     }
 
-    /// Reads ahead what lookups of these topics will read. Takes longer than it saves where that was read of late.
+    /// Reads ahead what lookups of these topics will read. Takes longer than it saves where that is in the processor's caches.
     pub fn prefetch<'a>(&mut self, names: impl Iterator<Item = &'a [u8]>) {
         let hashes: Vec<_> = names.map(|name| hash(&self.hasher, name)).collect();
         self.last = Guard::from_inner(None);

@@ -192,7 +192,7 @@ impl Ids {
     pub(super) fn remove(&mut self, id: ProducerId) -> bool {
         let Ok(at) = self.0.binary_search(&id) else { return false };
         let (before, after) = (&self.0[..at], &self.0[at + 1..]);
-        // An empty array of its own would be an allocation for each topic that nobody produces.
+        // An empty array of its own would be an allocation for each topic without producers.
         self.0 = if self.0.len() == 1 { Arc::default() } else { before.iter().chain(after).copied().collect() };
         true
     }

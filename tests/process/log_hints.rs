@@ -58,7 +58,7 @@ fn a_health_check_is_no_error() {
     assert!(!lines.iter().any(|line| line.starts_with("WARNING")), "{log}");
 }
 
-/// Whoever speaks to the wrong port gets stock's response; the operator is told of the right port, once a minute.
+/// Whoever speaks to the wrong port gets stock's response; a log line names the right port, once a minute.
 #[test]
 fn a_client_at_the_wrong_port_is_shown_the_right_one() {
     let server = Server::start::<&str>(&[]);
@@ -93,9 +93,9 @@ fn a_client_at_the_wrong_port_is_shown_the_right_one() {
         assert!(metrics.contains(&sample), "{metrics}");
     }
     for (spoken, wrong, right) in [("HTTP", tcp, http), ("nsqd's protocol", http, tcp)] {
-        let told =
+        let line =
             format!(") speaks {spoken} to {wrong}: the right port is {right} (times since the last such line: 1)");
-        server.wait_for_log(&told);
+        server.wait_for_log(&line);
     }
     let log = server.log();
     let warnings = lines(&log).into_iter().filter(|line| line.starts_with("WARNING: client(127.0.0.1:"));
@@ -105,14 +105,14 @@ fn a_client_at_the_wrong_port_is_shown_the_right_one() {
 #[test]
 fn an_identify_that_is_refused_is_explained() {
     let server = Server::start::<&str>(&[]);
-    for (body, told, logged) in [
+    for (body, error, logged) in [
         ("{}", "missing fields", " - broadcast_address, tcp_port, http_port, version"),
         (r#"{"broadcast_address":"b","http_port":2,"version":""}"#, "missing fields", " - tcp_port, version"),
         (r#"{"tcp_port":"4150"}"#, "failed to decode JSON body", " - wrong type: tcp_port"),
         ("{", "failed to decode JSON body", "\n"),
     ] {
         let reply = Nsqd::connect(server.tcp).ask(&identify_with(body));
-        assert_eq!(reply, format!("E_BAD_BODY IDENTIFY {told}").as_bytes());
-        server.wait_for_log(&format!("] - E_BAD_BODY IDENTIFY {told}{logged}"));
+        assert_eq!(reply, format!("E_BAD_BODY IDENTIFY {error}").as_bytes());
+        server.wait_for_log(&format!("] - E_BAD_BODY IDENTIFY {error}{logged}"));
     }
 }

@@ -11,8 +11,8 @@ mod both_drivers;
 mod hardship;
 mod head;
 mod locked_memory;
+mod log_hints;
 mod logging;
-
 mod no_ring;
 mod paused;
 mod refusals;
@@ -20,7 +20,6 @@ mod resets;
 mod signals;
 mod stopping;
 mod threads;
-mod told;
 mod vanished;
 mod workers;
 

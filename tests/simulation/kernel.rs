@@ -35,13 +35,13 @@ pub struct Kernel {
     next_socket: i32,
     /// Sockets that the worker has been given and has not opened yet, by their descriptors.
     accepted: BTreeMap<RawFd, i32>,
-    /// So many times another thread is to tell the worker to stop.
+    /// So many times another thread is to send the worker the message to stop.
     stops: usize,
     /// It has, and the worker does not know yet.
     stopping: bool,
-    /// When the worker was told.
+    /// When the worker has got that message.
     stopped: Option<Timestamp>,
-    /// The worker has been woken, and has not been told yet.
+    /// The worker has been woken, and has not got the event yet.
     woken: bool,
     fault: Option<Fault>,
     pub events: u64,
