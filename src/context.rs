@@ -49,9 +49,9 @@ pub struct Advance {
 /// How the server describes itself.
 #[derive(Default)]
 pub struct ServerInfo {
-    /// The answer to IDENTIFY.
+    /// The response to IDENTIFY.
     pub identify_reply: Vec<u8>,
-    /// The answer to `/info`.
+    /// The response to `/info`.
     pub info: Vec<u8>,
     /// Where clients of each [`Protocol`] connect, as the log shows it.
     pub addresses: [String; Protocol::ALL.len()],

@@ -32,7 +32,7 @@ pub const FORGOTTEN_TOGETHER: usize = ITERATION_WEIGHT_MAX as usize;
 /// Input that counts for one: some PINGs, or a piece of the JSON of an IDENTIFY.
 pub const INPUT_BYTES_FOR_WEIGHT: usize = 128;
 
-/// Bytes of a large answer that are rendered in one iteration. Sent in about the time that a few hundred small
+/// Bytes of a large document that are rendered in one iteration. Sent in about the time that a few hundred small
 /// requests take, so nobody waits long behind it.
 pub const PAGE_BYTES: usize = 64 << 10;
 
