@@ -54,6 +54,8 @@ pub fn write(change: &Change, outcome: &Outcome, log: &Log) {
                 log.info(format_args!("DB: {forgotten}"));
             }
         }
+        // The reload that asks for it logs it.
+        (Change::SetLifetimes(_), _) => {}
         _ => unreachable!("an outcome is its change's"),
     }
 }
