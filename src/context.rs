@@ -11,7 +11,7 @@ use crate::change_log;
 use crate::clock::Timestamp;
 use crate::limits::{FORGOTTEN_TOGETHER, Limit, Limits};
 use crate::listen::Protocol;
-use crate::log::Log;
+use crate::log::{About, Log};
 use crate::metrics::{Counters, Gauges, Metrics};
 use crate::registry::{
     Change, Forgotten, Lifetimes, Name, Outcome, Producer, Reader, Registered, Registry, Writer,
@@ -92,15 +92,15 @@ impl WorkerContext {
 
     /// Counts that a client has exceeded a limit, and logs it once a minute at most.
     pub fn exceeded(&self, limit: Limit, client: impl fmt::Display) {
-        self.exceeded_by(limit, format_args!("client({client})"));
+        self.exceeded_by(limit, format_args!("client({client})"), self.log.client(&client));
     }
 
-    /// As [`WorkerContext::exceeded`], with a description of the client and its request.
-    pub fn exceeded_by(&self, limit: Limit, who: fmt::Arguments<'_>) {
+    /// As [`WorkerContext::exceeded`], with a description of the client and its request, and `log` with the same as fields.
+    pub fn exceeded_by(&self, limit: Limit, who: fmt::Arguments<'_>, log: About<'_>) {
         self.counters.exceeded[limit as usize].increment();
         if let Some(times) = self.shared.metrics.exceeded_to_log(limit, self.now) {
             let name = limit.name();
-            self.log.warn(format_args!(
+            log.warn(format_args!(
                 "{who} exceeded the limit -{name} ({times} times since the last such line); see /metrics"
             ));
         }
@@ -116,7 +116,7 @@ impl WorkerContext {
             Protocol::Http => ("nsqd's protocol", Protocol::V1),
         };
         let (wrong, right) = (&self.server.addresses[protocol as usize], &self.server.addresses[right as usize]);
-        self.log.warn(format_args!(
+        self.log.client(&client).warn(format_args!(
             "client({client}) speaks {spoken} to {wrong}: the right port is {right} (times since the last such line: {times})"
         ));
     }

@@ -24,7 +24,7 @@ fn main() -> ExitCode {
             return error.exit_code().into();
         }
     };
-    let Ok((log, writer)) = Log::start(options.log_level, options.log_prefix.clone()) else {
+    let Ok((log, writer)) = Log::start(options.log()) else {
         let _ = writeln!(io::stderr(), "nsqlookupd: cannot start a thread");
         return ExitCode::FAILURE;
     };

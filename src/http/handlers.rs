@@ -108,7 +108,8 @@ fn create_channel(args: &Args<'_>, peer: SocketAddr, context: &mut WorkerContext
 /// Makes a topic, or a channel and its topic with it.
 fn create(topic: Name, channel: Option<Name>, peer: SocketAddr, context: &mut WorkerContext) -> Outcome {
     context.create(topic, channel).map(|()| Response::Empty).map_err(|limit| {
-        context.exceeded(limit, peer);
+        let log = context.log.client(&peer).topic(&topic).channel(channel.as_ref());
+        context.exceeded_by(limit, format_args!("client({peer})"), log);
         if limit == Limit::Topics { TOO_MANY_TOPICS } else { TOO_MANY_CHANNELS }
     })
 }

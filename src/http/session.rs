@@ -276,7 +276,7 @@ impl Session {
         if let Some(begun) = begun {
             let (code, method, peer) = (status.code(), head.method, self.peer);
             let (target, took) = (String::from_utf8_lossy(head.target), begun.elapsed());
-            context.log.debug(format_args!("{code} {method} {target} ({peer}) {took:?}"));
+            context.log.client(&peer).debug(format_args!("{code} {method} {target} ({peer}) {took:?}"));
         }
         keep
     }
@@ -298,7 +298,7 @@ mod tests {
     use super::*;
     use crate::clock::Timestamp;
     use crate::context::ServerInfo;
-    use crate::log::Log;
+    use crate::log::{Log, LogOptions};
     use crate::registry::{Lifetimes, Registry};
 
     /// All that a client of a server with many topics is sent, and whether its connection stays open.
@@ -308,7 +308,8 @@ mod tests {
         let lifetimes = Lifetimes { inactive_producer_timeout: minute, ..Lifetimes::default() };
         let registry = Arc::new(Registry::new(lifetimes));
         let server = Arc::<ServerInfo>::default();
-        let (log, writer) = Log::start(Level::Fatal, String::new()).expect("a thread");
+        let (log, writer) =
+            Log::start(LogOptions { level: Level::Fatal, ..LogOptions::default() }).expect("a thread");
         let mut context =
             WorkerContext::new(registry, server, limits, Arc::default(), log, Timestamp::from_nanos(1));
         for topic in 0..300 {

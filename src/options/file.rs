@@ -94,7 +94,7 @@ mod tests {
     use super::*;
     use crate::io::{Backend, BackendChoice};
     use crate::limits::Limit;
-    use crate::log::Level;
+    use crate::log::{Format, Level};
 
     #[test]
     fn every_key_is_read() {
@@ -103,6 +103,7 @@ mod tests {
             # A comment.
             log_level = "WARN"
             log_prefix = "p "
+            log_format = "json"
             verbose = true
             tcp_address = "127.0.0.1:1"
             http_address = ":2"
@@ -120,6 +121,7 @@ mod tests {
         .unwrap();
         assert_eq!(given.log_level, Some(Level::Warn));
         assert_eq!(given.log_prefix.as_deref(), Some("p "));
+        assert_eq!(given.log_format, Some(Format::Json));
         assert_eq!(given.tcp_address.unwrap().to_string(), "127.0.0.1:1");
         assert_eq!(given.http_address.unwrap().to_string(), ":2");
         assert_eq!(given.broadcast_address.as_deref(), Some(""));
@@ -142,7 +144,7 @@ mod tests {
 
     #[test]
     fn an_unknown_key_is_told_what_is_allowed() {
-        let keys = "log_level, log_prefix, verbose, tcp_address, http_address, broadcast_address, \
+        let keys = "log_level, log_prefix, log_format, verbose, tcp_address, http_address, broadcast_address, \
             inactive_producer_timeout, tombstone_lifetime, forget_ephemeral_after, forget_unused_after, \
             workers, pin_workers, io, busy_poll, max_command_size, ";
         for (text, advice) in [
@@ -161,6 +163,7 @@ mod tests {
         for (text, start) in [
             ("log_level = 'loud'", r#"invalid value "loud" for log_level: use debug"#),
             ("log_level = 1", "invalid value 1 for log_level: use debug"),
+            ("log_format = 'JSON'", r#"invalid value "JSON" for log_format: use text or json"#),
             ("log_prefix = false", "invalid value false for log_prefix: use a string"),
             ("tcp_address = 4160", "invalid value 4160 for tcp_address: use host:port"),
             ("tcp_address = '4160'", r#"invalid value "4160" for tcp_address: missing port, use host:port"#),

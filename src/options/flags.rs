@@ -16,7 +16,7 @@ use super::suggest::suggest;
 use super::{ListenAddress, Options, OptionsError, Overrides};
 use crate::io::BackendChoice;
 use crate::limits::Limit;
-use crate::log::Level;
+use crate::log::{Format, Level};
 
 /// One flag. Those of [`settings`] are keys of the file too.
 pub(super) struct Flag {
@@ -87,13 +87,18 @@ const COMMAND_LINE_ONLY: [Flag; 2] = [
     choice!("version", version: bool, "print the version and exit"),
 ];
 
-const SETTINGS: [Flag; 14] = [
+const SETTINGS: [Flag; 15] = [
     setting!(
         "log-level",
         log_level: Level,
         "least severe messages to log: debug, info, warn, error or fatal"
     ),
-    setting!("log-prefix", log_prefix: String, "start of every log line"),
+    setting!("log-prefix", log_prefix: String, "start of every log line of text"),
+    setting!(
+        "log-format",
+        log_format: Format,
+        "how log lines are written: text, as in nsqlookupd, or json, one object a line"
+    ),
     Flag {
         name: "verbose",
         key: "verbose",

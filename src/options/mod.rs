@@ -21,7 +21,7 @@ pub use duration::{DurationError, GoDuration, parse_duration};
 
 use crate::io;
 use crate::limits::{Limit, Limits, WORKERS_MAX};
-use crate::log::Level;
+use crate::log::{Format, Level, LogOptions};
 use crate::version_lines;
 
 /// The settings of a server.
@@ -44,8 +44,10 @@ pub struct Options {
     pub forget_unused_after: Duration,
     /// The least severe level that is logged.
     pub log_level: Level,
-    /// The start of every log line.
+    /// The start of every log line of text.
     pub log_prefix: String,
+    /// How log lines are written.
+    pub log_format: Format,
     /// How many threads serve, at most [`WORKERS_MAX`].
     pub workers: NonZeroUsize,
     /// Whether each worker keeps to a core of its own.
@@ -101,6 +103,7 @@ struct Overrides {
     version: Option<bool>,
     log_level: Option<Level>,
     log_prefix: Option<String>,
+    log_format: Option<Format>,
     tcp_address: Option<ListenAddress>,
     http_address: Option<ListenAddress>,
     broadcast_address: Option<String>,
@@ -134,6 +137,11 @@ impl Options {
         };
         Ok(Invocation::Run(Box::new(given.apply_to(file.apply_to(Self::default())))))
     }
+
+    /// What is set of the log.
+    pub fn log(&self) -> LogOptions {
+        LogOptions { level: self.log_level, prefix: self.log_prefix.clone(), format: self.log_format }
+    }
 }
 
 impl Overrides {
@@ -151,6 +159,7 @@ impl Overrides {
             forget_unused_after: self.forget_unused_after.unwrap_or(base.forget_unused_after),
             log_level: self.log_level.unwrap_or(base.log_level),
             log_prefix: self.log_prefix.unwrap_or(base.log_prefix),
+            log_format: self.log_format.unwrap_or(base.log_format),
             workers: self.workers.unwrap_or(base.workers),
             pin_workers: self.pin_workers.unwrap_or(base.pin_workers),
             io: self.io.unwrap_or(base.io),
@@ -164,6 +173,7 @@ impl Default for Options {
     /// Stock's defaults, with a worker for each core that this process may use.
     fn default() -> Self {
         let address = |text: &str| text.parse().expect("a default is well-formed");
+        let log = LogOptions::default();
         Self {
             tcp_address: address("0.0.0.0:4160"),
             http_address: address("0.0.0.0:4161"),
@@ -172,8 +182,9 @@ impl Default for Options {
             tombstone_lifetime: Duration::from_secs(45),
             forget_ephemeral_after: None,
             forget_unused_after: Duration::ZERO,
-            log_level: Level::Info,
-            log_prefix: "[nsqlookupd] ".to_owned(),
+            log_level: log.level,
+            log_prefix: log.prefix,
+            log_format: log.format,
             workers: thread::available_parallelism().map_or(NonZeroUsize::MIN, |cores| cores.min(WORKERS_MAX)),
             pin_workers: false,
             io: io::BackendChoice::Auto,
@@ -206,6 +217,8 @@ mod tests {
         assert_eq!((options.forget_ephemeral_after, options.forget_unused_after), (None, Duration::ZERO));
         assert_eq!(options.log_level, Level::Info);
         assert_eq!(options.log_prefix, "[nsqlookupd] ");
+        assert_eq!(options.log_format, Format::Text);
+        assert_eq!(options.log(), LogOptions::default());
         assert!(!options.pin_workers);
         assert_eq!(options.io, io::BackendChoice::Auto);
     }

@@ -9,7 +9,7 @@ use super::address::ListenAddress;
 use super::duration::{GoDuration, from_milliseconds, parse_duration};
 use crate::io::BackendChoice;
 use crate::limits::{Limit, Unit, WORKERS_MAX};
-use crate::log::Level;
+use crate::log::{Format, Level};
 
 pub(super) trait Setting: Sized {
     /// What `-help` calls the value; empty for a boolean, whose flag stands alone.
@@ -62,6 +62,19 @@ impl Setting for bool {
 impl Setting for Level {
     const ARGUMENT: &'static str = "level";
     const ALLOWED: &'static str = "use debug, info, warn, error or fatal";
+
+    fn read(value: &Value) -> Result<Self, String> {
+        value.as_str().and_then(|text| text.parse().ok()).ok_or_else(|| Self::ALLOWED.to_owned())
+    }
+
+    fn show(&self) -> String {
+        self.name().to_owned()
+    }
+}
+
+impl Setting for Format {
+    const ARGUMENT: &'static str = "format";
+    const ALLOWED: &'static str = "use text or json";
 
     fn read(value: &Value) -> Result<Self, String> {
         value.as_str().and_then(|text| text.parse().ok()).ok_or_else(|| Self::ALLOWED.to_owned())
