@@ -4,6 +4,8 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use arc_swap::ArcSwap;
+
 use crate::admission::Admission;
 use crate::api;
 use crate::batch::Batch;
@@ -13,6 +15,8 @@ use crate::limits::{FORGOTTEN_TOGETHER, Limit, Limits};
 use crate::listen::Protocol;
 use crate::log::{About, Log};
 use crate::metrics::{Counters, Gauges, Metrics};
+use crate::options::Options;
+use crate::readiness::Readiness;
 use crate::registry::{
     Change, Forgotten, Lifetimes, Name, Outcome, Producer, Reader, Registered, Registry, Writer,
 };
@@ -57,9 +61,13 @@ pub struct ServerInfo {
     pub addresses: [String; Protocol::ALL.len()],
 }
 
-/// The state that all workers share beside the registry: permits for connections, counters, and rendered documents.
+/// The state that all workers share beside the registry: permits for connections, counters, rendered documents, and what
+/// the operator asks for.
 #[derive(Default)]
 pub struct Shared {
+    /// The settings in force. A worker takes them when it is told to reload.
+    pub options: ArcSwap<Options>,
+    pub readiness: Readiness,
     pub admission: Arc<Admission>,
     pub metrics: Metrics,
     pub documents: api::Cache,
@@ -88,6 +96,12 @@ impl WorkerContext {
             batch: Batch::new(Arc::clone(&registry)),
             registry,
         }
+    }
+
+    /// Takes the settings that have changed, for whatever begins from now on.
+    pub fn reload(&mut self) {
+        self.limits = self.shared.options.load().limits;
+        self.lifetimes = self.registry.lifetimes();
     }
 
     /// Counts that a client has exceeded a limit, and logs it once a minute at most.

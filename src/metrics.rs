@@ -63,6 +63,8 @@ pub struct Counters {
     pub forgotten_channels: Counter,
     /// By [`Limit`].
     pub exceeded: [Counter; Limit::ALL.len()],
+    /// Nanoseconds of the [`Timestamp`] at which the last iteration began.
+    pub heartbeat: AtomicI64,
 }
 
 impl Counters {
@@ -79,6 +81,8 @@ impl Counters {
 #[derive(Default)]
 pub struct Metrics {
     workers: Mutex<Vec<Arc<Counters>>>,
+    reloads: AtomicU64,
+    failed_reloads: AtomicU64,
     exceeded_lines: [Recurrent; Limit::ALL.len()],
     accept_lines: Recurrent,
     wrong_port_lines: [Recurrent; Protocol::ALL.len()],
@@ -115,6 +119,20 @@ pub struct Gauges {
 }
 
 impl Metrics {
+    pub fn reload_succeeded(&self) {
+        self.reloads.fetch_add(1, Relaxed);
+    }
+
+    pub fn reload_failed(&self) {
+        self.failed_reloads.fetch_add(1, Relaxed);
+    }
+
+    /// When each worker has begun its last iteration.
+    pub fn heartbeats(&self) -> Vec<Timestamp> {
+        let workers = self.workers.lock().unwrap_or_else(PoisonError::into_inner);
+        workers.iter().map(|counters| Timestamp::from_nanos(counters.heartbeat.load(Relaxed))).collect()
+    }
+
     /// Counters for one more worker.
     pub fn worker(&self) -> Arc<Counters> {
         let counters = Arc::<Counters>::default();

@@ -1,6 +1,7 @@
 //! The HTTP API that consumers and nsqadmin ask.
 
 mod body;
+mod config;
 mod handlers;
 mod head;
 mod headers;

@@ -11,9 +11,9 @@ use std::time::Duration;
 
 use toml::Value;
 
-use super::setting::{self, Setting};
+use super::setting::{self, Setting, SettingValue};
 use super::suggest::suggest;
-use super::{ListenAddress, Options, OptionsError, Overrides};
+use super::{AddressRange, ListenAddress, Options, OptionsError, Overrides};
 use crate::io::BackendChoice;
 use crate::limits::Limit;
 use crate::log::{Format, Level};
@@ -28,6 +28,8 @@ pub(super) struct Flag {
     meaning: &'static str,
     /// The default as `-help` shows it.
     default: fn(&Options) -> Option<String>,
+    /// The value as `/config` shows it; `None` for what is no setting.
+    value: fn(&Options) -> Option<SettingValue>,
     /// Reads a value into its place; the error says what is wrong with the value and what is allowed.
     pub(super) set: fn(&mut Overrides, &Value) -> Result<(), String>,
 }
@@ -42,6 +44,7 @@ macro_rules! choice {
             allowed: <$type>::ALLOWED,
             meaning: $meaning,
             default: |_| None,
+            value: |_| None,
             set: |given, value| {
                 given.$field = Some(<$type>::read(value)?);
                 Ok(())
@@ -55,6 +58,7 @@ macro_rules! setting {
     ($name:literal, $field:ident: $type:ty, $meaning:literal) => {
         Flag {
             default: |options| Some(options.$field.show()),
+            value: |options| Some(options.$field.value()),
             ..choice!($name, $field: $type, $meaning)
         }
     };
@@ -70,6 +74,7 @@ macro_rules! limit {
             allowed: setting::limit_allowed(Limit::$limit.row().unit),
             meaning: Limit::$limit.row().meaning,
             default: |options| Some(setting::show_limit(Limit::$limit, options.limits.value(Limit::$limit))),
+            value: |options| Some(SettingValue::Json(options.limits.value(Limit::$limit).to_string())),
             set: |given, value| {
                 given.limits.insert(Limit::$limit, setting::read_limit(Limit::$limit, value)?);
                 Ok(())
@@ -87,7 +92,7 @@ const COMMAND_LINE_ONLY: [Flag; 2] = [
     choice!("version", version: bool, "print the version and exit"),
 ];
 
-const SETTINGS: [Flag; 15] = [
+const SETTINGS: [Flag; 18] = [
     setting!(
         "log-level",
         log_level: Level,
@@ -106,6 +111,7 @@ const SETTINGS: [Flag; 15] = [
         allowed: bool::ALLOWED,
         meaning: "no effect (deprecated: use -log-level)",
         default: |_| None,
+        value: |_| None,
         set: |_, value| bool::read(value).map(|_| ()),
     },
     setting!("tcp-address", tcp_address: ListenAddress, "where to listen for nsqd, as host:port"),
@@ -129,11 +135,14 @@ const SETTINGS: [Flag; 15] = [
         tombstone_lifetime: Duration,
         "time for which a tombstone hides a producer that stays registered"
     ),
-    choice!(
-        "forget-ephemeral-after",
-        forget_ephemeral_after: Duration,
-        "time after which an ephemeral topic or channel without producers is forgotten, 0 for never; the default is the -inactive-producer-timeout"
-    ),
+    Flag {
+        value: |options| Some(options.lifetimes().forget_ephemeral_after.value()),
+        ..choice!(
+            "forget-ephemeral-after",
+            forget_ephemeral_after: Duration,
+            "time after which an ephemeral topic or channel without producers is forgotten, 0 for never; the default is the -inactive-producer-timeout"
+        )
+    },
     setting!(
         "forget-unused-after",
         forget_unused_after: Duration,
@@ -150,6 +159,21 @@ const SETTINGS: [Flag; 15] = [
         "busy-poll",
         busy_poll: Duration,
         "time for which a worker polls before it sleeps: lower latency at the cost of a busy core"
+    ),
+    setting!(
+        "warm-up",
+        warm_up: Duration,
+        "time after the start for which /ready responds 503: not all nsqd nodes may have connected again"
+    ),
+    setting!(
+        "shutdown-delay",
+        shutdown_delay: Duration,
+        "time after SIGINT or SIGTERM for which everything still works and /ready responds 503"
+    ),
+    setting!(
+        "allow-config-from-cidr",
+        allow_config_from_cidr: AddressRange,
+        "addresses from which /config may be read and changed"
     ),
 ];
 
@@ -178,6 +202,41 @@ const LIMITS: [Flag; Limit::ALL.len()] = [
 /// What the command line and the file can set.
 pub(super) fn settings() -> impl Iterator<Item = &'static Flag> {
     SETTINGS.iter().chain(&LIMITS)
+}
+
+/// The keys of the settings that a reload does not change.
+const AT_RESTART: [&str; 8] =
+    ["tcp_address", "http_address", "broadcast_address", "workers", "pin_workers", "io", "busy_poll", "warm_up"];
+
+impl Options {
+    /// The value of a key of the file, with the JSON types that nsqd's `/config` has; `None` where there is no such key.
+    #[must_use]
+    pub fn value(&self, key: &str) -> Option<SettingValue> {
+        settings().find(|flag| flag.key == key).and_then(|flag| (flag.value)(self))
+    }
+
+    /// The flags of the settings that differ from those in force and that only a restart changes.
+    #[must_use]
+    pub fn changed_at_restart(&self, in_force: &Self) -> Vec<String> {
+        let changed = AT_RESTART.into_iter().filter(|key| self.value(key) != in_force.value(key));
+        changed.map(|key| format!("-{}", key.replace('_', "-"))).collect()
+    }
+
+    /// These settings, but with those in force that only a restart changes.
+    #[must_use]
+    pub fn with_restart_settings_of(self, in_force: &Self) -> Self {
+        Self {
+            tcp_address: in_force.tcp_address.clone(),
+            http_address: in_force.http_address.clone(),
+            broadcast_address: in_force.broadcast_address.clone(),
+            workers: in_force.workers,
+            pin_workers: in_force.pin_workers,
+            io: in_force.io,
+            busy_poll: in_force.busy_poll,
+            warm_up: in_force.warm_up,
+            ..self
+        }
+    }
 }
 
 /// Reads the arguments, which do not include the program's name. `None` asks for [`usage`].

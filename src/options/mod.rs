@@ -3,6 +3,7 @@
 //! Every error is one line that names the flag, or the file and key, with the value and what is allowed.
 
 mod address;
+mod address_range;
 mod duration;
 mod file;
 mod flags;
@@ -17,11 +18,14 @@ use std::thread;
 use std::time::Duration;
 
 pub use address::{AddressError, ListenAddress};
+pub use address_range::AddressRange;
 pub use duration::{DurationError, GoDuration, parse_duration};
+pub use setting::SettingValue;
 
 use crate::io;
 use crate::limits::{Limit, Limits, WORKERS_MAX};
 use crate::log::{Format, Level, LogOptions};
+use crate::registry::Lifetimes;
 use crate::version_lines;
 
 /// The settings of a server.
@@ -56,6 +60,12 @@ pub struct Options {
     pub io: io::BackendChoice,
     /// For how long a worker looks out for what comes next before it sleeps.
     pub busy_poll: Duration,
+    /// How long everything still works after SIGTERM, while `/ready` says that the server stops.
+    pub shutdown_delay: Duration,
+    /// How long after the start the server is not ready.
+    pub warm_up: Duration,
+    /// Who may use `/config`.
+    pub allow_config_from_cidr: AddressRange,
     /// What clients may do.
     pub limits: Limits,
 }
@@ -115,10 +125,23 @@ struct Overrides {
     pin_workers: Option<bool>,
     io: Option<io::BackendChoice>,
     busy_poll: Option<Duration>,
+    shutdown_delay: Option<Duration>,
+    warm_up: Option<Duration>,
+    allow_config_from_cidr: Option<AddressRange>,
     limits: BTreeMap<Limit, u64>,
 }
 
 impl Options {
+    /// How long producers, tombstones and unused names are kept.
+    pub fn lifetimes(&self) -> Lifetimes {
+        Lifetimes {
+            inactive_producer_timeout: self.inactive_producer_timeout,
+            tombstone_lifetime: self.tombstone_lifetime,
+            forget_ephemeral_after: self.forget_ephemeral_after.unwrap_or(self.inactive_producer_timeout),
+            forget_unused_after: self.forget_unused_after,
+        }
+    }
+
     /// Reads the arguments, without the program's name, and the file that they name.
     ///
     /// # Errors
@@ -164,6 +187,9 @@ impl Overrides {
             pin_workers: self.pin_workers.unwrap_or(base.pin_workers),
             io: self.io.unwrap_or(base.io),
             busy_poll: self.busy_poll.unwrap_or(base.busy_poll),
+            shutdown_delay: self.shutdown_delay.unwrap_or(base.shutdown_delay),
+            warm_up: self.warm_up.unwrap_or(base.warm_up),
+            allow_config_from_cidr: self.allow_config_from_cidr.unwrap_or(base.allow_config_from_cidr),
             limits,
         }
     }
@@ -189,6 +215,10 @@ impl Default for Options {
             pin_workers: false,
             io: io::BackendChoice::Auto,
             busy_poll: Duration::ZERO,
+            shutdown_delay: Duration::ZERO,
+            // Two of nsqd's heartbeats.
+            warm_up: Duration::from_secs(30),
+            allow_config_from_cidr: AddressRange::default(),
             limits: Limits::default(),
         }
     }

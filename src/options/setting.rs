@@ -6,10 +6,28 @@ use std::time::Duration;
 use toml::Value;
 
 use super::address::ListenAddress;
+use super::address_range::AddressRange;
 use super::duration::{GoDuration, from_milliseconds, parse_duration};
 use crate::io::BackendChoice;
 use crate::limits::{Limit, Unit, WORKERS_MAX};
 use crate::log::{Format, Level};
+
+/// A setting as nsqd's `/config` shows one of its type.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum SettingValue {
+    /// Plain text.
+    Text(String),
+    /// JSON: a boolean, a number, or a duration in nanoseconds.
+    Json(String),
+}
+
+impl SettingValue {
+    /// nsqd numbers the levels from 1 for debug to 5 for fatal.
+    #[must_use]
+    pub fn of_level(level: Level) -> Self {
+        Self::Json((level as u8 + 1).to_string())
+    }
+}
 
 pub(super) trait Setting: Sized {
     /// What `-help` calls the value; empty for a boolean, whose flag stands alone.
@@ -22,6 +40,11 @@ pub(super) trait Setting: Sized {
 
     /// The value as the operator would type it.
     fn show(&self) -> String;
+
+    /// The value as `/config` shows it.
+    fn value(&self) -> SettingValue {
+        SettingValue::Json(self.show())
+    }
 }
 
 impl Setting for String {
@@ -34,6 +57,10 @@ impl Setting for String {
 
     fn show(&self) -> String {
         format!("{self:?}")
+    }
+
+    fn value(&self) -> SettingValue {
+        SettingValue::Text(self.clone())
     }
 }
 
@@ -70,6 +97,10 @@ impl Setting for Level {
     fn show(&self) -> String {
         self.name().to_owned()
     }
+
+    fn value(&self) -> SettingValue {
+        SettingValue::of_level(*self)
+    }
 }
 
 impl Setting for Format {
@@ -82,6 +113,10 @@ impl Setting for Format {
 
     fn show(&self) -> String {
         self.name().to_owned()
+    }
+
+    fn value(&self) -> SettingValue {
+        SettingValue::Text(self.name().to_owned())
     }
 }
 
@@ -96,6 +131,10 @@ impl Setting for BackendChoice {
     fn show(&self) -> String {
         self.name().to_owned()
     }
+
+    fn value(&self) -> SettingValue {
+        SettingValue::Text(self.name().to_owned())
+    }
 }
 
 impl Setting for ListenAddress {
@@ -109,6 +148,28 @@ impl Setting for ListenAddress {
 
     fn show(&self) -> String {
         format!("\"{self}\"")
+    }
+
+    fn value(&self) -> SettingValue {
+        SettingValue::Text(self.to_string())
+    }
+}
+
+impl Setting for AddressRange {
+    const ARGUMENT: &'static str = "range";
+    const ALLOWED: &'static str =
+        "use a range of addresses such as 127.0.0.1/8 or ::1/128, or an empty text for nobody";
+
+    fn read(value: &Value) -> Result<Self, String> {
+        value.as_str().and_then(|text| text.parse().ok()).ok_or_else(|| Self::ALLOWED.to_owned())
+    }
+
+    fn show(&self) -> String {
+        format!("\"{self}\"")
+    }
+
+    fn value(&self) -> SettingValue {
+        SettingValue::Text(self.to_string())
     }
 }
 
@@ -128,6 +189,10 @@ impl Setting for Duration {
 
     fn show(&self) -> String {
         GoDuration(*self).to_string()
+    }
+
+    fn value(&self) -> SettingValue {
+        SettingValue::Json(self.as_nanos().to_string())
     }
 }
 
