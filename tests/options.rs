@@ -161,6 +161,7 @@ fn help_goes_to_standard_output() {
     for arg in ["-h", "-help", "--help"] {
         let text = printed(&[arg]);
         assert!(text.starts_with("Usage of nsqlookupd:\n"), "{text}");
+        assert!(text.contains("\n\nProducers and names:\n"), "{text}");
         assert!(text.contains("  -tombstone-lifetime duration\n"), "{text}");
     }
 }

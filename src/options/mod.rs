@@ -7,6 +7,8 @@ mod address_range;
 mod duration;
 mod file;
 mod flags;
+mod help;
+mod restart;
 mod setting;
 mod suggest;
 
@@ -20,6 +22,7 @@ use std::time::Duration;
 pub use address::{AddressError, ListenAddress};
 pub use address_range::AddressRange;
 pub use duration::{DurationError, GoDuration, parse_duration};
+pub use help::{FlagHelp, Group, flags};
 pub use setting::SettingValue;
 
 use crate::io;
@@ -148,7 +151,7 @@ impl Options {
     /// An unknown flag or key, a value that is not allowed, a stray argument, or a file that cannot be read.
     pub fn from_args(args: impl Iterator<Item = OsString>) -> Result<Invocation, OptionsError> {
         let Some(given) = flags::parse(args)? else {
-            return Ok(Invocation::Print(flags::usage(&Self::default())));
+            return Ok(Invocation::Print(help::usage()));
         };
         if given.version == Some(true) {
             return Ok(Invocation::Print(version_lines().join("\n") + "\n"));

@@ -35,6 +35,11 @@ pub(super) trait Setting: Sized {
     /// What an error asks for.
     const ALLOWED: &'static str;
 
+    /// The values, where they are names.
+    fn values() -> Vec<&'static str> {
+        Vec::new()
+    }
+
     /// Reads what the file holds, or the command line's text as a TOML string. The error says what is allowed.
     fn read(value: &Value) -> Result<Self, String>;
 
@@ -86,56 +91,37 @@ impl Setting for bool {
     }
 }
 
-impl Setting for Level {
-    const ARGUMENT: &'static str = "level";
-    const ALLOWED: &'static str = "use debug, info, warn, error or fatal";
+/// A type whose values have names.
+macro_rules! named {
+    ($type:ty, $argument:literal, $allowed:literal, $value:expr) => {
+        impl Setting for $type {
+            const ARGUMENT: &'static str = $argument;
+            const ALLOWED: &'static str = $allowed;
 
-    fn read(value: &Value) -> Result<Self, String> {
-        value.as_str().and_then(|text| text.parse().ok()).ok_or_else(|| Self::ALLOWED.to_owned())
-    }
+            fn values() -> Vec<&'static str> {
+                Self::ALL.map(Self::name).into()
+            }
 
-    fn show(&self) -> String {
-        self.name().to_owned()
-    }
+            fn read(value: &Value) -> Result<Self, String> {
+                value.as_str().and_then(|text| text.parse().ok()).ok_or_else(|| Self::ALLOWED.to_owned())
+            }
 
-    fn value(&self) -> SettingValue {
-        SettingValue::of_level(*self)
-    }
+            fn show(&self) -> String {
+                self.name().to_owned()
+            }
+
+            fn value(&self) -> SettingValue {
+                $value(*self)
+            }
+        }
+    };
 }
 
-impl Setting for Format {
-    const ARGUMENT: &'static str = "format";
-    const ALLOWED: &'static str = "use text or json";
-
-    fn read(value: &Value) -> Result<Self, String> {
-        value.as_str().and_then(|text| text.parse().ok()).ok_or_else(|| Self::ALLOWED.to_owned())
-    }
-
-    fn show(&self) -> String {
-        self.name().to_owned()
-    }
-
-    fn value(&self) -> SettingValue {
-        SettingValue::Text(self.name().to_owned())
-    }
-}
-
-impl Setting for BackendChoice {
-    const ARGUMENT: &'static str = "backend";
-    const ALLOWED: &'static str = "use auto, uring or epoll";
-
-    fn read(value: &Value) -> Result<Self, String> {
-        value.as_str().and_then(|text| text.parse().ok()).ok_or_else(|| Self::ALLOWED.to_owned())
-    }
-
-    fn show(&self) -> String {
-        self.name().to_owned()
-    }
-
-    fn value(&self) -> SettingValue {
-        SettingValue::Text(self.name().to_owned())
-    }
-}
+named!(Level, "level", "use debug, info, warn, error or fatal", SettingValue::of_level);
+named!(Format, "format", "use text or json", |format: Format| SettingValue::Text(format.name().to_owned()));
+named!(BackendChoice, "backend", "use auto, uring or epoll", |io: BackendChoice| SettingValue::Text(
+    io.name().to_owned()
+));
 
 impl Setting for ListenAddress {
     const ARGUMENT: &'static str = "address";
