@@ -144,7 +144,7 @@ mod tests {
             "(default auto)",
             ": the hostname)\n",
             "(default that of -inactive-producer-timeout)\n",
-            "\n\nStart and stop:\n  -drain-timeout duration\n",
+            "\n\nStart and stop:\n  -warm-up duration\n",
         ] {
             assert!(usage.contains(default), "{default}");
         }
