@@ -30,6 +30,15 @@ pub struct Reader {
     scratch: Vec<u8>,
     /// See [`Reader::take_misses`].
     misses: usize,
+    /// See [`Reader::take_cache_use`].
+    cache_use: CacheUse,
+}
+
+/// How many responses to `/lookup` came from a cache, this worker's or the one that all share, and how many were rendered.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct CacheUse {
+    pub hits: usize,
+    pub misses: usize,
 }
 
 /// The newest snapshot. It is given back before its thread sleeps, so that the next commit can change it in place.
@@ -70,6 +79,7 @@ impl Reader {
             last: Guard::from_inner(None),
             scratch: Vec::new(),
             misses: 0,
+            cache_use: CacheUse::default(),
         }
     }
 
@@ -91,6 +101,7 @@ impl Reader {
         let hash = hash(&self.hasher, name);
         let (slot, revision) = (LocalCache::slot_of(hash), self.view.published.revision());
         if self.local.is_hit(slot, hash, name, revision, now) {
+            self.cache_use.hits += 1;
             return Some(LookupBody::stored(&self.local.response(slot).body));
         }
         let response = match self.find(slot, hash, name, now)? {
@@ -104,6 +115,7 @@ impl Reader {
     #[cold]
     fn find(&mut self, slot: usize, hash: u32, name: &[u8], now: Timestamp) -> Option<Found> {
         if self.renew(slot, hash, name, now) {
+            self.cache_use.hits += 1;
             return Some(Found::Local);
         }
         let asked_before = self.local.ask(slot, hash);
@@ -112,8 +124,10 @@ impl Reader {
         let topic = snapshot.topic_of(hash, name).filter(|topic| topic.listed)?;
         let stored = topic.response();
         let response = if stored.as_ref().is_some_and(|stored| stored.is_valid(topic, now)) {
+            self.cache_use.hits += 1;
             stored
         } else {
+            self.cache_use.misses += 1;
             let keep = asked_before || stored.is_some();
             let before = stored.as_ref().map(|stored| &stored.body);
             let Some(body) = render(topic, snapshot, self.lifetimes, now, before, &mut self.scratch, keep) else {
@@ -152,6 +166,11 @@ impl Reader {
     /// How many lookups since the last call missed the local cache and were not the repetition of one before.
     pub fn take_misses(&mut self) -> usize {
         std::mem::take(&mut self.misses)
+    }
+
+    /// What became of the lookups since the last call, but those of topics that are not listed.
+    pub fn take_cache_use(&mut self) -> CacheUse {
+        std::mem::take(&mut self.cache_use)
     }
 
     /// Reads ahead what lookups of these topics will read. Takes longer than it saves where that is in the processor's caches.
