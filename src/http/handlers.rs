@@ -5,13 +5,14 @@ use std::net::SocketAddr;
 
 use super::query::{Args, args};
 use super::response::{Exchange, Response};
-use super::routes::Endpoint;
 use super::status::{
     ApiError, CHANNEL_NOT_FOUND, INVALID_ARG_CHANNEL, INVALID_ARG_TOPIC, INVALID_REQUEST, MISSING_ARG_CHANNEL,
     MISSING_ARG_NODE, MISSING_ARG_TOPIC, Status, TOO_MANY_CHANNELS, TOO_MANY_TOPICS, TOPIC_NOT_FOUND,
 };
 use crate::context::WorkerContext;
+use crate::endpoint::Endpoint;
 use crate::limits::Limit;
+use crate::metrics::Format;
 use crate::registry::{self, Change, Deleted, Name};
 use crate::{api, change_log};
 
@@ -37,12 +38,13 @@ pub fn call(
     context: &mut WorkerContext,
 ) -> (Status, bool) {
     let query = exchange.request.url.query;
+    let format = if exchange.request.accepts_openmetrics { Format::OpenMetrics } else { Format::Text };
     let args = if takes_arguments(endpoint) { args(query) } else { Ok(Args::default()) };
     let outcome = match args {
         Err(_) => Err(INVALID_REQUEST),
         // Its body is the worker's, and goes from there into the output.
         Ok(args) if endpoint == Endpoint::Lookup => return lookup(&args, exchange, context),
-        Ok(args) => response(endpoint, &args, peer, context),
+        Ok(args) => response(endpoint, &args, format, peer, context),
     };
     let response = outcome.unwrap_or_else(Response::Error);
     (response.status(), exchange.responder(&context.response_head, &context.counters).respond(response, context))
@@ -50,7 +52,13 @@ pub fn call(
 
 type Outcome = Result<Response, ApiError>;
 
-fn response(endpoint: Endpoint, args: &Args<'_>, peer: SocketAddr, context: &mut WorkerContext) -> Outcome {
+fn response(
+    endpoint: Endpoint,
+    args: &Args<'_>,
+    format: Format,
+    peer: SocketAddr,
+    context: &mut WorkerContext,
+) -> Outcome {
     let WorkerContext { registry, shared, now, .. } = &*context;
     match endpoint {
         Endpoint::Ping => Ok(Response::Pong),
@@ -58,7 +66,7 @@ fn response(endpoint: Endpoint, args: &Args<'_>, peer: SocketAddr, context: &mut
         Endpoint::Topics => Ok(Response::Stream(api::topics(registry, &shared.documents, *now))),
         Endpoint::Nodes => Ok(Response::Stream(api::nodes(registry, &shared.documents, *now))),
         Endpoint::Debug => Ok(Response::Stream(api::debug(registry, *now))),
-        Endpoint::Metrics => Ok(Response::Metrics(context.metrics())),
+        Endpoint::Metrics => Ok(Response::Metrics(format, context.metrics(format))),
         Endpoint::Lookup => unreachable!("called for by itself"),
         Endpoint::Channels => channels(args, context),
         Endpoint::CreateTopic => create_topic(args, peer, context),

@@ -2,24 +2,7 @@
 //! is not in it.
 
 use super::target::Url;
-
-/// What a request asks for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Endpoint {
-    Ping,
-    Info,
-    Lookup,
-    Topics,
-    Channels,
-    Nodes,
-    Debug,
-    Metrics,
-    CreateTopic,
-    DeleteTopic,
-    CreateChannel,
-    DeleteChannel,
-    TombstoneTopic,
-}
+use crate::endpoint::Endpoint;
 
 /// The one method that a path takes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -47,6 +30,11 @@ fn find(path: &[u8]) -> Option<(Method, Endpoint)> {
         b"/topic/tombstone" => (Method::Post, Endpoint::TombstoneTopic),
         _ => return None,
     })
+}
+
+/// The endpoint of a path, whatever the method.
+pub fn endpoint_at(path: &[u8]) -> Option<Endpoint> {
+    find(path).map(|(_, endpoint)| endpoint)
 }
 
 /// Where a request goes.
@@ -172,6 +160,13 @@ mod tests {
 
     fn routed(method: &str, target: &str) -> Route {
         route(method, &Url::parse(method, target.as_bytes()).unwrap())
+    }
+
+    #[test]
+    fn each_endpoint_has_its_path() {
+        for &endpoint in Endpoint::ALL {
+            assert_eq!(endpoint_at(endpoint.path().as_bytes()), Some(endpoint));
+        }
     }
 
     fn location(method: &str, target: &str) -> String {
