@@ -13,6 +13,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use population::{NOW, Population};
+use ringlookupd::clock::Clock;
 use ringlookupd::context::{ServerInfo, WorkerContext};
 use ringlookupd::io::{Event, ListenerId, Request, SendBuffer, Token};
 use ringlookupd::limits::Limits;
@@ -33,6 +34,8 @@ struct Simulation {
     clients: Vec<Token>,
     /// Answers of the last iteration; the next begins with their completion.
     sending: Vec<(Token, SendBuffer)>,
+    /// Read at the end of an iteration, as a server does; it begins at the population's time.
+    clock: Clock,
 }
 
 impl Simulation {
@@ -44,7 +47,7 @@ impl Simulation {
         let context = WorkerContext::new(registry, server, limits, Arc::default(), Log::disabled(), NOW);
         let listener = Listener::bound(([127, 0, 0, 1], 4160).into(), protocol);
         let worker = Worker::new(number, context, Arc::new(Mailbox::new().expect("an eventfd")), &[listener]);
-        let mut simulation = Self { worker, clients: Vec::new(), sending: Vec::new() };
+        let mut simulation = Self { worker, clients: Vec::new(), sending: Vec::new(), clock: Clock::start() };
         for nth in 0..clients {
             let peer = SocketAddr::from(([10, 0, 0, 1], 1024 + nth));
             let socket = OwnedFd::from(File::open("/dev/null").expect("a descriptor")).into();
@@ -66,6 +69,7 @@ impl Simulation {
             self.worker.handle(Event::Received { token, bytes: black_box(bytes), armed: true });
         }
         self.end_iteration();
+        self.worker.measure(self.clock.now());
         assert_eq!(self.sending.len(), inputs.len(), "each client has its answer");
     }
 

@@ -1,6 +1,7 @@
 //! The changes of one iteration of the event loop, which wait for its commit, and how much work the iteration has done.
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use crate::change_log;
 use crate::clock::Timestamp;
@@ -52,14 +53,22 @@ impl Batch {
     }
 
     /// Commits the changes, with something more to do under the writer lock, and hands each with its outcome to the log.
-    pub fn commit<T>(&mut self, now: Timestamp, log: &Log, more: impl FnOnce(&mut Writer<'_>) -> T) -> T {
+    /// Returns what more gave, and how long the commit took.
+    pub fn commit<T>(
+        &mut self,
+        now: Timestamp,
+        log: &Log,
+        more: impl FnOnce(&mut Writer<'_>) -> T,
+    ) -> (T, Duration) {
         self.weight += COMMIT_WEIGHT;
+        let begun = Instant::now();
         let (outcomes, result) =
             self.registry.commit(|writer| (writer.apply_all(&self.changes, now), more(writer)));
+        let took = begun.elapsed();
         for (change, outcome) in self.changes.drain(..).zip(&outcomes) {
             change_log::write(&change, outcome, log);
         }
-        result
+        (result, took)
     }
 
     /// The iteration is over.

@@ -14,11 +14,11 @@ use crate::clock::Timestamp;
 use crate::limits::{FORGOTTEN_TOGETHER, Limit, Limits};
 use crate::listen::Protocol;
 use crate::log::{About, Log};
-use crate::metrics::{Counters, Gauges, Metrics};
+use crate::metrics::{Counters, Format, Gauges, Metrics};
 use crate::options::Options;
 use crate::readiness::Readiness;
 use crate::registry::{
-    Change, Forgotten, Lifetimes, Name, Outcome, Producer, Reader, Registered, Registry, Writer,
+    CacheUse, Change, Forgotten, Lifetimes, Name, Outcome, Producer, Reader, Registered, Registry, Writer,
 };
 use crate::response_head::ResponseHead;
 
@@ -59,6 +59,8 @@ pub struct ServerInfo {
     pub info: Vec<u8>,
     /// Where clients of each [`Protocol`] connect, as the log shows it.
     pub addresses: [String; Protocol::ALL.len()],
+    /// The name of what serves, io_uring or epoll.
+    pub backend: &'static str,
 }
 
 /// The state that all workers share beside the registry: permits for connections, counters, rendered documents, and what
@@ -89,7 +91,7 @@ impl WorkerContext {
             server,
             limits,
             lifetimes: registry.lifetimes(),
-            counters: shared.metrics.worker(),
+            counters: shared.metrics.worker(now),
             shared,
             response_head: ResponseHead::new(SystemTime::UNIX_EPOCH),
             is_draining: false,
@@ -135,11 +137,24 @@ impl WorkerContext {
         ));
     }
 
-    /// The text of `/metrics`.
-    pub fn metrics(&self) -> String {
-        let Registered { topics, channels } = self.registry.registered();
-        let gauges = Gauges { producers: self.registry.producers(), topics, channels };
-        self.shared.metrics.render(gauges, &self.log)
+    /// The document of `/metrics`.
+    pub fn metrics(&self, format: Format) -> String {
+        let Self { registry, log, server, now, .. } = self;
+        let Registered { topics, channels } = registry.registered();
+        let unused = registry.without_producers();
+        let gauges = Gauges {
+            backend: server.backend,
+            ready: self.shared.readiness.check(self.now).is_ok(),
+            producers: registry.producers(),
+            topics,
+            channels,
+            unused_topics: unused.topics,
+            unused_channels: unused.channels,
+            tombstones: registry.tombstones(*now),
+            log_lines_dropped: log.dropped(),
+            log_write_errors: log.write_errors(),
+        };
+        self.shared.metrics.render(format, gauges)
     }
 
     /// Whether the whole batch and one REGISTER more fit the limits of all topics and channels, whatever is new
@@ -154,7 +169,7 @@ impl WorkerContext {
     /// Commits the batch and one change more, whose outcome is needed at once.
     pub fn change_now(&mut self, change: &Change) -> Outcome {
         let now = self.now;
-        let outcome = self.write(|writer| writer.apply(change, now));
+        let outcome = self.write(1, |writer| writer.apply(change, now));
         change_log::write(change, &outcome, &self.log);
         outcome
     }
@@ -168,32 +183,44 @@ impl WorkerContext {
         channel: Option<Name>,
     ) -> Result<Registered, Limit> {
         let limits = self.limits;
-        self.write(|writer| writer.check_quota(&limits, Some(producer), topic, channel))
+        self.write(0, |writer| writer.check_quota(&limits, Some(producer), topic, channel))
     }
 
     /// Commits the batch, and makes a topic or a channel that keeps to the limits.
     pub fn create(&mut self, topic: Name, channel: Option<Name>) -> Result<(), Limit> {
         let (limits, now, change) = (self.limits, self.now, Change::Create { topic, channel });
-        let created = self
-            .write(|writer| writer.check_quota(&limits, None, topic, channel).map(|_| writer.apply(&change, now)));
+        let created = self.write(1, |writer| {
+            writer.check_quota(&limits, None, topic, channel).map(|_| writer.apply(&change, now))
+        });
         created.map(|outcome| change_log::write(&change, &outcome, &self.log))
     }
 
     /// Makes the batch visible to all readers. The iteration is over.
     pub fn commit(&mut self) {
         if !self.batch.is_empty() {
-            self.write(|_| ());
+            self.write(0, |_| ());
         }
         self.batch.end_iteration();
         // Whoever commits while this worker sleeps need not copy what it has.
         self.reader.release();
     }
 
-    /// Commits the batch, with something more to do under the writer lock.
-    fn write<T>(&mut self, more: impl FnOnce(&mut Writer<'_>) -> T) -> T {
+    /// Counts what the iteration has done, which ends at this time.
+    pub fn measure(&mut self, now: Timestamp) {
+        let CacheUse { hits, misses } = self.reader.take_cache_use();
+        self.counters.cache_hits.add(hits);
+        self.counters.cache_misses.add(misses);
+        self.counters.end_iteration(now.since(self.now));
+    }
+
+    /// Commits the batch, with something more to do under the writer lock, which makes so many changes.
+    fn write<T>(&mut self, more_changes: usize, more: impl FnOnce(&mut Writer<'_>) -> T) -> T {
         // A commit copies what a reader holds.
         self.reader.release();
-        self.batch.commit(self.now, &self.log, more)
+        let changes = self.batch.len() + more_changes;
+        let (result, took) = self.batch.commit(self.now, &self.log, more);
+        self.counters.committed(changes, took);
+        result
     }
 
     /// For once in a while: keeps what is derived from time current.

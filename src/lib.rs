@@ -25,6 +25,7 @@
 //! - [`cause`]: why a connection ends, for the log.
 //! - [`v1`]: the protocol of nsqd.
 //! - [`http`]: the protocol of consumers and nsqadmin.
+//! - [`endpoint`]: the endpoints of the HTTP API.
 //! - [`context`]: what a worker's sessions share.
 //! - [`batch`]: the changes of an iteration, which wait for its commit.
 //! - [`response_head`]: how HTTP responses begin.
@@ -43,6 +44,7 @@ pub mod change_log;
 pub mod clock;
 pub mod connection;
 pub mod context;
+pub mod endpoint;
 pub mod http;
 pub mod io;
 pub mod json;

@@ -12,6 +12,7 @@ use crate::VERSION;
 use crate::admission::Room;
 use crate::clock::Clock;
 use crate::context::{ServerInfo, Shared, WorkerContext};
+use crate::io::Backend;
 use crate::io::availability::NoRing;
 use crate::json;
 use crate::limits::{CONNECTIONS_FEW, Limit, Limits};
@@ -101,7 +102,7 @@ impl Server {
         let threads = Threads::start(count, options, log)?;
         let backend = threads.backend;
         let (listeners, sockets) = listen_all(places, count, &limits)?;
-        let info = Arc::new(server_info(options, &listeners));
+        let info = Arc::new(server_info(options, &listeners, backend));
         let shared = Arc::<Shared>::default();
         shared.options.store(Arc::new(Options { limits, ..options.clone() }));
         let registry = Arc::new(Registry::new(options.lifetimes()));
@@ -289,7 +290,7 @@ fn within_open_files(most: usize, listeners: usize, options: &Options, log: &Log
 }
 
 /// The response to IDENTIFY has the ports of the first listener of each protocol.
-fn server_info(options: &Options, listeners: &[Listener]) -> ServerInfo {
+fn server_info(options: &Options, listeners: &[Listener], backend: Backend) -> ServerInfo {
     let of = |protocol| listeners.iter().filter(move |listener| listener.protocol == protocol);
     let port = |protocol| of(protocol).next().map_or(0, |listener| listener.address.port());
     let string = |text: &str| {
@@ -306,7 +307,8 @@ fn server_info(options: &Options, listeners: &[Listener]) -> ServerInfo {
     let info = format!("{{\"version\":{version}}}");
     let addresses = Protocol::ALL
         .map(|protocol| of(protocol).map(|listener| listener.address.to_string()).collect::<Vec<_>>().join(", "));
-    ServerInfo { identify_reply: identify_reply.into_bytes(), info: info.into_bytes(), addresses }
+    let backend = backend.full_name();
+    ServerInfo { identify_reply: identify_reply.into_bytes(), info: info.into_bytes(), addresses, backend }
 }
 
 pub(crate) fn starting(what: &'static str) -> impl Fn(io::Error) -> ServerError {

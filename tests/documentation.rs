@@ -8,6 +8,7 @@ use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus};
 
+use ringlookupd::endpoint::Endpoint;
 use ringlookupd::limits::Limit;
 use rustix::process::Signal;
 
@@ -149,41 +150,93 @@ fn every_setting_is_a_key_of_the_file() {
     assert_eq!(set(example.map(|(key, _)| key).chain(deprecated)), described);
 }
 
-#[test]
-fn every_metric_is_described_with_its_type_and_labels() {
-    let server = Server::start(NO_FLAGS);
-    let response = get(&mut connect(server.http), "/metrics");
-    let (_, text) = response.split_once("\r\n\r\n").expect("a body");
-    let samples = text.lines().filter(|line| !line.starts_with('#'));
-    let actual: BTreeSet<_> = samples
-        .map(|sample| {
-            let (name, _) = sample.rsplit_once(' ').expect("a value");
-            let (name, labels) = name.trim_end_matches('}').split_once('{').unwrap_or((name, ""));
-            let labels: Vec<_> = labels.split(',').filter_map(|label| label.split_once('=')).collect();
-            let kind = format!("# TYPE {name} ");
-            let kind = text.lines().find_map(|line| line.strip_prefix(&kind)).expect("a type");
-            (
-                name.to_owned(),
-                kind.to_owned(),
-                labels.iter().map(|(label, _)| (*label).to_owned()).collect::<Vec<_>>(),
-            )
-        })
-        .collect();
-    let described = rows("## Metrics").into_iter().map(|row| {
-        let [name, kind, labels, meaning, action] = &row[..] else { panic!("{row:?}") };
-        assert!(!meaning.is_empty() && !action.is_empty(), "{name}");
-        (name.trim_matches('`').to_owned(), kind.clone(), spans(labels).map(str::to_owned).collect::<Vec<_>>())
-    });
-    assert_eq!(described.collect::<BTreeSet<_>>(), actual);
+/// A series: the family, and the labels with their values.
+fn series(sample: &str) -> (&str, Vec<(&str, &str)>) {
+    let (series, _) = sample.rsplit_once(' ').expect("a value");
+    let (name, labels) = series.trim_end_matches('}').split_once('{').unwrap_or((series, ""));
+    let labels = labels.split("\",").filter_map(|label| label.split_once("=\""));
+    (name, labels.map(|(label, value)| (label, value.trim_end_matches('"'))).collect())
 }
 
-/// The paths come from the route table's source, the methods from the server.
+/// The body of a server's `/metrics`, after a request that has failed.
+fn metrics() -> String {
+    let server = Server::start(NO_FLAGS);
+    let mut client = connect(server.http);
+    get(&mut client, "/nothing");
+    let response = get(&mut client, "/metrics");
+    response.split_once("\r\n\r\n").expect("a body").1.to_owned()
+}
+
+#[test]
+fn every_metric_is_described_with_its_type_and_labels() {
+    let text = metrics();
+    let mut actual = BTreeMap::new();
+    for line in text.lines() {
+        if let Some((name, kind)) = line.strip_prefix("# TYPE ").and_then(|line| line.split_once(' ')) {
+            actual.insert(name.to_owned(), (kind.to_owned(), Vec::new()));
+        } else if !line.starts_with('#') {
+            let (name, labels) = series(line);
+            let family = actual.keys().find(|family| {
+                name.strip_prefix(&***family).is_some_and(|rest| ["", "_bucket", "_sum", "_count"].contains(&rest))
+            });
+            let family = family.unwrap_or_else(|| panic!("{line} has no type")).clone();
+            let labels = labels.into_iter().map(|(label, _)| label.to_owned()).filter(|label| label != "le");
+            actual.get_mut(&family).expect("found").1 = labels.collect::<Vec<_>>();
+        }
+    }
+    let described = metric_rows().into_iter().map(|row| {
+        let [name, kind, labels, meaning, action] = &row[..] else { panic!("{row:?}") };
+        assert!(!meaning.is_empty() && !action.is_empty(), "{name}");
+        let labels = spans(labels).map(str::to_owned).collect::<Vec<_>>();
+        (name.trim_matches('`').to_owned(), (kind.clone(), labels))
+    });
+    assert_eq!(described.collect::<BTreeMap<_, _>>(), actual);
+}
+
+/// The section has two tables: labels, then metrics.
+fn metric_rows() -> Vec<Vec<String>> {
+    rows("## Metrics").into_iter().filter(|row| row.len() == 5 && row[0].starts_with('`')).collect()
+}
+
+#[test]
+fn every_label_is_described_with_its_values() {
+    let text = metrics();
+    let mut actual = BTreeMap::<_, BTreeSet<_>>::new();
+    for sample in text.lines().filter(|line| !line.starts_with('#')) {
+        for (label, value) in series(sample).1 {
+            actual.entry(label.to_owned()).or_default().insert(value.to_owned());
+        }
+    }
+    let rows = rows("## Metrics").into_iter().filter(|row| row.len() == 2);
+    let described: BTreeMap<_, _> =
+        rows.map(|row| (row[0].trim_matches('`').to_owned(), row[1].clone())).collect();
+    for (label, values) in &actual {
+        // Those of the build are its own, and a histogram has its bounds.
+        if ["version", "commit", "target", "rustc", "le"].contains(&&**label) {
+            continue;
+        }
+        let text = described.get(label).unwrap_or_else(|| panic!("{label} is not described"));
+        let listed = set(spans(text));
+        match &**label {
+            "backend" => assert!(values.is_subset(&listed), "{values:?}"),
+            // These are described in words.
+            "code" | "limit" | "worker" => assert!(listed.is_empty(), "{text}"),
+            "route" => assert_eq!(values - &listed, set(routes().iter().map(String::as_str)), "{text}"),
+            _ => assert_eq!(*values, listed, "{label}"),
+        }
+    }
+    let undescribed = described.keys().filter(|label| !actual.contains_key(*label));
+    assert_eq!(undescribed.collect::<Vec<_>>(), Vec::<&String>::new());
+}
+
+fn routes() -> BTreeSet<String> {
+    set(Endpoint::ALL.iter().map(|endpoint| endpoint.path()))
+}
+
+/// The methods come from the server.
 #[test]
 fn every_endpoint_is_described_with_its_method() {
-    let source = read("src/http/routes.rs");
-    let (_, table) = source.split_once("fn find(").expect("the table");
-    let (table, _) = table.split_once("\n}\n").expect("its end");
-    let paths = set(table.split("b\"").skip(1).filter_map(|rest| rest.split('"').next()).chain(["/config/{key}"]));
+    let paths = routes();
     let server = Server::start(NO_FLAGS);
     let mut client = connect(server.http);
     let rows = rows("## Endpoints");
@@ -311,7 +364,8 @@ fn what_the_pages_name_is_there() {
                 assert!(flags.contains_key(name), "{}: there is no {name}", page.display());
             }
             if span.starts_with("nsqlookupd_") {
-                assert!(reference.contains(&format!("`{span}`")), "{}: {span}", page.display());
+                let name = span.split('{').next().expect("some");
+                assert!(reference.contains(&format!("`{name}`")), "{}: {span}", page.display());
             }
             let folders = ["src/", "tests/", "docs/", "perf/", "benches/", "contrib/", ".ci/", ".github/"];
             if folders.iter().any(|folder| span.starts_with(folder)) && !span.contains(['*', ' ']) {

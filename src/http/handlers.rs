@@ -7,14 +7,16 @@ use super::config::config;
 use super::head::Head;
 use super::query::{Args, args};
 use super::response::{Exchange, Response};
-use super::routes::{Endpoint, config_key};
+use super::routes::config_key;
 use super::status::{
     ApiError, CHANNEL_NOT_FOUND, INVALID_ARG_CHANNEL, INVALID_ARG_TOPIC, INVALID_REQUEST, MISSING_ARG_CHANNEL,
     MISSING_ARG_NODE, MISSING_ARG_TOPIC, STARTING, STOPPING, Status, TOO_MANY_CHANNELS, TOO_MANY_TOPICS,
     TOPIC_NOT_FOUND, WARMING_UP,
 };
 use crate::context::WorkerContext;
+use crate::endpoint::Endpoint;
 use crate::limits::Limit;
+use crate::metrics::Format;
 use crate::readiness::NotReady;
 use crate::registry::{self, Change, Deleted, Name};
 use crate::{api, change_log};
@@ -35,8 +37,8 @@ pub fn takes_body(request: &Head<'_>) -> bool {
 }
 
 fn takes_arguments(endpoint: Endpoint) -> bool {
-    use Endpoint::{Config, Debug, Info, Metrics, Nodes, Ping, Ready, Topics};
-    !matches!(endpoint, Ping | Info | Topics | Nodes | Debug | Metrics | Ready | Config)
+    use Endpoint::{Config, Debug, Health, Info, Metrics, Nodes, Ping, Ready, Topics};
+    !matches!(endpoint, Ping | Health | Info | Topics | Nodes | Debug | Metrics | Ready | Config)
 }
 
 /// Does what the endpoint is for, and responds. Returns the response's status, and whether the connection stays open.
@@ -47,6 +49,7 @@ pub fn call(
     context: &mut WorkerContext,
 ) -> (Status, bool) {
     let query = exchange.request.url.query;
+    let format = if exchange.request.accepts_openmetrics { Format::OpenMetrics } else { Format::Text };
     let args = if takes_arguments(endpoint) { args(query) } else { Ok(Args::default()) };
     let outcome = match args {
         Err(_) => Err(INVALID_REQUEST),
@@ -56,7 +59,7 @@ pub fn call(
             let request = exchange.request;
             config((request.method, &request.url.path, exchange.body), peer, context)
         }
-        Ok(args) => response(endpoint, &args, peer, context),
+        Ok(args) => response(endpoint, &args, format, peer, context),
     };
     let response = outcome.unwrap_or_else(Response::Error);
     (response.status(), exchange.responder(&context.response_head, &context.counters).respond(response, context))
@@ -64,15 +67,21 @@ pub fn call(
 
 type Outcome = Result<Response, ApiError>;
 
-fn response(endpoint: Endpoint, args: &Args<'_>, peer: SocketAddr, context: &mut WorkerContext) -> Outcome {
+fn response(
+    endpoint: Endpoint,
+    args: &Args<'_>,
+    format: Format,
+    peer: SocketAddr,
+    context: &mut WorkerContext,
+) -> Outcome {
     let WorkerContext { registry, shared, now, .. } = &*context;
     match endpoint {
-        Endpoint::Ping => Ok(Response::Pong),
+        Endpoint::Ping | Endpoint::Health => Ok(Response::Pong),
         Endpoint::Info => Ok(Response::Info),
         Endpoint::Topics => Ok(Response::Stream(api::topics(registry, &shared.documents, *now))),
         Endpoint::Nodes => Ok(Response::Stream(api::nodes(registry, &shared.documents, *now))),
         Endpoint::Debug => Ok(Response::Stream(api::debug(registry, *now))),
-        Endpoint::Metrics => Ok(Response::Metrics(context.metrics())),
+        Endpoint::Metrics => Ok(Response::Metrics(format, context.metrics(format))),
         Endpoint::Ready => ready(context),
         Endpoint::Lookup | Endpoint::Config => unreachable!("called for by themselves"),
         Endpoint::Channels => channels(args, context),

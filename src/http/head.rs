@@ -20,6 +20,8 @@ pub struct Head<'a> {
     pub body: Body,
     /// What the client waits for before it sends the body.
     pub expect: Expect,
+    /// The client asks for metrics in the format OpenMetrics.
+    pub accepts_openmetrics: bool,
 }
 
 impl Head<'_> {

@@ -3,6 +3,7 @@
 //!
 //! Each header is validated as it is read, so nothing of it needs to be kept.
 
+use super::accept;
 use super::head::{Body, Expect, Refusal};
 use super::target::cut;
 
@@ -17,6 +18,7 @@ pub(super) struct Headers {
     content_length: ContentLength,
     pub(super) connection: Option<Connection>,
     pub(super) expect: Option<Expect>,
+    pub(super) accepts_openmetrics: bool,
 }
 
 /// A header that must not be repeated.
@@ -68,6 +70,7 @@ impl Headers {
         let is = |known: &[u8]| name.eq_ignore_ascii_case(known);
         match name.len() {
             4 if is(b"host") => self.host.add(value.iter().all(|&b| is_host_byte(b))),
+            6 if is(b"accept") => self.accepts_openmetrics |= accept::openmetrics(value),
             6 if is(b"expect") => {
                 self.expect.get_or_insert_with(|| Expect::of(value));
             }
@@ -162,7 +165,7 @@ fn is_bad_trailer(name: &[u8]) -> bool {
 }
 
 /// The elements of a comma-separated list.
-fn elements(value: &[u8]) -> impl Iterator<Item = &[u8]> {
+pub(super) fn elements(value: &[u8]) -> impl Iterator<Item = &[u8]> {
     value.split(|&b| b == b',').map(trim)
 }
 

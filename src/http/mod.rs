@@ -1,5 +1,6 @@
 //! The HTTP API that consumers and nsqadmin ask.
 
+mod accept;
 mod body;
 mod config;
 mod handlers;

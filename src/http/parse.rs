@@ -305,11 +305,13 @@ struct MessageInfo {
     persistence: Persistence,
     body: Body,
     expect: Expect,
+    accepts_openmetrics: bool,
 }
 
 impl Default for MessageInfo {
     fn default() -> Self {
-        Self { persistence: Persistence::KeepAlive, body: Body::None, expect: Expect::None }
+        let (persistence, body, expect) = (Persistence::KeepAlive, Body::None, Expect::None);
+        Self { persistence, body, expect, accepts_openmetrics: false }
     }
 }
 
@@ -336,9 +338,10 @@ impl<'a> RequestLine<'a> {
 
     #[inline]
     fn head(&self, url: Url<'a>, info: MessageInfo) -> Head<'a> {
-        let MessageInfo { persistence, body, expect } = info;
+        let MessageInfo { persistence, body, expect, accepts_openmetrics } = info;
         let version = if self.version >= (1, 1) { Version::Http11 } else { Version::Http10 };
-        Head { method: self.method, target: self.target, url, version, persistence, body, expect }
+        let (method, target) = (self.method, self.target);
+        Head { method, target, url, version, persistence, body, expect, accepts_openmetrics }
     }
 }
 
@@ -401,7 +404,8 @@ fn validate_head<'a>(
         Some(Expect::Continue) if !since_11 || body == Body::None => Expect::None,
         expect => expect.unwrap_or(Expect::None),
     };
-    Ok((url, MessageInfo { persistence, body, expect }))
+    let accepts_openmetrics = headers.accepts_openmetrics;
+    Ok((url, MessageInfo { persistence, body, expect, accepts_openmetrics }))
 }
 
 fn without_newline(line: &[u8]) -> &[u8] {

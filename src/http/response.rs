@@ -6,8 +6,9 @@ use super::head::{Head, Persistence, Refusal, Version};
 use super::status::{ApiError, Status};
 use crate::api::Stream;
 use crate::context::WorkerContext;
+use crate::endpoint::Endpoint;
 use crate::limits::SHARED_BODY_BYTES_MIN;
-use crate::metrics::Counters;
+use crate::metrics::{Counters, Format};
 use crate::output::{Framing, Output};
 use crate::registry::LookupBody;
 use crate::response_head::{JSON_HEADERS, ResponseHead};
@@ -20,8 +21,7 @@ pub enum Kind {
     Empty,
     /// A body whose type stock leaves to Go to find out, which says it behind the length.
     Text,
-    /// Prometheus's text format.
-    Metrics,
+    Metrics(Format),
     Html,
     /// Not the API's: neither header.
     None,
@@ -32,7 +32,10 @@ impl Kind {
         match self {
             Self::Json => JSON_HEADERS,
             Self::Empty => "X-Nsq-Content-Type: nsq; version=1.0\r\n",
-            Self::Metrics => "Content-Type: text/plain; version=0.0.4; charset=utf-8\r\n",
+            Self::Metrics(Format::Text) => "Content-Type: text/plain; version=0.0.4; charset=utf-8\r\n",
+            Self::Metrics(Format::OpenMetrics) => {
+                "Content-Type: application/openmetrics-text; version=1.0.0; charset=utf-8\r\n"
+            }
             Self::Html => "Content-Type: text/html; charset=utf-8\r\n",
             Self::Text | Self::None => "",
         }
@@ -63,7 +66,7 @@ pub enum Response {
     Json(Vec<u8>),
     /// A text whose type stock leaves to Go to find out.
     Text(String),
-    Metrics(String),
+    Metrics(Format, String),
     Stream(Stream),
     Error(ApiError),
 }
@@ -80,6 +83,8 @@ impl Response {
 /// A request that is owed one response.
 pub struct Exchange<'a> {
     pub request: &'a Head<'a>,
+    /// What its path leads to.
+    pub endpoint: Option<Endpoint>,
     /// The connection closes after the response, whatever the client would like.
     pub close: bool,
     /// The request's body, for an endpoint that takes one; see [`super::config::takes_body`].
@@ -89,14 +94,15 @@ pub struct Exchange<'a> {
 
 impl<'a> Exchange<'a> {
     pub fn responder(self, response_head: &'a ResponseHead, counters: &'a Counters) -> Responder<'a> {
-        let Self { request, close, output, .. } = self;
-        Responder { request, close, response_head, counters, output }
+        let Self { request, endpoint, close, output, .. } = self;
+        Responder { request, endpoint, close, response_head, counters, output }
     }
 }
 
 /// Writes the one response to a request.
 pub struct Responder<'a> {
     request: &'a Head<'a>,
+    endpoint: Option<Endpoint>,
     close: bool,
     response_head: &'a ResponseHead,
     counters: &'a Counters,
@@ -112,7 +118,7 @@ impl Responder<'_> {
             Response::Info => self.whole(Status::Ok, Kind::Json, &context.server.info),
             Response::Text(text) => self.whole(Status::Ok, Kind::Text, text.as_bytes()),
             Response::Json(body) => self.whole(Status::Ok, Kind::Json, &body),
-            Response::Metrics(text) => self.whole(Status::Ok, Kind::Metrics, text.as_bytes()),
+            Response::Metrics(format, text) => self.whole(Status::Ok, Kind::Metrics(format), text.as_bytes()),
             Response::Error(error) => self.error(error, None),
             Response::Stream(stream) => self.stream(stream),
         }
@@ -177,7 +183,7 @@ impl Responder<'_> {
         let http11 = self.request.version == Version::Http11;
         let framed = http11 || matches!(length, Length::Known(length) if length <= GO_BUFFER_BYTES);
         let keep = framed && !self.close && self.request.persistence != Persistence::Close;
-        let out = begin(status.code(), self.counters, self.output);
+        let out = begin(status.code(), self.endpoint, self.counters, self.output);
         // One growth for the whole response, and not one for each line.
         out.reserve(HEAD_BYTES);
         if http11 && status == Status::Ok && kind == Kind::Json && extra.is_none() {
@@ -231,8 +237,13 @@ impl Responder<'_> {
 /// Counts a response with this status and returns where to write it. Every response but the interim `100 Continue`
 /// begins here, so each is counted once.
 #[inline]
-fn begin<'a>(code: &str, counters: &Counters, output: &'a mut Output) -> &'a mut Vec<u8> {
-    counters.response(code.as_bytes()[0]);
+fn begin<'a>(
+    code: &str,
+    endpoint: Option<Endpoint>,
+    counters: &Counters,
+    output: &'a mut Output,
+) -> &'a mut Vec<u8> {
+    counters.requests.count(endpoint, code);
     output.staged()
 }
 
@@ -242,7 +253,7 @@ pub fn unasked(ApiError(status, message): ApiError, context: &WorkerContext, out
     let body = format!("{{\"message\":\"{message}\"}}");
     let length = body.len();
     write!(
-        begin(status.code(), &context.counters, output),
+        begin(status.code(), None, &context.counters, output),
         "HTTP/1.1 {line}{headers}{date}Content-Length: {length}\r\nConnection: close\r\n\r\n{body}"
     )
     .expect("a Vec takes every write");
@@ -251,8 +262,8 @@ pub fn unasked(ApiError(status, message): ApiError, context: &WorkerContext, out
 /// Stages the response to a head that is no request.
 pub fn refused(refusal: Refusal, context: &WorkerContext, output: &mut Output) {
     let response = refusal.response();
-    let code = &response["HTTP/1.1 ".len()..];
-    begin(code, &context.counters, output).extend_from_slice(response.as_bytes());
+    let code = &response["HTTP/1.1 ".len()..][..3];
+    begin(code, None, &context.counters, output).extend_from_slice(response.as_bytes());
 }
 
 #[inline]

@@ -2,27 +2,7 @@
 //! is not in it.
 
 use super::target::Url;
-
-/// What a request asks for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Endpoint {
-    Ping,
-    Info,
-    Lookup,
-    Topics,
-    Channels,
-    Nodes,
-    Debug,
-    Metrics,
-    Ready,
-    /// A setting, whose key is the last element of the path.
-    Config,
-    CreateTopic,
-    DeleteTopic,
-    CreateChannel,
-    DeleteChannel,
-    TombstoneTopic,
-}
+use crate::endpoint::Endpoint;
 
 /// The methods that a path takes. HEAD is one more, wherever GET is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -60,15 +40,15 @@ impl Methods {
 /// The table. `/debug/pprof` is not in it on purpose: there is no Go runtime to look into.
 fn find(path: &[u8]) -> Option<(Methods, Endpoint)> {
     Some(match path {
-        // The second is not stock's.
-        b"/ping" | b"/health" => (Methods::Get, Endpoint::Ping),
+        b"/ping" => (Methods::Get, Endpoint::Ping),
         b"/info" => (Methods::Get, Endpoint::Info),
         b"/lookup" => (Methods::Get, Endpoint::Lookup),
         b"/topics" => (Methods::Get, Endpoint::Topics),
         b"/channels" => (Methods::Get, Endpoint::Channels),
         b"/nodes" => (Methods::Get, Endpoint::Nodes),
         b"/debug" => (Methods::Get, Endpoint::Debug),
-        // Not stock's.
+        // Not stock's, nor is the last one.
+        b"/health" => (Methods::Get, Endpoint::Health),
         b"/metrics" => (Methods::Get, Endpoint::Metrics),
         b"/ready" => (Methods::Get, Endpoint::Ready),
         b"/topic/create" => (Methods::Post, Endpoint::CreateTopic),
@@ -87,6 +67,11 @@ fn find(path: &[u8]) -> Option<(Methods, Endpoint)> {
 #[must_use]
 pub fn config_key(path: &[u8]) -> Option<&[u8]> {
     path.strip_prefix(b"/config/").filter(|key| !key.is_empty() && !key.contains(&b'/'))
+}
+
+/// The endpoint of a path, whatever the method.
+pub fn endpoint_at(path: &[u8]) -> Option<Endpoint> {
+    find(path).map(|(_, endpoint)| endpoint)
 }
 
 /// Where a request goes.
@@ -199,6 +184,13 @@ mod tests {
 
     fn routed(method: &str, target: &str) -> Route {
         route(method, &Url::parse(method, target.as_bytes()).unwrap())
+    }
+
+    #[test]
+    fn each_endpoint_has_its_path() {
+        for &endpoint in Endpoint::ALL {
+            assert_eq!(endpoint_at(endpoint.path().as_bytes()), Some(endpoint));
+        }
     }
 
     fn location(method: &str, target: &str) -> String {

@@ -8,7 +8,7 @@ use super::handlers;
 use super::head::{Body, Expect, Head, Persistence, Refusal};
 use super::parse::{HeadLimits, HeadReader, Parsed};
 use super::response::{Exchange, Kind, Responder, refused, unasked};
-use super::routes::{Route, route};
+use super::routes::{Route, endpoint_at, route};
 use super::status::{
     ApiError, BODY_TOO_LARGE, INVALID_REQUEST, METHOD_NOT_ALLOWED, NOT_FOUND, REQUEST_TIMEOUT, Status,
     TOO_MANY_CONNECTIONS,
@@ -260,7 +260,8 @@ impl Session {
         let begun = context.log.enabled(Level::Debug).then(Instant::now);
         let (status, keep) = match route(head.method, &head.url) {
             Route::Endpoint(endpoint) => {
-                handlers::call(endpoint, Exchange { request: head, close, body, output }, self.peer, context)
+                let exchange = Exchange { request: head, endpoint: Some(endpoint), close, body, output };
+                handlers::call(endpoint, exchange, self.peer, context)
             }
             Route::Redirect { status, location, body } => {
                 let (status, kind) = match status {
@@ -299,7 +300,8 @@ fn respond<'a>(
     context: &'a WorkerContext,
     output: &'a mut Output,
 ) -> Responder<'a> {
-    Exchange { request, close, body: b"", output }.responder(&context.response_head, &context.counters)
+    let endpoint = endpoint_at(&request.url.path);
+    Exchange { request, endpoint, close, body: b"", output }.responder(&context.response_head, &context.counters)
 }
 
 #[cfg(test)]

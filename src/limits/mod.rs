@@ -148,6 +148,9 @@ pub const KEEPALIVE_PERIOD_MAX: Duration = Duration::from_secs(32_767);
 /// The longest TCP_USER_TIMEOUT that the kernel takes.
 pub const USER_TIMEOUT_MAX: Duration = Duration::from_millis(i32::MAX.unsigned_abs() as u64);
 
+/// Statuses other than 200 that one route counts: more than there are.
+pub const STATUSES_COUNTED: usize = 16;
+
 /// Of lines that would repeat, one is logged in this time, with a count.
 pub const LOG_PAUSE: Duration = Duration::from_secs(60);
 

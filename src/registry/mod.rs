@@ -6,7 +6,7 @@
 //! of time (inactivity, tombstones) is looked at when a response is rendered, which also says until when it is valid.
 //!
 //! - names: `names`. Values: `producer`, `topic`.
-//! - A snapshot: `snapshot`, from the tables `table`, `index`, `producers`.
+//! - A snapshot: `snapshot`, from the tables `table`, `index`, `producers`, and `tombstones`.
 //! - Changing it: `change`, `writer`, `versions`, with `quota`, `contents` and `unused` at the side.
 //! - Reading it: `reader`, with `visibility`, `lookup`, `cache` and `prefetch`.
 
@@ -25,6 +25,7 @@ mod snapshot;
 mod table;
 #[cfg(test)]
 mod tests;
+mod tombstones;
 mod topic;
 mod unused;
 mod versions;
@@ -42,7 +43,7 @@ pub use contents::ChannelNames;
 pub use lookup::LookupBody;
 pub use names::{Name, ProducerId, Source};
 pub use producer::{PeerInfo, Producer, Registered};
-pub use reader::Reader;
+pub use reader::{CacheUse, Reader};
 pub use snapshot::Snapshot;
 pub use topic::{Channel, Topic};
 pub use unused::Forgotten;
@@ -100,6 +101,17 @@ impl Registry {
         self.snapshot().counts().1
     }
 
+    /// How many of these have no producer.
+    pub fn without_producers(&self) -> Registered {
+        self.snapshot().rest.without_producers
+    }
+
+    /// How many tombstones hide a producer at this moment.
+    pub fn tombstones(&self, now: Timestamp) -> usize {
+        let snapshot = self.snapshot();
+        snapshot.rest.tombstones.count(now, snapshot.lifetimes().tombstone_lifetime)
+    }
+
     pub fn lifetimes(&self) -> Lifetimes {
         self.snapshot().lifetimes()
     }
@@ -121,8 +133,10 @@ impl Registry {
         let result = batch(&mut writer);
         let Documents { topics, nodes, lifetimes } = writer.changed;
         if nodes || topics || lifetimes || head.versions.are_different() {
+            let without_producers = head.unused.count;
             let rest = &mut head.versions.edit().rest;
             rest.revision += 1;
+            rest.without_producers = without_producers;
             let revision = rest.revision;
             if topics {
                 rest.topics_revision = revision;

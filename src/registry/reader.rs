@@ -29,6 +29,15 @@ pub struct Reader {
     scratch: Vec<u8>,
     /// See [`Reader::take_misses`].
     misses: usize,
+    /// See [`Reader::take_cache_use`].
+    cache_use: CacheUse,
+}
+
+/// How many responses to `/lookup` came from a cache, this worker's or the one that all share, and how many were rendered.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct CacheUse {
+    pub hits: usize,
+    pub misses: usize,
 }
 
 /// The newest snapshot. It is given back before its thread sleeps, so that the next commit can change it in place.
@@ -68,6 +77,7 @@ impl Reader {
             last: Guard::from_inner(None),
             scratch: Vec::new(),
             misses: 0,
+            cache_use: CacheUse::default(),
         }
     }
 
@@ -89,6 +99,7 @@ impl Reader {
         let hash = hash(&self.hasher, name);
         let (slot, revision) = (LocalCache::slot_of(hash), self.view.published.revision());
         if self.local.is_hit(slot, hash, name, revision, now) {
+            self.cache_use.hits += 1;
             return Some(LookupBody::stored(&self.local.response(slot).body));
         }
         let response = match self.find(slot, hash, name, now)? {
@@ -102,6 +113,7 @@ impl Reader {
     #[cold]
     fn find(&mut self, slot: usize, hash: u32, name: &[u8], now: Timestamp) -> Option<Found> {
         if self.renew(slot, hash, name, now) {
+            self.cache_use.hits += 1;
             return Some(Found::Local);
         }
         let asked_before = self.local.ask(slot, hash);
@@ -111,8 +123,10 @@ impl Reader {
         let stored = topic.response();
         let lifetimes_revision = snapshot.rest.lifetimes_revision;
         let response = if stored.as_ref().is_some_and(|stored| stored.is_valid(topic, lifetimes_revision, now)) {
+            self.cache_use.hits += 1;
             stored
         } else {
+            self.cache_use.misses += 1;
             let keep = asked_before || stored.is_some();
             let before = stored.as_ref().filter(|stored| stored.lifetimes_revision == lifetimes_revision);
             let before = before.map(|stored| &stored.body);
@@ -154,6 +168,11 @@ impl Reader {
     /// How many lookups since the last call missed the local cache and were not the repetition of one before.
     pub fn take_misses(&mut self) -> usize {
         std::mem::take(&mut self.misses)
+    }
+
+    /// What became of the lookups since the last call, but those of topics that are not listed.
+    pub fn take_cache_use(&mut self) -> CacheUse {
+        std::mem::take(&mut self.cache_use)
     }
 
     /// Reads ahead what lookups of these topics will read. Takes longer than it saves where that is in the processor's caches.

@@ -11,6 +11,7 @@ use super::names::{ProducerId, TopicId};
 use super::producer::{Producer, Registered};
 use super::producers::Producers;
 use super::table::Table;
+use super::tombstones::TombstoneTimes;
 use super::topic::Topic;
 use super::visibility::Lifetimes;
 
@@ -38,6 +39,9 @@ pub(super) struct Rest {
     pub(super) listed: usize,
     /// How many channels the topics have together.
     pub(super) channels: usize,
+    /// How many topics, listed or not, and how many channels have no producer.
+    pub(super) without_producers: Registered,
+    pub(super) tombstones: TombstoneTimes,
     /// See [`Snapshot::revision`].
     pub(super) revision: u64,
     /// See [`Snapshot::topics_revision`].

@@ -73,6 +73,29 @@ fn a_response_is_published_for_other_readers_when_it_is_asked_for_again() {
 }
 
 #[test]
+fn hits_and_misses_are_counted() {
+    let registry = registry();
+    let producer = connect(&registry, 0, 8, &["t"]);
+    let (mut one, mut other) = (registry.reader(), registry.reader());
+    let used = |reader: &mut Reader| {
+        let CacheUse { hits, misses } = reader.take_cache_use();
+        (hits, misses)
+    };
+    lookup(&mut one, "t", START);
+    assert_eq!(used(&mut one), (0, 2), "a response is kept from the second request on");
+    lookup(&mut one, "t", START);
+    ask(&mut other, "t", START);
+    assert!(one.lookup(b"u", START).is_none());
+    assert_eq!((used(&mut one), used(&mut other)), ((2, 0), (1, 0)));
+    registry.commit(|writer| writer.register(&producer, name("u"), None));
+    ask(&mut one, "t", START);
+    assert_eq!(used(&mut one), (1, 0), "another topic has changed");
+    registry.commit(|writer| writer.register(&producer, name("t"), Some(name("c"))));
+    ask(&mut one, "t", START);
+    assert_eq!(used(&mut one), (0, 1));
+}
+
+#[test]
 fn cached_responses_age() {
     let registry = registry();
     let producer = connect(&registry, 0, 8, &["t"]);

@@ -124,6 +124,7 @@ impl Topic {
     pub(super) fn remove_producer(&mut self, id: ProducerId, unused: &mut Unused, now: Timestamp) -> usize {
         let before = self.producers.clone();
         if self.producers.remove(id) && self.producers.is_empty() {
+            unused.count.topics += 1;
             unused.add(&mut self.expiry, (self.id, &self.name), None, now);
         }
         if self.tombstoned_at(id).is_some()
@@ -143,6 +144,7 @@ impl Topic {
             }
             removed += 1;
             if channel.producers.is_empty() {
+                unused.count.channels += 1;
                 unused.add(&mut channel.expiry, (self.id, &self.name), Some(&channel.name), now);
             }
         }

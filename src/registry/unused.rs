@@ -37,12 +37,14 @@ pub(super) struct Unused {
     by_expiry: BTreeSet<(Timestamp, Key)>,
     ephemeral: Duration,
     other: Duration,
+    /// All topics and channels that no producer has, whether they will be forgotten or not.
+    pub(super) count: Registered,
 }
 
 impl Unused {
     pub(super) fn new(lifetimes: Lifetimes) -> Self {
         let Lifetimes { forget_ephemeral_after: ephemeral, forget_unused_after: other, .. } = lifetimes;
-        Self { by_expiry: BTreeSet::new(), ephemeral, other }
+        Self { by_expiry: BTreeSet::new(), ephemeral, other, count: Registered::default() }
     }
 
     /// Sets for how long names are kept that become unused from now on; those that are unused already keep their expiry.
@@ -177,17 +179,22 @@ impl Writer<'_> {
 mod tests {
     use std::sync::Arc;
 
-    use super::super::{Change, PeerInfo, Producer, ProducerId, Registry, Source};
+    use super::super::{Change, PeerInfo, Producer, ProducerId, Registry, Snapshot, Source};
     use super::*;
 
     const START: Timestamp = Timestamp::from_nanos(1_700_000_000_000_000_000);
     const EPHEMERAL: Duration = Duration::from_secs(10);
     const OTHER: Duration = Duration::from_secs(60);
+    const TOMBSTONE: Duration = Duration::from_secs(5);
     const ALL: usize = usize::MAX;
 
     fn registry() -> Registry {
-        let (forget_ephemeral_after, forget_unused_after) = (EPHEMERAL, OTHER);
-        Registry::new(Lifetimes { forget_ephemeral_after, forget_unused_after, ..Lifetimes::default() })
+        Registry::new(Lifetimes {
+            forget_ephemeral_after: EPHEMERAL,
+            forget_unused_after: OTHER,
+            tombstone_lifetime: TOMBSTONE,
+            ..Lifetimes::default()
+        })
     }
 
     fn name(text: &str) -> Name {
@@ -347,8 +354,20 @@ mod tests {
         assert_eq!(forget(&registry, START.after(2 * OTHER)), Registered { topics: 1, channels: 0 });
     }
 
+    /// The topics and channels without producers, and the tombstones in force, found by a walk.
+    fn counted(snapshot: &Snapshot, now: Timestamp) -> (Registered, usize) {
+        let (mut unused, mut tombstones) = (Registered::default(), 0);
+        for (_, topic) in snapshot.topics.from(0) {
+            unused.topics += usize::from(topic.producers.is_empty());
+            unused.channels += topic.channels.iter().filter(|channel| channel.producers.is_empty()).count();
+            let set = topic.tombstones.iter().flat_map(|tombstones| tombstones.iter());
+            tombstones += set.filter(|(_, at)| now < at.after(TOMBSTONE)).count();
+        }
+        (unused, tombstones)
+    }
+
     /// However names come and go: a name that is not kept waits if it has no producer, and only then, and nothing waits
-    /// that is not there.
+    /// that is not there. The counts are those of a walk.
     #[test]
     fn whatever_is_unused_waits_to_be_forgotten_once() {
         let seed = fastrand::u64(..);
@@ -362,7 +381,7 @@ mod tests {
             let (topic, channel) = (topics[random.usize(..3)], channels[random.usize(..3)]);
             let (some_channel, at) = (random.bool().then_some(channel), random.usize(..3));
             let producer = Arc::clone(&producers[at]);
-            registry.commit(|writer| match random.u8(..20) {
+            registry.commit(|writer| match random.u8(..22) {
                 0 => drop(writer.delete_topic(topic)),
                 1 => drop(writer.delete_channel(topic, channel)),
                 2 => create(writer, topic, Some(channel)),
@@ -376,8 +395,11 @@ mod tests {
                     writer.identify(Arc::clone(&producers[at]));
                 }
                 8..12 => drop(writer.unregister(&producer, topic, some_channel, now)),
+                12..14 => drop(writer.tombstone(topic, b":0", now)),
                 _ => drop(writer.register(&producer, topic, some_channel)),
             });
+            let counts = (registry.without_producers(), registry.tombstones(now));
+            assert_eq!(counts, counted(&registry.snapshot(), now), "step {step}");
             let head = registry.head.lock().expect("no writer has panicked");
             let mut waiting = BTreeSet::new();
             let mut check = |expiry: Expiry, is_used: bool, key: Key| {

@@ -110,11 +110,12 @@ impl Versions {
         draft.topics.set(topic.id.slot() as usize, Some(Arc::new(topic)));
     }
 
-    /// Removes a topic that is there.
-    pub(super) fn remove(&mut self, id: TopicId) {
+    /// Removes a topic that is there, and returns it.
+    pub(super) fn remove(&mut self, id: TopicId) -> Arc<Topic> {
         let draft = self.touch(id);
         let topic = draft.topics.set(id.slot() as usize, None).expect("the topic is there");
         draft.unindex(&topic);
+        topic
     }
 
     fn touch(&mut self, id: TopicId) -> &mut Snapshot {

@@ -86,7 +86,14 @@ impl Writer<'_> {
             let draft = versions.draft();
             prefetch_topics(ids.iter().filter_map(|&id| draft.topic_at(id)));
             for &topic in ids {
-                versions.change(topic, |topic| topic.remove_producer(id, unused, now));
+                let tombstone = versions.change(topic, |topic| {
+                    let tombstone = topic.tombstoned_at(id);
+                    topic.remove_producer(id, unused, now);
+                    tombstone
+                });
+                if let Some(at) = tombstone {
+                    versions.edit().rest.tombstones.remove(at);
+                }
             }
         }
         topics.len()
@@ -103,16 +110,21 @@ impl Writer<'_> {
         let Head { versions, unused, .. } = &mut *self.head;
         let (changed, is_new) = versions.change(topic, |topic| {
             let channels = topic.channels.len();
+            let is_unused = topic.producers.is_empty();
             let joins = topic.producers.insert(id);
+            unused.count.topics -= usize::from(is_unused);
             unused.use_again(&mut topic.expiry, topic.id, None);
             let topic_id = topic.id;
             let joined = channel.and_then(|channel| topic.join_channel(channel, id));
             let joins_channel = joined.is_some();
+            let is_first = joined.as_ref().is_some_and(|channel| channel.producers().len() == 1);
             if let Some(channel) = joined {
                 unused.use_again(&mut channel.expiry, topic_id, Some(&channel.name));
             }
             let changed = Changed { topic: joins, channels: usize::from(joins_channel) };
-            (changed, topic.channels.len() - channels)
+            let is_new = topic.channels.len() - channels;
+            unused.count.channels -= usize::from(is_first) - is_new;
+            (changed, is_new)
         });
         self.rest().channels += is_new;
         if changed.topic {
@@ -156,6 +168,7 @@ impl Writer<'_> {
                 let channel = &mut Arc::make_mut(&mut topic.channels)[at];
                 channel.producers.remove(id);
                 if others == 0 {
+                    unused.count.channels += 1;
                     unused.add(&mut channel.expiry, (topic.id, &topic.name), Some(&channel.name), now);
                 }
             });
@@ -170,6 +183,9 @@ impl Writer<'_> {
         let Head { versions, unused, .. } = &mut *self.head;
         if changed.topic {
             changed.channels = versions.change(topic.id, |topic| topic.remove_producer(id, unused, now));
+            if let Some(at) = topic.tombstoned_at(id) {
+                versions.edit().rest.tombstones.remove(at);
+            }
             producer.channels.fetch_sub(changed.channels, Ordering::Relaxed);
         }
         let others = topic.producers().len() - usize::from(changed.topic);
@@ -205,8 +221,10 @@ impl Writer<'_> {
         if place.is_ok_and(|at| topic.channels[at].expiry == Expiry::KEPT) {
             return;
         }
-        self.rest().channels += usize::from(place.is_err());
+        let is_new = usize::from(place.is_err());
+        self.rest().channels += is_new;
         let Head { versions, unused, .. } = &mut *self.head;
+        unused.count.channels += is_new;
         versions.change(id, |topic| {
             let at = topic.channel_or_new(channel);
             let channel = &mut Arc::make_mut(&mut topic.channels)[at];
@@ -223,6 +241,9 @@ impl Writer<'_> {
         }
         for channel in topic.channels() {
             self.count_channel_off(topic.id, channel);
+        }
+        for (_, at) in topic.tombstones.iter().flat_map(|tombstones| tombstones.iter()) {
+            self.rest().tombstones.remove(*at);
         }
         self.head.unused.remove(topic.expiry, topic.id, None);
         self.count_unlisted(&topic);
@@ -250,11 +271,17 @@ impl Writer<'_> {
             return 0;
         }
         let before = topic.tombstones.iter().flat_map(|tombstones| tombstones.iter());
-        let kept = before.filter(|(id, _)| hit.binary_search(id).is_err());
-        let mut tombstones: Vec<_> = kept.copied().chain(hit.iter().map(|&id| (id, now))).collect();
+        let (replaced, kept): (Vec<_>, Vec<_>) = before.partition(|(id, _)| hit.binary_search(id).is_ok());
+        let mut tombstones: Vec<_> = kept.into_iter().chain(hit.iter().map(|&id| (id, now))).collect();
         tombstones.sort_unstable_by_key(|&(id, _)| id);
         let id = topic.id;
         self.changed.nodes = true;
+        let lifetime = self.snapshot().lifetimes().tombstone_lifetime;
+        let times = &mut self.rest().tombstones;
+        for (_, at) in replaced {
+            times.remove(at);
+        }
+        times.add(now, hit.len(), lifetime);
         self.head.versions.change(id, |topic| topic.tombstones = Some(Arc::new(tombstones)));
         hit.len()
     }
@@ -273,8 +300,9 @@ impl Writer<'_> {
         self.rest().listed += 1;
         self.changed.topics = true;
         let found = self.snapshot().topic(name.as_bytes()).map(|topic| topic.id);
-        let Head { versions, free, .. } = &mut *self.head;
+        let Head { versions, free, unused } = &mut *self.head;
         let id = found.unwrap_or_else(|| {
+            unused.count.topics += 1;
             let id = free.pop().unwrap_or_else(|| TopicId::first_of(versions.draft().topics.len()));
             versions.insert(Topic::new(id, name.as_str()));
             id
@@ -299,6 +327,7 @@ impl Writer<'_> {
     /// Counts a channel off, in all and with each of its producers.
     pub(super) fn count_channel_off(&mut self, topic: TopicId, channel: &Channel) {
         self.head.unused.remove(channel.expiry, topic, Some(&channel.name));
+        self.head.unused.count.channels -= usize::from(channel.producers.is_empty());
         self.rest().channels -= 1;
         for producer in self.snapshot().present(channel.producers()) {
             producer.channels.fetch_sub(1, Ordering::Relaxed);
@@ -314,7 +343,8 @@ impl Writer<'_> {
     }
 
     fn remove_topic(&mut self, id: TopicId) {
-        self.head.versions.remove(id);
+        let topic = self.head.versions.remove(id);
+        self.head.unused.count.topics -= usize::from(topic.producers.is_empty());
         self.head.free.push(id.next());
     }
 }

@@ -89,6 +89,7 @@ mod tests {
     use crate::listen::{Listener, Protocol};
     use crate::log::Log;
     use crate::mailbox::{Mailbox, Message};
+    use crate::metrics::Format;
     use crate::registry::{Lifetimes, Registry};
 
     const START: Timestamp = Timestamp::from_nanos(1_700_000_000_000_000_000);
@@ -193,8 +194,9 @@ mod tests {
 
     #[test]
     fn a_producer_is_silent_in_time_however_often_it_pinged_before() {
-        let is_silent =
-            |scene: &Scene| scene.worker.context.metrics().contains("\nnsqlookupd_producers_silent 1\n");
+        let is_silent = |scene: &Scene| {
+            scene.worker.context.metrics(Format::Text).contains("\nnsqlookupd_producers{state=\"inactive\"} 1\n")
+        };
         for pings in [0, 1, 500] {
             let mut scene = Scene::new(Protocol::V1);
             let len = u32::try_from(IDENTIFY.len()).expect("short").to_be_bytes();

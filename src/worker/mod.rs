@@ -15,7 +15,6 @@ mod listeners;
 
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, SystemTime};
 
 use self::drain::Drain;
@@ -98,6 +97,7 @@ impl Worker {
             for request in self.requests() {
                 driver.submit(request)?;
             }
+            self.measure(clock.now());
             timeout = self.timeout();
         }
     }
@@ -135,7 +135,12 @@ impl Worker {
     /// Begins an iteration at this time.
     pub fn begin_iteration(&mut self, now: Timestamp) {
         self.context.now = now;
-        self.context.counters.heartbeat.store(now.nanos(), Relaxed);
+        self.context.counters.begin_iteration(now);
+    }
+
+    /// Takes how long the iteration was, for the metrics. What it has asked for is with the kernel now.
+    pub fn measure(&mut self, now: Timestamp) {
+        self.context.measure(now);
     }
 
     /// What is asked of the kernel.

@@ -7,6 +7,7 @@ mod support;
 mod activation;
 mod config;
 mod readiness;
+mod reload;
 mod service_manager;
 
 use std::thread;

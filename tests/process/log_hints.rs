@@ -41,7 +41,7 @@ fn a_health_check_is_no_error() {
     half_closed.shutdown(Shutdown::Write).expect("connected");
     assert_eq!(until_fin(half_closed), b"");
     let (mut client, begun) = (connect(server.http), Instant::now());
-    while !get(&mut client, "/metrics").contains("connections_closed_total{service=\"tcp\"} 3\n") {
+    while !get(&mut client, "/metrics").contains("connections_closed_total{listener=\"tcp\"} 3\n") {
         assert!(begun.elapsed() < PATIENCE, "not closed: {}", server.log());
     }
     // What is begun and not finished is an error, as in stock.
@@ -88,8 +88,8 @@ fn a_client_at_the_wrong_port_is_shown_the_right_one() {
     }
     let mut client = connect(http);
     let metrics = get(&mut client, "/metrics");
-    for (service, count) in [("tcp", requests.len()), ("http", 3)] {
-        let sample = format!("nsqlookupd_wrong_port_total{{service=\"{service}\"}} {count}\n");
+    for (listener, count) in [("tcp", requests.len()), ("http", 3)] {
+        let sample = format!("nsqlookupd_wrong_port_total{{listener=\"{listener}\"}} {count}\n");
         assert!(metrics.contains(&sample), "{metrics}");
     }
     for (spoken, wrong, right) in [("HTTP", tcp, http), ("nsqd's protocol", http, tcp)] {

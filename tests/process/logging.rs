@@ -188,7 +188,7 @@ fn a_silent_producer_is_logged_until_it_is_back(backend: Backend) {
     let client = name(&nsqd.0);
     let silent = format!("WARNING: client({client}) is silent: last PING ");
     server.wait_for_log(&silent);
-    assert_eq!(metric(&server, "nsqlookupd_producers_silent"), 1);
+    assert_eq!(metric(&server, r#"nsqlookupd_producers{state="inactive"}"#), 1);
     assert!(get(&mut connect(server.http), "/lookup?topic=t").ends_with(r#""producers":[]}"#));
     let lines = messages(&server);
     let line = lines.iter().find(|line| line.starts_with(&silent)).expect("seen above");
@@ -199,8 +199,8 @@ fn a_silent_producer_is_logged_until_it_is_back(backend: Backend) {
     // And silent once more.
     until("silent again", || metric(&server, "nsqlookupd_producer_silences_total") == 2);
     drop(nsqd);
-    until("gone", || metric(&server, "nsqlookupd_producers") == 0);
-    assert_eq!(metric(&server, "nsqlookupd_producers_silent"), 0);
+    until("gone", || metric(&server, r#"nsqlookupd_producers{state="inactive"}"#) == 0);
+    assert_eq!(metric(&server, r#"nsqlookupd_producers{state="active"}"#), 0);
     assert!(server.log().matches(&silent).count() == 2, "{}", server.log());
 }
 

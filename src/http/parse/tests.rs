@@ -92,6 +92,7 @@ fn a_head_is_taken_apart() {
             persistence: Persistence::KeepAlive,
             body: Body::Length(3),
             expect: Expect::None,
+            accepts_openmetrics: false,
         }
     );
 }
@@ -427,4 +428,21 @@ fn refusals_as_stock_writes_them() {
         "HTTP/1.1 501 Not Implemented\r\nContent-Type: text/plain; charset=utf-8\r\n\
          Connection: close\r\n\r\nUnsupported transfer encoding"
     );
+}
+
+#[test]
+fn a_request_for_openmetrics_is_known() {
+    let accepts = |headers: &str| with_headers("HTTP/1.1", headers, |head| head.accepts_openmetrics);
+    assert!(!accepts(""));
+    assert!(!accepts("Accept: text/plain\r\n"));
+    assert!(accepts("ACCEPT: application/openmetrics-text; version=1.0.0\r\n"));
+    assert!(accepts("Accept: text/html\r\nAccept: application/openmetrics-text\r\n"));
+    // Also where a request repeats the header lines of the one before.
+    let request = b"GET /metrics HTTP/1.1\r\nHost: h\r\nAccept: application/openmetrics-text\r\n\r\n";
+    let mut heads = HeadReader::default();
+    for _ in 0..2 {
+        let Parsed::Request { head, .. } = heads.read(request, limits()) else { panic!("a request") };
+        assert!(head.accepts_openmetrics);
+        heads.next("GET");
+    }
 }

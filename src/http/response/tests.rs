@@ -15,8 +15,8 @@ enum Then {
     Exceeds(Limit),
 }
 
-/// The statuses of all final responses, and what the metrics say of each class from 2xx on.
-fn statuses(input: &str, then: &Then) -> (Vec<String>, Vec<usize>) {
+/// The statuses of all final responses, and those that the metrics have counted, each with the route and in order.
+fn statuses(input: &str, then: &Then) -> (Vec<String>, Vec<(String, String)>) {
     let mut limits = Limits::default();
     limits.set(Limit::RequestBodySize, 8);
     let registry = Arc::new(Registry::new(Lifetimes::default()));
@@ -39,46 +39,52 @@ fn statuses(input: &str, then: &Then) -> (Vec<String>, Vec<usize>) {
     while let Some(buffer) = output.next_buffer() {
         sent.extend_from_slice(buffer.rest());
     }
-    let metrics = context.metrics();
+    let metrics = context.metrics(Format::Text);
     drop(context);
     writer.close();
     let sent = String::from_utf8(sent).expect("UTF-8");
     let codes = sent.split("HTTP/1.").skip(1).map(|response| response[2..5].to_owned());
-    let counted = metrics.lines().filter_map(|line| {
-        let (_, count) = line.strip_prefix("nsqlookupd_http_requests_total")?.rsplit_once(' ')?;
-        Some(count.parse().expect("a number"))
+    let counted = metrics.lines().flat_map(|line| {
+        let series =
+            line.strip_prefix("nsqlookupd_http_requests_total{route=\"").and_then(|line| line.rsplit_once(' '));
+        let Some((labels, count)) = series else { return Vec::new() };
+        let (route, code) = labels.split_once("\",code=\"").expect("two labels");
+        vec![(route.to_owned(), code.trim_end_matches("\"}").to_owned()); count.parse().expect("a number")]
     });
     (codes.filter(|code| code != "100").collect(), counted.collect())
 }
 
-fn assert_counted(input: &str, then: &Then, expected: &[&str]) {
-    let (codes, counted) = statuses(input, then);
-    assert_eq!(codes, expected, "{input:?}");
-    let of_class = |class: char| expected.iter().filter(|code| code.starts_with(class)).count();
-    assert_eq!(counted, ['2', '3', '4', '5'].map(of_class), "{input:?}");
+/// `expected` are the responses, each with the route that it is counted for.
+fn assert_counted(input: &str, then: &Then, expected: &[(&str, &str)]) {
+    let (codes, mut counted) = statuses(input, then);
+    assert_eq!(codes, expected.iter().map(|(_, code)| *code).collect::<Vec<_>>(), "{input:?}");
+    let mut expected: Vec<_> = expected.iter().map(|&(route, code)| (route.to_owned(), code.to_owned())).collect();
+    expected.sort();
+    counted.sort();
+    assert_eq!(counted, expected, "{input:?}");
 }
 
 #[test]
 fn a_response_to_a_request_is_counted_once() {
     for (request, expected) in [
-        ("GET /ping HTTP/1.1\r\n", "200"),
-        ("HEAD /topics HTTP/1.1\r\n", "200"),
-        ("GET /topics HTTP/1.1\r\n", "200"),
-        ("GET /topics HTTP/1.0\r\n", "200"),
-        ("GET /debug HTTP/1.1\r\n", "200"),
-        ("GET /lookup?topic=topic1 HTTP/1.1\r\n", "200"),
-        ("GET /metrics HTTP/1.1\r\n", "200"),
-        ("OPTIONS * HTTP/1.1\r\n", "200"),
-        ("OPTIONS /ping HTTP/1.1\r\n", "200"),
-        ("POST /topic/create?topic=t HTTP/1.1\r\n", "200"),
-        ("GET /ping/ HTTP/1.1\r\n", "301"),
-        ("POST //topic/create?topic=t HTTP/1.1\r\n", "307"),
-        ("GET /lookup HTTP/1.1\r\n", "400"),
-        ("GET /lookup?topic=nothing HTTP/1.1\r\n", "404"),
-        ("GET /nothing HTTP/1.1\r\n", "404"),
-        ("PUT /ping HTTP/1.1\r\n", "405"),
-        ("POST /topic/create HTTP/1.1\r\nContent-Length: 9\r\n", "413"),
-        ("GET /ping HTTP/1.1\r\nExpect: x\r\n", "417"),
+        ("GET /ping HTTP/1.1\r\n", ("/ping", "200")),
+        ("HEAD /topics HTTP/1.1\r\n", ("/topics", "200")),
+        ("GET /topics HTTP/1.1\r\n", ("/topics", "200")),
+        ("GET /topics HTTP/1.0\r\n", ("/topics", "200")),
+        ("GET /debug HTTP/1.1\r\n", ("/debug", "200")),
+        ("GET /lookup?topic=topic1 HTTP/1.1\r\n", ("/lookup", "200")),
+        ("GET /metrics HTTP/1.1\r\n", ("/metrics", "200")),
+        ("OPTIONS * HTTP/1.1\r\n", ("other", "200")),
+        ("OPTIONS /ping HTTP/1.1\r\n", ("/ping", "200")),
+        ("POST /topic/create?topic=t HTTP/1.1\r\n", ("/topic/create", "200")),
+        ("GET /ping/ HTTP/1.1\r\n", ("other", "301")),
+        ("POST //topic/create?topic=t HTTP/1.1\r\n", ("other", "307")),
+        ("GET /lookup HTTP/1.1\r\n", ("/lookup", "400")),
+        ("GET /lookup?topic=nothing HTTP/1.1\r\n", ("/lookup", "404")),
+        ("GET /nothing HTTP/1.1\r\n", ("other", "404")),
+        ("PUT /ping HTTP/1.1\r\n", ("/ping", "405")),
+        ("POST /topic/create HTTP/1.1\r\nContent-Length: 9\r\n", ("/topic/create", "413")),
+        ("GET /ping HTTP/1.1\r\nExpect: x\r\n", ("/ping", "417")),
     ] {
         assert_counted(&format!("{request}Host: h\r\n\r\n"), &Then::Nothing, &[expected]);
     }
@@ -89,26 +95,30 @@ fn a_response_to_a_body_is_counted_once() {
     let request = |framing| format!("POST /topic/create?topic=t HTTP/1.1\r\nHost: h\r\n{framing}\r\n\r\n");
     let (length, chunked) = (request("Content-Length: 4"), request("Transfer-Encoding: chunked"));
     let expects = request("Expect: 100-continue\r\nContent-Length: 4");
-    assert_counted(&format!("{length}body"), &Then::Nothing, &["200"]);
-    assert_counted(&format!("{expects}body"), &Then::Nothing, &["200"]);
+    assert_counted(&format!("{length}body"), &Then::Nothing, &[("/topic/create", "200")]);
+    assert_counted(&format!("{expects}body"), &Then::Nothing, &[("/topic/create", "200")]);
     assert_counted(&length, &Then::Nothing, &[]);
-    assert_counted(&length, &Then::HalfClose, &["400"]);
-    assert_counted(&format!("{chunked}x\r\n"), &Then::Nothing, &["400"]);
-    assert_counted(&format!("{chunked}9\r\n123456789\r\n0\r\n\r\n"), &Then::Nothing, &["413"]);
+    assert_counted(&length, &Then::HalfClose, &[("/topic/create", "400")]);
+    assert_counted(&format!("{chunked}x\r\n"), &Then::Nothing, &[("/topic/create", "400")]);
+    assert_counted(&format!("{chunked}9\r\n123456789\r\n0\r\n\r\n"), &Then::Nothing, &[("/topic/create", "413")]);
 }
 
 #[test]
 fn a_response_to_no_request_is_counted_once() {
-    assert_counted("nothing\r\n\r\n", &Then::Nothing, &["400"]);
-    assert_counted("GET /ping HTTP/1.1\r\n\r\n", &Then::Nothing, &["400"]);
-    assert_counted("GET /ping HTTP/1.1\r\nHost: h", &Then::HalfClose, &["400"]);
-    assert_counted("GET /ping HTTP/9.1\r\nHost: h\r\n\r\n", &Then::Nothing, &["505"]);
+    assert_counted("nothing\r\n\r\n", &Then::Nothing, &[("other", "400")]);
+    assert_counted("GET /ping HTTP/1.1\r\n\r\n", &Then::Nothing, &[("other", "400")]);
+    assert_counted("GET /ping HTTP/1.1\r\nHost: h", &Then::HalfClose, &[("other", "400")]);
+    assert_counted("GET /ping HTTP/9.1\r\nHost: h\r\n\r\n", &Then::Nothing, &[("other", "505")]);
     let encoding = "GET /ping HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: x\r\n\r\n";
-    assert_counted(encoding, &Then::Nothing, &["501"]);
+    assert_counted(encoding, &Then::Nothing, &[("other", "501")]);
     let headers = "a: b\r\n".repeat(16_385);
-    assert_counted(&format!("GET /ping HTTP/1.1\r\nHost: h\r\n{headers}\r\n"), &Then::Nothing, &["431"]);
-    assert_counted("GET /ping", &Then::Exceeds(Limit::RequestTimeout), &["408"]);
-    assert_counted("", &Then::Exceeds(Limit::Connections), &["503"]);
+    assert_counted(
+        &format!("GET /ping HTTP/1.1\r\nHost: h\r\n{headers}\r\n"),
+        &Then::Nothing,
+        &[("other", "431")],
+    );
+    assert_counted("GET /ping", &Then::Exceeds(Limit::RequestTimeout), &[("other", "408")]);
+    assert_counted("", &Then::Exceeds(Limit::Connections), &[("other", "503")]);
     assert_counted("", &Then::Exceeds(Limit::IdleTimeout), &[]);
 }
 
@@ -116,5 +126,9 @@ fn a_response_to_no_request_is_counted_once() {
 fn each_of_several_responses_is_counted() {
     let request = |path| format!("GET {path} HTTP/1.1\r\nHost: h\r\n\r\n");
     let requests = [request("/ping"), request("/ping/"), request("/nothing"), "?\r\n\r\n".to_owned()].concat();
-    assert_counted(&requests, &Then::Nothing, &["200", "301", "404", "400"]);
+    assert_counted(
+        &requests,
+        &Then::Nothing,
+        &[("/ping", "200"), ("other", "301"), ("other", "404"), ("other", "400")],
+    );
 }

@@ -6,6 +6,7 @@ use super::*;
 use crate::context::ServerInfo;
 use crate::limits::Limits;
 use crate::log::{Log, LogOptions, LogWriter};
+use crate::metrics::Format;
 use crate::registry::{Lifetimes, Registry, Source};
 
 const START: Timestamp = Timestamp::from_nanos(1);
@@ -68,7 +69,7 @@ impl Scene {
     fn end(mut self) -> Vec<String> {
         self.session.end(Cause::Eof, b"", &mut self.context);
         self.context.commit();
-        assert!(self.context.metrics().contains("\nnsqlookupd_producers_silent 0\n"));
+        assert!(self.context.metrics(Format::Text).contains("\nnsqlookupd_producers{state=\"inactive\"} 0\n"));
         self.writer.close();
         let log = self.sink.0.lock().expect("no holder panics");
         let lines = str::from_utf8(&log).expect("UTF-8").lines();
@@ -98,15 +99,15 @@ fn silence_and_its_end_are_logged_once() {
     // The last moment at which it is listed.
     assert_eq!(scene.look(TIMEOUT), TIMEOUT);
     assert_eq!(scene.look(TIMEOUT + SECOND), NEVER);
-    assert!(scene.context.metrics().contains("\nnsqlookupd_producers_silent 1\n"));
+    assert!(scene.context.metrics(Format::Text).contains("\nnsqlookupd_producers{state=\"inactive\"} 1\n"));
     // No sign of life in stock.
     scene.send(2 * TIMEOUT, b"REGISTER t\n");
     assert_eq!(scene.look(2 * TIMEOUT), NEVER);
     scene.send(3 * TIMEOUT, b"PING\nPING\n");
     assert_eq!(scene.session.listed_until(&scene.context.lifetimes), START.after(4 * TIMEOUT));
-    assert!(scene.context.metrics().contains("\nnsqlookupd_producers_silent 0\n"));
+    assert!(scene.context.metrics(Format::Text).contains("\nnsqlookupd_producers{state=\"inactive\"} 0\n"));
     assert_eq!(scene.look(4 * TIMEOUT + 2 * SECOND), NEVER);
-    assert!(scene.context.metrics().contains("\nnsqlookupd_producer_silences_total 2\n"));
+    assert!(scene.context.metrics(Format::Text).contains("\nnsqlookupd_producer_silences_total 2\n"));
     let silent = |ago| {
         format!(
             "WARNING: client(127.0.0.1:5) is silent: last PING {ago} ago, over -inactive-producer-timeout; \

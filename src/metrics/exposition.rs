@@ -1,0 +1,242 @@
+//! What `/metrics` shows, in its order.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::DescriptorEncoder;
+use prometheus_client::registry::Registry;
+
+use super::counter::Counter;
+use super::families::{Families, NO_LABELS};
+use super::histogram::{CHANGES, RESPONSE_NANOS, Total, WORK_NANOS};
+use super::requests::{ROUTES, route_name};
+use super::worker::Counters;
+use super::{Gauges, process};
+use crate::limits::Limit;
+use crate::listen::Protocol;
+
+/// Nanoseconds of a second.
+const NANOS: f64 = 1e9;
+
+/// All figures with the prefix of the program.
+pub(super) struct Scrape {
+    pub workers: Vec<Arc<Counters>>,
+    pub gauges: Gauges,
+    /// Successful and failed.
+    pub reloads: [u64; 2],
+    pub last_reload_failed: bool,
+}
+
+/// Those of the process, which have no prefix.
+#[derive(Debug)]
+pub(super) struct Process {
+    pub started: f64,
+}
+
+/// What the encoder reads.
+pub(super) fn registry(scrape: Scrape, process: Process) -> Registry {
+    let mut registry = Registry::default();
+    registry.sub_registry_with_prefix("nsqlookupd").register_collector(Box::new(scrape));
+    registry.register_collector(Box::new(process));
+    registry
+}
+
+/// The encoder asks for it, and it has no place here.
+impl fmt::Debug for Scrape {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Scrape").finish_non_exhaustive()
+    }
+}
+
+impl Collector for Scrape {
+    fn encode(&self, encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        let families = &mut Families(encoder);
+        self.program(families)?;
+        self.registry(families)?;
+        self.connections(families)?;
+        self.commands(families)?;
+        self.http(families)?;
+        self.work(families)?;
+        self.trouble(families)?;
+        self.by_worker(families)
+    }
+}
+
+impl Scrape {
+    fn total(&self, of: impl Fn(&Counters) -> &Counter) -> u64 {
+        self.workers.iter().map(|worker| of(worker).get()).sum()
+    }
+
+    fn program(&self, families: &mut Families<'_>) -> fmt::Result {
+        let labels = [
+            ("version", env!("CARGO_PKG_VERSION")),
+            ("commit", env!("RINGLOOKUPD_COMMIT")),
+            ("target", env!("RINGLOOKUPD_TARGET")),
+            ("rustc", env!("RINGLOOKUPD_RUSTC")),
+            ("backend", self.gauges.backend),
+        ];
+        families.info("build", "Always 1; the labels say what the program is and what serves.", &labels)?;
+        families.gauge("workers", "Worker threads.", self.workers.len())?;
+        let ready = "Whether the server is ready: 1, or 0 while it warms up or stops.";
+        families.gauge("ready", ready, u64::from(self.gauges.ready))?;
+        let [success, failure] = self.reloads;
+        let reloads = [([("result", "success")], success), ([("result", "failure")], failure)];
+        families.counters("reloads", "Reloads of the configuration, by result.", reloads)?;
+        let last = "Whether the last reload succeeded; 1 before the first.";
+        families.gauge("last_reload_successful", last, u64::from(!self.last_reload_failed))
+    }
+
+    fn registry(&self, families: &mut Families<'_>) -> fmt::Result {
+        let Gauges { producers, topics, channels, unused_topics, unused_channels, .. } = self.gauges;
+        // In this order, so that nobody is back who has not been inactive.
+        let over = self.total(|all| &all.silences_over);
+        let inactive = self.total(|all| &all.silences).saturating_sub(over);
+        let active = (producers as u64).saturating_sub(inactive);
+        let states = [([("state", "active")], active), ([("state", "inactive")], inactive)];
+        let help = "Connected producers that have identified; inactive ones are not listed.";
+        families.gauges("producers", help, states)?;
+        families.gauge("topics", "Topics, with or without producers.", topics)?;
+        families.gauge("channels", "Channels of all topics.", channels)?;
+        let unused = [([("kind", "topic")], unused_topics), ([("kind", "channel")], unused_channels)];
+        families.gauges(
+            "names_without_producers",
+            "Topics and channels that no producer has, by kind.",
+            unused,
+        )?;
+        families.gauge("tombstones", "Tombstones that hide a producer from a topic.", self.gauges.tombstones)
+    }
+
+    fn connections(&self, families: &mut Families<'_>) -> fmt::Result {
+        let open = Protocol::ALL.map(|protocol| {
+            (listener(protocol), self.workers.iter().map(|worker| worker.open(protocol)).sum::<u64>())
+        });
+        families.gauges("connections", "Open connections, by listener.", open)?;
+        let mut by_listener = |name, help, of: fn(&Counters) -> &[Counter; Protocol::ALL.len()]| {
+            let total = |protocol| self.total(|all| &of(all)[protocol as usize]);
+            families.counters(name, help, Protocol::ALL.map(|protocol| (listener(protocol), total(protocol))))
+        };
+        by_listener("connections_accepted", "Connections accepted.", |all| &all.accepted)?;
+        by_listener("connections_closed", "Connections closed.", |all| &all.closed)?;
+        by_listener("accept_failures", "Failures to accept.", |all| &all.accept_failures)?;
+        by_listener("wrong_port", "Connections that spoke the other listener's protocol.", |all| &all.wrong_ports)
+    }
+
+    fn commands(&self, families: &mut Families<'_>) -> fmt::Result {
+        let commands = [
+            ([("command", "PING")], self.total(|all| &all.pings)),
+            ([("command", "IDENTIFY")], self.total(|all| &all.identifies)),
+            ([("command", "REGISTER")], self.total(|all| &all.registers)),
+            ([("command", "UNREGISTER")], self.total(|all| &all.unregisters)),
+        ];
+        families.counters("commands", "Commands of nsqd.", commands)?;
+        families.counter("command_errors", "Errors sent to nsqd.", self.total(|all| &all.command_errors))?;
+        let silences = self.total(|all| &all.silences);
+        families.counter("producer_silences", "How often a connected producer became inactive.", silences)?;
+        let forgotten = [
+            ([("kind", "topic")], self.total(|all| &all.forgotten_topics)),
+            ([("kind", "channel")], self.total(|all| &all.forgotten_channels)),
+        ];
+        let help = "Topics and channels forgotten because no producer had them for long enough, by kind.";
+        families.counters("names_forgotten", help, forgotten)
+    }
+
+    fn http(&self, families: &mut Families<'_>) -> fmt::Result {
+        let by_code = (0..ROUTES).flat_map(|number| {
+            let mut counts = BTreeMap::from([(200, 0)]);
+            self.workers.iter().for_each(|worker| worker.requests.route(number).add_to(&mut counts));
+            counts.into_iter().map(move |(code, count)| {
+                let labels = [("route", route_name(number).to_owned()), ("code", code.to_string())];
+                (labels, count)
+            })
+        });
+        families.counters("http_requests", "HTTP requests responded to, by route and status.", by_code)?;
+        let durations = (0..ROUTES).map(|number| {
+            let of_workers = self.workers.iter().map(|worker| &worker.requests.route(number).durations);
+            ([("route", route_name(number))], Total::of(of_workers))
+        });
+        let help = "Time from receiving a request to giving the kernel the response, by route.";
+        let bounds = (&RESPONSE_NANOS, NANOS);
+        families.histograms("http_request_duration_seconds", help, bounds, durations)?;
+        let lookups = [
+            ([("result", "hit")], self.total(|all| &all.cache_hits)),
+            ([("result", "miss")], self.total(|all| &all.cache_misses)),
+        ];
+        families.counters(
+            "lookup_cache_requests",
+            "Lookups of one topic, by whether a cache had the response.",
+            lookups,
+        )
+    }
+
+    fn work(&self, families: &mut Families<'_>) -> fmt::Result {
+        let (workers, bounds) = (&self.workers, (&WORK_NANOS, NANOS));
+        let iterations = Total::of(workers.iter().map(|worker| &worker.iterations));
+        let commits = Total::of(workers.iter().map(|worker| &worker.commits));
+        let batches = Total::of(workers.iter().map(|worker| &worker.batches));
+        let help = "Busy time of an iteration of the event loop, without the wait for events.";
+        families.histograms("iteration_duration_seconds", help, bounds, [(NO_LABELS, iterations)])?;
+        let help = "Time of a commit, the wait for the writer lock included.";
+        families.histograms("commit_duration_seconds", help, bounds, [(NO_LABELS, commits)])?;
+        families.histograms("commit_changes", "Changes of a commit.", (&CHANGES, 1.0), [(NO_LABELS, batches)])
+    }
+
+    fn trouble(&self, families: &mut Families<'_>) -> fmt::Result {
+        let exceeded =
+            Limit::ALL.map(|limit| ([("limit", limit.name())], self.total(|all| &all.exceeded[limit as usize])));
+        families.counters("limit_exceeded", "How often clients exceeded a limit, by its flag.", exceeded)?;
+        let no_buffers = self.total(|all| &all.no_buffers);
+        families.counter("receive_buffers_exhausted", "Receives without a buffer.", no_buffers)?;
+        let stopped = self.total(|all| &all.receives_stopped);
+        families.counter("receives_stopped", "Receives stopped until the client reads.", stopped)?;
+        let Gauges { log_lines_dropped, log_write_errors, .. } = self.gauges;
+        families.counter("log_lines_dropped", "Log lines that found the queue full.", log_lines_dropped)?;
+        families.counter("log_write_errors", "Writes of the log that failed.", log_write_errors)
+    }
+
+    #[expect(clippy::cast_precision_loss, reason = "seconds with fractions")]
+    fn by_worker(&self, families: &mut Families<'_>) -> fmt::Result {
+        let workers = || self.workers.iter().enumerate().map(|(number, worker)| ([("worker", number)], &**worker));
+        let connections = workers().map(|(labels, worker)| {
+            (labels, Protocol::ALL.map(|protocol| worker.open(protocol)).iter().sum::<u64>())
+        });
+        families.gauges("worker_connections", "Open connections, by worker.", connections)?;
+        let served = workers().map(|(labels, worker)| (labels, worker.served()));
+        families.counters("worker_requests", "HTTP requests and commands of nsqd, by worker.", served)?;
+        let busy = workers().map(|(labels, worker)| (labels, worker.iterations.sum() as f64 / NANOS));
+        families.counters("worker_busy_seconds", "Busy time of the event loop, by worker.", busy)?;
+        let last = workers().map(|(labels, worker)| (labels, worker.last_iteration().nanos() as f64 / NANOS));
+        let help = "When the last iteration of the event loop began, by worker.";
+        families.gauges("worker_last_iteration_timestamp_seconds", help, last)
+    }
+}
+
+impl Collector for Process {
+    fn encode(&self, encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        let families = &mut Families(encoder);
+        families.counter("process_cpu_seconds", "User and system CPU time.", process::cpu_seconds())?;
+        if let Some([resident, virtual_memory]) = process::memory() {
+            families.gauge("process_resident_memory_bytes", "Resident memory.", resident)?;
+            families.gauge("process_virtual_memory_bytes", "Address space.", virtual_memory)?;
+        }
+        if let Some(open) = process::open_files() {
+            families.gauge("process_open_fds", "Open files.", open)?;
+        }
+        if let Some(max) = process::open_files_max() {
+            families.gauge("process_max_fds", "Open files that are allowed.", max)?;
+        }
+        let help = "When the process started, since the Unix epoch.";
+        families.gauge("process_start_time_seconds", help, self.started)
+    }
+}
+
+fn listener(protocol: Protocol) -> [(&'static str, &'static str); 1] {
+    [(
+        "listener",
+        match protocol {
+            Protocol::V1 => "tcp",
+            Protocol::Http => "http",
+        },
+    )]
+}
