@@ -51,12 +51,15 @@ on the HTTP port has the figures for Prometheus.
 .Sh OPTIONS
 {options}.Sh SIGNALS
 {signals}.Sh FILES
-The file of
-.Fl config
-is TOML.
+.Bl -tag -width Ds
+.It Pa /etc/ringlookupd/ringlookupd.toml
+The file that the packages' service names by
+.Fl config .
+It is TOML.
 Its keys are the flags with underscores in place of dashes, such as
 .Ql tcp_address .
 An unknown key is an error.
+.El
 .Sh EXIT STATUS
 {exit}.Sh EXAMPLES
 Serve nsqd and HTTP clients of this machine alone:
@@ -112,11 +115,14 @@ fn options(flags: &[FlagHelp]) -> String {
 fn blocks(blocks: &[Block]) -> String {
     let mut text = String::new();
     let mut in_list = false;
-    for block in blocks {
+    for (nth, block) in blocks.iter().enumerate() {
         let is_row = matches!(block, Block::Row(..));
         if is_row != in_list {
-            text.push_str(if is_row { ".Bl -tag -width Ds\n" } else { ".El\n.Pp\n" });
+            text.push_str(if is_row { ".Bl -tag -width Ds\n" } else { ".El\n" });
             in_list = is_row;
+        }
+        if !is_row && nth > 0 {
+            text.push_str(".Pp\n");
         }
         match block {
             Block::Row(term, meaning) => {

@@ -9,14 +9,17 @@ pub enum Block {
     Paragraph(String),
 }
 
-/// The section below a heading, without marks of Markdown.
+/// The section below a heading of the second level, without marks of Markdown.
 ///
 /// # Panics
 /// When the page has no such section.
 pub fn section(heading: &str) -> Vec<Block> {
     let lines = PAGE.lines().skip_while(|line| *line != heading).skip(1);
-    let lines: Vec<_> = lines.take_while(|line| !line.starts_with('#')).collect();
-    let blocks = lines.split(|line| line.is_empty()).filter(|block| !block.is_empty()).flat_map(block);
+    let lines: Vec<_> = lines.take_while(|line| !line.starts_with("## ")).collect();
+    let blocks = lines
+        .split(|line| line.is_empty() || line.starts_with('#'))
+        .filter(|block| !block.is_empty())
+        .flat_map(block);
     let blocks: Vec<_> = blocks.collect();
     assert!(!blocks.is_empty(), "docs/reference.md has no {heading:?}");
     blocks
