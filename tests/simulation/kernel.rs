@@ -207,6 +207,10 @@ impl Kernel {
             self.stopping = true;
             worker.mailbox().send(Message::Stop).expect("there is room");
         }
+        // Nothing that a client could notice.
+        if self.rng.chance(self.faults.disarms) {
+            worker.mailbox().send(Message::Reload).expect("there is room");
+        }
     }
 
     /// The fault that a canary plants among what the worker asks.
