@@ -26,6 +26,7 @@ endpoints! {
     Nodes "/nodes"
     Debug "/debug"
     Metrics "/metrics"
+    TopicMetrics "/metrics/topics"
     CreateTopic "/topic/create"
     DeleteTopic "/topic/delete"
     CreateChannel "/channel/create"

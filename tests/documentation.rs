@@ -13,7 +13,7 @@ use rustix::process::Signal;
 
 mod support;
 
-use support::clients::{connect, exchange, get, request};
+use support::clients::{connect, exchange, get, post, request};
 use support::{PATIENCE, Server};
 
 const NO_FLAGS: &[&str] = &[];
@@ -162,7 +162,20 @@ fn metrics() -> String {
 
 #[test]
 fn every_metric_is_described_with_its_type_and_labels() {
-    let text = metrics();
+    assert_described("## Metrics", &metrics());
+}
+
+#[test]
+fn every_metric_of_topics_is_described_with_its_type_and_labels() {
+    let server = Server::start(NO_FLAGS);
+    let mut client = connect(server.http);
+    post(&mut client, "/topic/create?topic=t");
+    let response = get(&mut client, "/metrics/topics");
+    assert_described("### Metrics of topics", response.split_once("\r\n\r\n").expect("a body").1);
+}
+
+/// The section may have a table of labels before that of metrics.
+fn assert_described(section: &str, text: &str) {
     let mut actual = BTreeMap::new();
     for line in text.lines() {
         if let Some((name, kind)) = line.strip_prefix("# TYPE ").and_then(|line| line.split_once(' ')) {
@@ -177,18 +190,14 @@ fn every_metric_is_described_with_its_type_and_labels() {
             actual.get_mut(&family).expect("found").1 = labels.collect::<Vec<_>>();
         }
     }
-    let described = metric_rows().into_iter().map(|row| {
+    let rows = rows(section).into_iter().filter(|row| row.len() == 5 && row[0].starts_with('`'));
+    let described = rows.map(|row| {
         let [name, kind, labels, meaning, action] = &row[..] else { panic!("{row:?}") };
         assert!(!meaning.is_empty() && !action.is_empty(), "{name}");
         let labels = spans(labels).map(str::to_owned).collect::<Vec<_>>();
         (name.trim_matches('`').to_owned(), (kind.clone(), labels))
     });
     assert_eq!(described.collect::<BTreeMap<_, _>>(), actual);
-}
-
-/// The section has two tables: labels, then metrics.
-fn metric_rows() -> Vec<Vec<String>> {
-    rows("## Metrics").into_iter().filter(|row| row.len() == 5 && row[0].starts_with('`')).collect()
 }
 
 #[test]

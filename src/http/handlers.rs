@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::net::SocketAddr;
 
 use super::query::{Args, args};
-use super::response::{Exchange, Response};
+use super::response::{Exchange, Kind, Response};
 use super::status::{
     ApiError, CHANNEL_NOT_FOUND, INVALID_ARG_CHANNEL, INVALID_ARG_TOPIC, INVALID_REQUEST, MISSING_ARG_CHANNEL,
     MISSING_ARG_NODE, MISSING_ARG_TOPIC, Status, TOO_MANY_CHANNELS, TOO_MANY_TOPICS, TOPIC_NOT_FOUND,
@@ -26,8 +26,8 @@ pub fn reads_body(endpoint: Endpoint, query: &[u8]) -> bool {
 }
 
 fn takes_arguments(endpoint: Endpoint) -> bool {
-    use Endpoint::{Debug, Info, Metrics, Nodes, Ping, Topics};
-    !matches!(endpoint, Ping | Info | Topics | Nodes | Debug | Metrics)
+    use Endpoint::{Debug, Info, Metrics, Nodes, Ping, TopicMetrics, Topics};
+    !matches!(endpoint, Ping | Info | Topics | Nodes | Debug | Metrics | TopicMetrics)
 }
 
 /// Does what the endpoint is for, and responds. Returns the response's status, and whether the connection stays open.
@@ -67,6 +67,7 @@ fn response(
         Endpoint::Nodes => Ok(Response::Stream(api::nodes(registry, &shared.documents, *now))),
         Endpoint::Debug => Ok(Response::Stream(api::debug(registry, *now))),
         Endpoint::Metrics => Ok(Response::Metrics(format, context.metrics(format))),
+        Endpoint::TopicMetrics => Ok(Response::MetricsStream(format, api::topic_metrics(registry, *now))),
         Endpoint::Lookup => unreachable!("called for by itself"),
         Endpoint::Channels => channels(args, context),
         Endpoint::CreateTopic => create_topic(args, peer, context),
@@ -82,7 +83,7 @@ fn lookup(args: &Args<'_>, exchange: Exchange<'_>, context: &mut WorkerContext) 
     let responder = exchange.responder(response_head, counters);
     let error = match argument(args.topic.as_ref(), MISSING_ARG_TOPIC) {
         Ok(EVERY_TOPIC) => match api::lookup_all(registry, *now) {
-            Some(stream) => return (Status::Ok, responder.stream(stream)),
+            Some(stream) => return (Status::Ok, responder.stream(Kind::Json, stream)),
             None => TOPIC_NOT_FOUND,
         },
         Ok(topic) => match reader.lookup(topic, *now) {

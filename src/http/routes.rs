@@ -23,6 +23,7 @@ fn find(path: &[u8]) -> Option<(Method, Endpoint)> {
         b"/debug" => (Method::Get, Endpoint::Debug),
         // Not stock's.
         b"/metrics" => (Method::Get, Endpoint::Metrics),
+        b"/metrics/topics" => (Method::Get, Endpoint::TopicMetrics),
         b"/topic/create" => (Method::Post, Endpoint::CreateTopic),
         b"/topic/delete" => (Method::Post, Endpoint::DeleteTopic),
         b"/channel/create" => (Method::Post, Endpoint::CreateChannel),
@@ -219,7 +220,17 @@ mod tests {
 
     #[test]
     fn head_goes_where_get_goes() {
-        for path in ["/ping", "/info", "/lookup", "/topics", "/channels", "/nodes", "/debug", "/metrics"] {
+        for path in [
+            "/ping",
+            "/info",
+            "/lookup",
+            "/topics",
+            "/channels",
+            "/nodes",
+            "/debug",
+            "/metrics",
+            "/metrics/topics",
+        ] {
             assert!(matches!(routed("GET", path), Route::Endpoint(_)), "{path}");
             assert_eq!(routed("HEAD", path), routed("GET", path), "{path}");
         }
