@@ -9,6 +9,8 @@ use std::process::Command;
 
 fn main() {
     println!("cargo::rerun-if-changed=build.rs");
+    // The tables that give a backtrace its lines are three quarters of the program; std reads them compressed as well.
+    println!("cargo::rustc-link-arg-bins=-Wl,--compress-debug-sections=zlib");
     println!("cargo::rerun-if-env-changed=RINGLOOKUPD_COMMIT");
     let commit = env::var("RINGLOOKUPD_COMMIT").ok().or_else(commit);
     let rustc = env::var("RUSTC").ok().and_then(|rustc| output(&rustc, &["--version"]));

@@ -20,7 +20,6 @@ use ringlookupd::limits::Limits;
 use ringlookupd::listen::{Listener, Protocol};
 use ringlookupd::log::Log;
 use ringlookupd::mailbox::Mailbox;
-use ringlookupd::transport::Kind;
 use ringlookupd::worker::Worker;
 
 #[global_allocator]
@@ -46,7 +45,7 @@ impl Simulation {
         let registry = Arc::clone(&Population::of(100_000).registry);
         let (server, limits) = (Arc::new(server), Limits::default());
         let context = WorkerContext::new(registry, server, limits, Arc::default(), Log::disabled(), NOW);
-        let listener = Listener { address: ([127, 0, 0, 1], 4160).into(), protocol, transport: Kind::Plain };
+        let listener = Listener::bound(([127, 0, 0, 1], 4160).into(), protocol);
         let worker = Worker::new(number, context, Arc::new(Mailbox::new().expect("an eventfd")), &[listener]);
         let mut simulation = Self { worker, clients: Vec::new(), sending: Vec::new(), clock: Clock::start() };
         for nth in 0..clients {

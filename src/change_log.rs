@@ -14,37 +14,41 @@ pub fn write(change: &Change, outcome: &Outcome, log: &Log) {
     match (change, outcome) {
         (Change::Identify(producer), _) => {
             let client = producer.remote_address();
-            log.info(format_args!("DB: client({client}) REGISTER category:client key: subkey:"));
+            log.client(&client).info(format_args!("DB: client({client}) REGISTER category:client key: subkey:"));
         }
         (Change::Register { producer, topic, channel }, Outcome::Registered(changed)) => {
-            if let Some(channel) = channel.filter(|_| changed.channels > 0) {
-                registration(producer, "REGISTER", "channel", topic, &channel, log);
+            if channel.is_some() && changed.channels > 0 {
+                registration(producer, "REGISTER", "channel", topic, channel.as_ref(), log);
             }
             if changed.topic {
-                registration(producer, "REGISTER", "topic", topic, &"", log);
+                registration(producer, "REGISTER", "topic", topic, None, log);
             }
         }
         (Change::Unregister { producer, topic, channel }, Outcome::Unregistered { changed, channels }) => {
             unexpected(producer, topic, channels, log);
             match channel {
-                Some(channel) if changed.channels > 0 => {
-                    registration(producer, "UNREGISTER", "channel", topic, channel, log);
+                Some(_) if changed.channels > 0 => {
+                    registration(producer, "UNREGISTER", "channel", topic, channel.as_ref(), log);
                 }
-                None if changed.topic => registration(producer, "UNREGISTER", "topic", topic, &"", log),
+                None if changed.topic => registration(producer, "UNREGISTER", "topic", topic, None, log),
                 _ => {}
             }
         }
         (Change::Disconnect(producer), Outcome::Disconnected { topics }) => {
             let client = producer.remote_address();
-            log.info(format_args!("DB: client({client}) UNREGISTER category:client topics:{topics}"));
+            log.client(&client)
+                .info(format_args!("DB: client({client}) UNREGISTER category:client topics:{topics}"));
         }
         (Change::Create { topic, channel }, _) => {
             if let Some(channel) = channel {
+                let log = log.topic(topic).channel(Some(channel));
                 log.info(format_args!("DB: adding channel({channel}) in topic({topic})"));
             }
-            log.info(format_args!("DB: adding topic({topic})"));
+            log.topic(topic).info(format_args!("DB: adding topic({topic})"));
         }
-        (Change::Delete { topic, channel }, Outcome::Deleted(deleted)) => deletion(topic, *channel, deleted, log),
+        (Change::Delete { topic, channel }, Outcome::Deleted(deleted)) => {
+            deletion(topic, channel.as_ref(), deleted, log);
+        }
         (Change::Tombstone { topic, node }, Outcome::Tombstoned { producers }) => {
             tombstone(topic, node, *producers, log);
         }
@@ -54,27 +58,25 @@ pub fn write(change: &Change, outcome: &Outcome, log: &Log) {
                 log.info(format_args!("DB: {forgotten}"));
             }
         }
+        // The reload that asks for it logs it.
+        (Change::SetLifetimes(_), _) => {}
         _ => unreachable!("an outcome is its change's"),
     }
 }
 
-fn registration(
-    client: &Producer,
-    verb: &str,
-    category: &str,
-    topic: &Name,
-    channel: &dyn fmt::Display,
-    log: &Log,
-) {
+fn registration(client: &Producer, verb: &str, category: &str, topic: &Name, channel: Option<&Name>, log: &Log) {
     let client = client.remote_address();
+    let log = log.client(&client).topic(topic).channel(channel);
+    let channel = channel.map_or("", Name::as_str);
     log.info(format_args!("DB: client({client}) {verb} category:{category} key:{topic} subkey:{channel}"));
 }
 
 /// Channels that a producer has lost with their topic: nsqd unregisters channels first.
 fn unexpected(client: &Producer, topic: &Name, ChannelNames { names, more }: &ChannelNames, log: &Log) {
     let client = client.remote_address();
+    let log = log.client(&client).topic(topic);
     for channel in names {
-        log.warn(format_args!(
+        log.channel(Some(channel)).warn(format_args!(
             "client({client}) unexpected UNREGISTER category:channel key:{topic} subkey:{channel}"
         ));
     }
@@ -85,14 +87,16 @@ fn unexpected(client: &Producer, topic: &Name, ChannelNames { names, more }: &Ch
     }
 }
 
-fn deletion(topic: &Name, channel: Option<Name>, deleted: &Deleted, log: &Log) {
+fn deletion(topic: &Name, channel: Option<&Name>, deleted: &Deleted, log: &Log) {
     let ChannelNames { names, more } = &deleted.channels;
+    let log = log.topic(topic);
     for channel in names {
-        log.info(format_args!("DB: removing channel({channel}) from topic({topic})"));
+        log.channel(Some(channel)).info(format_args!("DB: removing channel({channel}) from topic({topic})"));
     }
     if *more > 0 {
         log.info(format_args!("DB: removing {more} more channels from topic({topic})"));
     }
+    let log = log.channel(channel);
     match channel {
         Some(channel) if deleted.existed => {
             log.info(format_args!("DB: removing channel({channel}) from topic({topic})"));
@@ -117,6 +121,7 @@ fn deletion(topic: &Name, channel: Option<Name>, deleted: &Deleted, log: &Log) {
 /// Logs a tombstone, of a topic that may not even have a valid name.
 pub fn tombstone(topic: impl fmt::Display, node: &[u8], producers: usize, log: &Log) {
     let node = String::from_utf8_lossy(node);
+    let log = log.topic(&topic);
     log.info(format_args!("DB: setting tombstone for producer@{node} of topic({topic})"));
     if producers == 0 {
         log.warn(format_args!(

@@ -4,6 +4,8 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use arc_swap::ArcSwap;
+
 use crate::admission::Admission;
 use crate::api;
 use crate::batch::Batch;
@@ -11,8 +13,10 @@ use crate::change_log;
 use crate::clock::Timestamp;
 use crate::limits::{FORGOTTEN_TOGETHER, Limit, Limits};
 use crate::listen::Protocol;
-use crate::log::Log;
+use crate::log::{About, Log};
 use crate::metrics::{Counters, Format, Gauges, Metrics};
+use crate::options::Options;
+use crate::readiness::Readiness;
 use crate::registry::{
     CacheUse, Change, Forgotten, Lifetimes, Name, Outcome, Producer, Reader, Registered, Registry, Writer,
 };
@@ -59,9 +63,13 @@ pub struct ServerInfo {
     pub backend: &'static str,
 }
 
-/// The state that all workers share beside the registry: permits for connections, counters, and rendered documents.
+/// The state that all workers share beside the registry: permits for connections, counters, rendered documents, and what
+/// the operator asks for.
 #[derive(Default)]
 pub struct Shared {
+    /// The settings in force. A worker takes them when it is told to reload.
+    pub options: ArcSwap<Options>,
+    pub readiness: Readiness,
     pub admission: Arc<Admission>,
     pub metrics: Metrics,
     pub documents: api::Cache,
@@ -92,17 +100,23 @@ impl WorkerContext {
         }
     }
 
-    /// Counts that a client has exceeded a limit, and logs it once a minute at most.
-    pub fn exceeded(&self, limit: Limit, client: impl fmt::Display) {
-        self.exceeded_by(limit, format_args!("client({client})"));
+    /// Takes the settings that have changed, for whatever begins from now on.
+    pub fn reload(&mut self) {
+        self.limits = self.shared.options.load().limits;
+        self.lifetimes = self.registry.lifetimes();
     }
 
-    /// As [`WorkerContext::exceeded`], with a description of the client and its request.
-    pub fn exceeded_by(&self, limit: Limit, who: fmt::Arguments<'_>) {
+    /// Counts that a client has exceeded a limit, and logs it once a minute at most.
+    pub fn exceeded(&self, limit: Limit, client: impl fmt::Display) {
+        self.exceeded_by(limit, format_args!("client({client})"), self.log.client(&client));
+    }
+
+    /// As [`WorkerContext::exceeded`], with a description of the client and its request, and `log` with the same as fields.
+    pub fn exceeded_by(&self, limit: Limit, who: fmt::Arguments<'_>, log: About<'_>) {
         self.counters.exceeded[limit as usize].increment();
         if let Some(times) = self.shared.metrics.exceeded_to_log(limit, self.now) {
             let name = limit.name();
-            self.log.warn(format_args!(
+            log.warn(format_args!(
                 "{who} exceeded the limit -{name} ({times} times since the last such line); see /metrics"
             ));
         }
@@ -118,7 +132,7 @@ impl WorkerContext {
             Protocol::Http => ("nsqd's protocol", Protocol::V1),
         };
         let (wrong, right) = (&self.server.addresses[protocol as usize], &self.server.addresses[right as usize]);
-        self.log.warn(format_args!(
+        self.log.client(&client).warn(format_args!(
             "client({client}) speaks {spoken} to {wrong}: the right port is {right} (times since the last such line: {times})"
         ));
     }
@@ -130,7 +144,7 @@ impl WorkerContext {
         let unused = registry.without_producers();
         let gauges = Gauges {
             backend: server.backend,
-            ready: true,
+            ready: self.shared.readiness.check(self.now).is_ok(),
             producers: registry.producers(),
             topics,
             channels,

@@ -9,8 +9,11 @@
 //! - [`limits`]: every cap of the server, in one place.
 //! - [`admission`]: permits for connections, in all and for each address.
 //! - [`server`]: binds, starts the workers, waits for a signal, drains.
+//! - [`reload`]: which settings a running server takes.
+//! - [`readiness`]: whether clients should be sent here.
+//! - [`service_manager`]: what systemd is told.
 //! - [`process`]: signals, the limit of open files, cores.
-//! - [`listen`]: the listening sockets.
+//! - [`listen`]: the listening sockets, bound or inherited.
 //! - [`threads`]: the worker threads, and which backend all of them use.
 //! - [`io`]: the vocabulary between the core and the kernel, and the ring and epoll that speak it.
 //! - [`mailbox`]: what other threads tell a worker.
@@ -53,9 +56,12 @@ pub mod metrics;
 pub mod options;
 pub mod output;
 pub mod process;
+pub mod readiness;
 pub mod registry;
+pub mod reload;
 pub mod response_head;
 pub mod server;
+pub mod service_manager;
 pub mod threads;
 pub mod timers;
 pub mod transport;

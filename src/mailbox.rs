@@ -11,6 +11,8 @@ use crate::limits::MAILBOX_MESSAGES_MAX;
 pub enum Message {
     /// The server stops: drain and end.
     Stop,
+    /// Settings have changed: take them from what the workers share.
+    Reload,
 }
 
 /// A worker's queue of messages, with the means to wake the worker. Any thread may send.

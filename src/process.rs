@@ -1,41 +1,65 @@
 //! What the process has of the system: signals, open files, cores.
 
+use std::os::unix::net::UnixStream;
+use std::time::Duration;
 use std::{fs, io};
 
 use nix::sys::signal::SigSet;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 use signal_hook::consts::{
     SIGALRM, SIGHUP, SIGINT, SIGIO, SIGPROF, SIGTERM, SIGUSR1, SIGUSR2, SIGVTALRM, SIGXCPU, SIGXFSZ,
 };
-use signal_hook::iterator::Signals;
+use signal_hook::iterator::backend::SignalDelivery;
+use signal_hook::iterator::exfiltrator::SignalOnly;
 
 use crate::limits::PROCESS_DESCRIPTORS;
 
 /// Signals that stop the server.
 const STOP: [i32; 2] = [SIGINT, SIGTERM];
 
-/// Signals whose default action ends a process, and which a Go program takes and ignores. SIGHUP is one more: stock
-/// ends at it.
-const IGNORED: [i32; 10] =
-    [SIGHUP, SIGUSR1, SIGUSR2, SIGALRM, SIGVTALRM, SIGPROF, SIGIO, SIGXCPU, SIGXFSZ, libc::SIGPWR];
+/// The signal that asks for a reload. Stock ends at it.
+const RELOAD: i32 = SIGHUP;
+
+/// Signals whose default action ends a process, and which a Go program takes and ignores.
+const IGNORED: [i32; 9] = [SIGUSR1, SIGUSR2, SIGALRM, SIGVTALRM, SIGPROF, SIGIO, SIGXCPU, SIGXFSZ, libc::SIGPWR];
 
 /// The signals that this process takes.
-pub struct ProcessSignals(Signals);
+pub struct ProcessSignals(SignalDelivery<UnixStream, SignalOnly>);
+
+/// What signals have asked for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Asked {
+    /// SIGINT or SIGTERM.
+    pub stop: bool,
+    /// SIGHUP.
+    pub reload: bool,
+}
 
 impl ProcessSignals {
     /// Takes them from now on. To be called before the workers start, which inherit the signal mask.
     pub fn take() -> io::Result<Self> {
         let real_time = libc::SIGRTMIN()..=libc::SIGRTMAX();
-        let signals = Signals::new(STOP.into_iter().chain(IGNORED).chain(real_time))?;
+        let taken = STOP.into_iter().chain([RELOAD]).chain(IGNORED).chain(real_time);
+        let (read, write) = UnixStream::pair()?;
+        let signals = SignalDelivery::with_pipe(read, write, SignalOnly, taken)?;
         // A process inherits the mask of its parent, which may have blocked them for itself.
         SigSet::all().thread_unblock()?;
         Ok(Self(signals))
     }
 
-    /// Waits for one that stops the server.
-    pub fn wait_for_stop(&mut self) {
-        self.0.forever().find(|signal| STOP.contains(signal));
+    /// Waits for signals, but not for longer than `timeout`; without one for ever.
+    pub fn wait(&mut self, timeout: Option<Duration>) -> Asked {
+        let timeout = timeout.and_then(|timeout| Timespec::try_from(timeout).ok());
+        // It fails only by the interruption that it waits for.
+        let _ = poll(&mut [PollFd::new(self.0.get_read(), PollFlags::IN)], timeout.as_ref());
+        let mut asked = Asked::default();
+        for signal in self.0.pending() {
+            asked.stop |= STOP.contains(&signal);
+            asked.reload |= signal == RELOAD;
+        }
+        asked
     }
 }
 

@@ -1,11 +1,14 @@
 //! The process's life: bind, start the workers, wait for a signal, drain.
 
-use std::fmt;
-use std::io;
+use std::ffi::OsString;
 use std::net::TcpListener;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+use std::{fmt, io};
 
+use crate::VERSION;
 use crate::admission::Room;
 use crate::clock::Clock;
 use crate::context::{ServerInfo, Shared, WorkerContext};
@@ -13,19 +16,23 @@ use crate::io::Backend;
 use crate::io::availability::NoRing;
 use crate::json;
 use crate::limits::{CONNECTIONS_FEW, Limit, Limits};
-use crate::listen::{Listener, Protocol, bind};
+use crate::listen::{Inherited, InheritedError, Listener, Protocol, bind, share};
 use crate::log::Log;
 use crate::mailbox::{Mailbox, Message};
-use crate::options::{ListenAddress, Options};
-use crate::process::{ProcessSignals, open_files, raise_open_file_limit};
-use crate::registry::{Lifetimes, Registry};
+use crate::options::{GoDuration, ListenAddress, Options};
+use crate::process::{Asked, ProcessSignals, open_files, raise_open_file_limit};
+use crate::readiness::NotReady;
+use crate::registry::{Registered, Registry};
+use crate::reload::Reloader;
+use crate::service_manager::ServiceManager;
 use crate::threads::{End, Threads, Work};
 use crate::worker::Worker;
-use crate::{VERSION, transport};
 
 /// Why the server did not start, or stopped: one line for the operator.
 #[derive(Debug)]
 pub enum ServerError {
+    /// A socket that the service manager passed cannot be used.
+    Inherited(InheritedError),
     /// A port is taken, or an address is not this machine's.
     Listen { address: ListenAddress, error: io::Error },
     /// The kernel gives us no ring, and nothing else may serve.
@@ -44,6 +51,7 @@ impl fmt::Display for ServerError {
             Self::Listen { address, error } => {
                 write!(f, "listen ({address}) failed - listen tcp {address}: {}", describe(error))
             }
+            Self::Inherited(why) => why.fmt(f),
             Self::NoRing(why) => why.fmt(f),
             Self::Start { what, error } => write!(f, "cannot start {what} - {error}"),
             Self::Io(error) => write!(f, "a worker's loop failed - {error}"),
@@ -65,48 +73,64 @@ fn describe(error: &io::Error) -> String {
 /// A server that is listening.
 pub struct Server {
     log: Log,
+    clock: Clock,
     listeners: Vec<Listener>,
     workers: Vec<JoinHandle<End>>,
+    /// A worker has ended, which none does before the drain.
+    worker_ended: Arc<AtomicBool>,
     mailboxes: Vec<Arc<Mailbox>>,
     signals: ProcessSignals,
+    registry: Arc<Registry>,
+    shared: Arc<Shared>,
+    reloader: Reloader,
+    manager: ServiceManager,
 }
 
 impl Server {
-    /// Binds both ports and starts the workers. Returns when all of them serve.
-    pub fn start(options: &Options, log: &Log) -> Result<Self, ServerError> {
+    /// Binds the ports that are not inherited and starts the workers. Returns when all of them serve. `arguments` are the
+    /// command line from which `options` were read, for a reload.
+    pub fn start(
+        options: &Options,
+        arguments: Vec<OsString>,
+        inherited: Inherited,
+        log: &Log,
+    ) -> Result<Self, ServerError> {
         // Before anything that a signal should end in order.
         let signals = ProcessSignals::take().map_err(starting("signal handling"))?;
-        let places = [(&options.tcp_address, Protocol::V1), (&options.http_address, Protocol::Http)];
-        let (count, limits) = within_open_files(raise_open_file_limit(), places.len(), options, log);
+        let places = places(options, inherited.listeners().map_err(ServerError::Inherited)?);
+        let (count, connections, limits) = within_open_files(raise_open_file_limit(), places.len(), options, log);
         let threads = Threads::start(count, options, log)?;
         let backend = threads.backend;
-        let (listeners, sockets) = bind_all(&places, count, &limits)?;
+        let (listeners, sockets) = listen_all(places, count, &limits)?;
         let info = Arc::new(server_info(options, &listeners, backend));
         let shared = Arc::<Shared>::default();
-        let registry = Arc::new(Registry::new(Lifetimes {
-            inactive_producer_timeout: options.inactive_producer_timeout,
-            tombstone_lifetime: options.tombstone_lifetime,
-            forget_ephemeral_after: options.forget_ephemeral_after.unwrap_or(options.inactive_producer_timeout),
-            forget_unused_after: options.forget_unused_after,
-        }));
+        shared.options.store(Arc::new(Options { limits, ..options.clone() }));
+        let registry = Arc::new(Registry::new(options.lifetimes()));
         let clock = Clock::start();
         let mailboxes: Vec<_> = (0..count)
             .map(|_| Mailbox::new().map(Arc::new))
             .collect::<io::Result<_>>()
             .map_err(starting("workers"))?;
+        let worker_ended = Arc::<AtomicBool>::default();
         let work = (0..).zip(sockets).zip(&mailboxes).map(|((number, sockets), mailbox)| {
             let (registry, info, shared) = (Arc::clone(&registry), Arc::clone(&info), Arc::clone(&shared));
             let context = WorkerContext::new(registry, info, limits, shared, log.clone(), clock.now());
             let worker = Worker::new(number, context, Arc::clone(mailbox), &listeners);
-            Work { worker, sockets, clock: clock.clone() }
+            Work { worker, sockets, clock: clock.clone(), ended: Arc::clone(&worker_ended) }
         });
         let workers = threads.serve(work.collect())?;
-        let connections = limits.size(Limit::Connections);
         log.info(format_args!(
-            "backend {}, {count} workers, at most {connections} connections",
-            backend.full_name()
+            "backend {}, {count} workers, at most {} connections",
+            backend.full_name(),
+            limits.size(Limit::Connections)
         ));
-        Ok(Self { log: log.clone(), listeners, workers, mailboxes, signals })
+        let reloader = Reloader::new(arguments, connections, log, (&registry, &shared), &mailboxes);
+        let (log, manager) = (log.clone(), ServiceManager::from_env(log));
+        #[rustfmt::skip]
+        let server = Self {
+            log, clock, listeners, workers, worker_ended, mailboxes, signals, registry, shared, reloader, manager,
+        };
+        Ok(server)
     }
 
     /// Serves until SIGINT or SIGTERM, then finishes the replies in hand.
@@ -114,7 +138,11 @@ impl Server {
         for Listener { address, protocol, .. } in &self.listeners {
             self.log.info(format_args!("{}: listening on {address}", stock_name(*protocol)));
         }
-        self.signals.wait_for_stop();
+        let warm_up = self.shared.options.load().warm_up;
+        self.shared.readiness.serve(self.clock.now(), warm_up);
+        self.manager.ready(self.status());
+        while !self.handle_signals(None).stop {}
+        self.wait_for_shutdown_delay();
         for mailbox in &self.mailboxes {
             let sent = mailbox.send(Message::Stop);
             debug_assert!(sent.is_ok(), "a queue holds each message once, and has room for every kind");
@@ -124,6 +152,61 @@ impl Server {
             self.log.info(format_args!("{}: closing {address}", stock_name(*protocol)));
         }
         ends.into_iter().try_for_each(|end| end.unwrap_or(Err(ServerError::Panicked)))
+    }
+
+    /// Waits for signals, but not for longer than `timeout`, and reloads when one asks for it. Meanwhile the service manager
+    /// is told what it expects.
+    fn handle_signals(&mut self, timeout: Option<Duration>) -> Asked {
+        let timeout = timeout.into_iter().chain(self.manager.period()).min();
+        let asked = self.signals.wait(timeout);
+        if asked.reload {
+            self.manager.reloading();
+            self.reloader.reload(self.clock.now());
+            self.manager.ready(self.status());
+        }
+        let is_alive = self.is_alive();
+        self.manager.report(self.status(), is_alive);
+        asked
+    }
+
+    /// Lets everything go on for a time in which `/ready` says that the server stops. A second signal ends it, and so does
+    /// the end of a worker.
+    fn wait_for_shutdown_delay(&mut self) {
+        self.shared.readiness.stop();
+        self.manager.stopping();
+        let delay = self.shared.options.load().shutdown_delay;
+        let Some(until) = Instant::now().checked_add(delay) else { return };
+        if !delay.is_zero() && !self.worker_ended.load(Relaxed) {
+            self.log.info(format_args!("stopping in {}, a second signal stops at once", GoDuration(delay)));
+        }
+        loop {
+            let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() || self.worker_ended.load(Relaxed) || self.signals.wait(Some(left)).stop {
+                return;
+            }
+        }
+    }
+
+    /// Whether every worker has had an iteration within the watchdog's time.
+    fn is_alive(&self) -> bool {
+        let Some(patience) = self.manager.patience() else { return true };
+        let now = self.clock.now();
+        let stuck = self.shared.metrics.heartbeats().into_iter().position(|at| now.since(at) >= patience);
+        if let Some(number) = stuck {
+            self.log.error(format_args!(
+                "worker {number} is stuck: no iteration for {}, the watchdog's time",
+                GoDuration(patience)
+            ));
+        }
+        stuck.is_none()
+    }
+
+    /// What the server serves, for the service manager.
+    fn status(&self) -> String {
+        let Registered { topics, .. } = self.registry.registered();
+        let producers = self.registry.producers();
+        let warming_up = self.shared.readiness.check(self.clock.now()) == Err(NotReady::WarmingUp);
+        format!("{producers} producers, {topics} topics{}", if warming_up { ", warming up" } else { "" })
     }
 }
 
@@ -135,28 +218,54 @@ fn stock_name(protocol: Protocol) -> &'static str {
     }
 }
 
+/// Where a listener's sockets come from.
+enum Place<'a> {
+    Address(&'a ListenAddress, Protocol),
+    Inherited(TcpListener, Protocol),
+}
+
+/// The inherited sockets of a protocol, or the address that the options have for it.
+fn places(options: &Options, inherited: Vec<(Protocol, TcpListener)>) -> Vec<Place<'_>> {
+    let addresses = [(&options.tcp_address, Protocol::V1), (&options.http_address, Protocol::Http)];
+    let is_inherited = |wanted| inherited.iter().any(|(protocol, _)| *protocol == wanted);
+    let bound = addresses.into_iter().filter(|&(_, protocol)| !is_inherited(protocol));
+    let mut places: Vec<_> = bound.map(|(address, protocol)| Place::Address(address, protocol)).collect();
+    places.extend(inherited.into_iter().map(|(protocol, socket)| Place::Inherited(socket, protocol)));
+    places
+}
+
 /// The listeners, and for each worker its sockets, in the order of the listeners.
-fn bind_all(
-    places: &[(&ListenAddress, Protocol)],
+fn listen_all(
+    places: Vec<Place<'_>>,
     workers: usize,
     limits: &Limits,
 ) -> Result<(Vec<Listener>, Vec<Vec<TcpListener>>), ServerError> {
     let mut listeners = Vec::new();
     let mut sockets: Vec<_> = (0..workers).map(|_| Vec::new()).collect();
-    for &(address, protocol) in places {
-        let (address, bound) = bind(address, workers, limits)
-            .map_err(|error| ServerError::Listen { address: address.clone(), error })?;
-        listeners.push(Listener { address, protocol, transport: transport::Kind::Plain });
-        for (own, socket) in sockets.iter_mut().zip(bound) {
+    for place in places {
+        let (listener, of_workers) = match place {
+            Place::Address(address, protocol) => {
+                let (bound, of_workers) = bind(address, workers, limits)
+                    .map_err(|error| ServerError::Listen { address: address.clone(), error })?;
+                (Listener::bound(bound, protocol), of_workers)
+            }
+            Place::Inherited(socket, protocol) => {
+                let (address, of_workers) =
+                    share(socket, workers, limits).map_err(starting("an inherited socket"))?;
+                (Listener::inherited(address, protocol), of_workers)
+            }
+        };
+        listeners.push(listener);
+        for (own, socket) in sockets.iter_mut().zip(of_workers) {
             own.push(socket);
         }
     }
     Ok((listeners, sockets))
 }
 
-/// How many workers serve, and the operator's limits, with no more workers and connections than there are descriptors
+/// How many workers serve, how many connections there may be, and the operator's limits, with no more workers and connections than there are descriptors
 /// for. `most` files may be open; the process has opened its own.
-fn within_open_files(most: usize, listeners: usize, options: &Options, log: &Log) -> (usize, Limits) {
+fn within_open_files(most: usize, listeners: usize, options: &Options, log: &Log) -> (usize, usize, Limits) {
     let mut limits = options.limits;
     let free = most.saturating_sub(open_files());
     let Room { workers, connections } = Room::within(free, options.workers.get(), listeners);
@@ -177,7 +286,7 @@ fn within_open_files(most: usize, listeners: usize, options: &Options, log: &Log
              raise the limit (ulimit -n)"
         ));
     }
-    (workers, limits)
+    (workers, connections, limits)
 }
 
 /// The response to IDENTIFY has the ports of the first listener of each protocol.

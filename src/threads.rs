@@ -7,6 +7,7 @@
 use std::io;
 use std::net::TcpListener;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Release};
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
@@ -39,6 +40,8 @@ pub struct Work {
     /// In the order of the worker's listeners.
     pub sockets: Vec<TcpListener>,
     pub clock: Clock,
+    /// Set when the thread ends.
+    pub ended: Arc<AtomicBool>,
 }
 
 struct Start {
@@ -123,7 +126,7 @@ fn run(
     drop(ready);
     let Ok(Start { backend, work, serves }) = started.recv() else { return Ok(()) };
     let ring = ring.filter(|_| backend == Backend::Uring);
-    let Work { worker, sockets, clock } = work;
+    let Work { worker, sockets, clock, ended } = work;
     let waker = Arc::clone(worker.mailbox().waker());
     let driver = match Driver::new(ring, sockets, waker, busy_poll) {
         Ok(driver) => driver,
@@ -134,16 +137,17 @@ fn run(
     };
     let _ = serves.send(Ok(()));
     drop(serves);
-    let _stop = StopAll;
+    let _stop = StopAll(ended);
     worker.run(driver, &clock).map_err(ServerError::Io)
 }
 
 /// One worker less would leave its connections unserved: when one ends, be it by a panic, the others stop too,
 /// and main says why.
-struct StopAll;
+struct StopAll(Arc<AtomicBool>);
 
 impl Drop for StopAll {
     fn drop(&mut self) {
+        self.0.store(true, Release);
         let _ = raise(SIGTERM);
     }
 }

@@ -43,7 +43,7 @@ fn the_client_chooses_the_format() {
 
 #[test]
 fn requests_and_registrations_are_counted() {
-    let server = Server::start(&["-workers=2"]);
+    let server = Server::start(&["-workers=2", "-warm-up=0s"]);
     let mut nsqd = Nsqd::identified(server.tcp, "node", 1);
     nsqd.register("t c");
     nsqd.register("u");

@@ -89,7 +89,7 @@ fn a_refused_key_is_named_with_its_file() {
     assert_eq!(
         refusal(&run(&["-config", file.path()]), FILE),
         format!(
-            "in -config {:?}: invalid value \"45\" for tombstone_lifetime: missing unit, \
+            "in -config {:?}: line 1: invalid value \"45\" for tombstone_lifetime: missing unit, \
              use a duration from 0s to 292 years such as 300s, 1m30s or 1.5h (ns, us, ms, s, m, h)",
             file.path()
         )
@@ -161,6 +161,7 @@ fn help_goes_to_standard_output() {
     for arg in ["-h", "-help", "--help"] {
         let text = printed(&[arg]);
         assert!(text.starts_with("Usage of nsqlookupd:\n"), "{text}");
+        assert!(text.contains("\n\nProducers and names:\n"), "{text}");
         assert!(text.contains("  -tombstone-lifetime duration\n"), "{text}");
     }
 }

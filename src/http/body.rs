@@ -1,4 +1,4 @@
-//! Request bodies, which nsqlookupd reads only to throw them away.
+//! Request bodies, which nsqlookupd reads only to throw them away, but for short ones that an endpoint takes.
 
 use super::head::Body;
 use super::headers::{is_field_name_byte, is_field_value_byte};
@@ -20,6 +20,9 @@ pub struct BodyDecoder {
     state: State,
     received: u64,
     excess: u64,
+    /// The start of the data, of a body that is kept.
+    kept: Vec<u8>,
+    kept_max: usize,
 }
 
 /// How far a body is.
@@ -97,7 +100,19 @@ impl BodyDecoder {
             Body::Length(left) => State::Length { left },
             Body::Chunked => State::Size(SizeLine::START),
         };
-        Self { state, received: 0, excess: 0 }
+        Self { state, received: 0, excess: 0, kept: Vec::new(), kept_max: 0 }
+    }
+
+    /// The same, and keeps so many of its first bytes.
+    #[must_use]
+    pub fn keeping(body: Body, kept_max: usize) -> Self {
+        Self { kept_max, ..Self::new(body) }
+    }
+
+    /// The bytes that were kept.
+    #[must_use]
+    pub fn kept(&self) -> &[u8] {
+        &self.kept
     }
 
     /// Bytes of body so far, without what chunking adds.
@@ -135,9 +150,11 @@ impl BodyDecoder {
         BodyProgress { used: input.len() - rest.len(), state }
     }
 
-    /// Skips data and returns how much is left of it.
+    /// Skips data, keeping what is to be kept, and returns how much is left of it.
     fn skip(&mut self, left: u64, rest: &mut &[u8]) -> u64 {
         let here = usize::try_from(left).map_or(rest.len(), |left| left.min(rest.len()));
+        let kept = here.min(self.kept_max - self.kept.len());
+        self.kept.extend_from_slice(&rest[..kept]);
         *rest = &rest[here..];
         self.received += here as u64;
         left - here as u64

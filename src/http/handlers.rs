@@ -3,16 +3,21 @@
 use std::borrow::Cow;
 use std::net::SocketAddr;
 
+use super::config::config;
+use super::head::Head;
 use super::query::{Args, args};
 use super::response::{Exchange, Kind, Response};
+use super::routes::config_key;
 use super::status::{
     ApiError, CHANNEL_NOT_FOUND, INVALID_ARG_CHANNEL, INVALID_ARG_TOPIC, INVALID_REQUEST, MISSING_ARG_CHANNEL,
-    MISSING_ARG_NODE, MISSING_ARG_TOPIC, Status, TOO_MANY_CHANNELS, TOO_MANY_TOPICS, TOPIC_NOT_FOUND,
+    MISSING_ARG_NODE, MISSING_ARG_TOPIC, STARTING, STOPPING, Status, TOO_MANY_CHANNELS, TOO_MANY_TOPICS,
+    TOPIC_NOT_FOUND, WARMING_UP,
 };
 use crate::context::WorkerContext;
 use crate::endpoint::Endpoint;
 use crate::limits::Limit;
 use crate::metrics::Format;
+use crate::readiness::NotReady;
 use crate::registry::{self, Change, Deleted, Name};
 use crate::{api, change_log};
 
@@ -20,14 +25,20 @@ use crate::{api, change_log};
 /// everything, and tombstones whatever its map yields first).
 const EVERY_TOPIC: &[u8] = b"*";
 
-/// Whether stock reads the request's body before it answers: where it takes arguments, once they parse.
-pub fn reads_body(endpoint: Endpoint, query: &[u8]) -> bool {
-    takes_arguments(endpoint) && args(query).is_ok()
+/// Whether the request's body is read before the response: where stock's endpoint takes arguments, once they parse, and
+/// where the endpoint takes the body itself.
+pub fn reads_body(endpoint: Endpoint, request: &Head<'_>) -> bool {
+    takes_body(request) || (takes_arguments(endpoint) && args(request.url.query).is_ok())
+}
+
+/// Whether the endpoint takes the request's body, of which it gets the start.
+pub fn takes_body(request: &Head<'_>) -> bool {
+    request.method == "PUT" && config_key(&request.url.path).is_some()
 }
 
 fn takes_arguments(endpoint: Endpoint) -> bool {
-    use Endpoint::{Debug, Info, Metrics, Nodes, Ping, TopicMetrics, Topics};
-    !matches!(endpoint, Ping | Info | Topics | Nodes | Debug | Metrics | TopicMetrics)
+    use Endpoint::{Config, Debug, Health, Info, Metrics, Nodes, Ping, Ready, TopicMetrics, Topics};
+    !matches!(endpoint, Ping | Health | Info | Topics | Nodes | Debug | Metrics | Ready | TopicMetrics | Config)
 }
 
 /// Does what the endpoint is for, and responds. Returns the response's status, and whether the connection stays open.
@@ -44,6 +55,10 @@ pub fn call(
         Err(_) => Err(INVALID_REQUEST),
         // Its body is the worker's, and goes from there into the output.
         Ok(args) if endpoint == Endpoint::Lookup => return lookup(&args, exchange, context),
+        Ok(_) if endpoint == Endpoint::Config => {
+            let request = exchange.request;
+            config((request.method, &request.url.path, exchange.body), peer, context)
+        }
         Ok(args) => response(endpoint, &args, format, peer, context),
     };
     let response = outcome.unwrap_or_else(Response::Error);
@@ -61,20 +76,31 @@ fn response(
 ) -> Outcome {
     let WorkerContext { registry, shared, now, .. } = &*context;
     match endpoint {
-        Endpoint::Ping => Ok(Response::Pong),
+        Endpoint::Ping | Endpoint::Health => Ok(Response::Pong),
         Endpoint::Info => Ok(Response::Info),
         Endpoint::Topics => Ok(Response::Stream(api::topics(registry, &shared.documents, *now))),
         Endpoint::Nodes => Ok(Response::Stream(api::nodes(registry, &shared.documents, *now))),
         Endpoint::Debug => Ok(Response::Stream(api::debug(registry, *now))),
         Endpoint::Metrics => Ok(Response::Metrics(format, context.metrics(format))),
         Endpoint::TopicMetrics => Ok(Response::MetricsStream(format, api::topic_metrics(registry, *now))),
-        Endpoint::Lookup => unreachable!("called for by itself"),
+        Endpoint::Ready => ready(context),
+        Endpoint::Lookup | Endpoint::Config => unreachable!("called for by themselves"),
         Endpoint::Channels => channels(args, context),
         Endpoint::CreateTopic => create_topic(args, peer, context),
         Endpoint::DeleteTopic => delete_topic(args, context),
         Endpoint::CreateChannel => create_channel(args, peer, context),
         Endpoint::DeleteChannel => delete_channel(args, context),
         Endpoint::TombstoneTopic => tombstone_topic(args, context),
+    }
+}
+
+/// Stock has no such endpoint; load balancers and Kubernetes ask it.
+fn ready(context: &WorkerContext) -> Outcome {
+    match context.shared.readiness.check(context.now) {
+        Ok(()) => Ok(Response::Pong),
+        Err(NotReady::Starting) => Err(STARTING),
+        Err(NotReady::WarmingUp) => Err(WARMING_UP),
+        Err(NotReady::Stopping) => Err(STOPPING),
     }
 }
 
@@ -117,7 +143,8 @@ fn create_channel(args: &Args<'_>, peer: SocketAddr, context: &mut WorkerContext
 /// Makes a topic, or a channel and its topic with it.
 fn create(topic: Name, channel: Option<Name>, peer: SocketAddr, context: &mut WorkerContext) -> Outcome {
     context.create(topic, channel).map(|()| Response::Empty).map_err(|limit| {
-        context.exceeded(limit, peer);
+        let log = context.log.client(&peer).topic(&topic).channel(channel.as_ref());
+        context.exceeded_by(limit, format_args!("client({peer})"), log);
         if limit == Limit::Topics { TOO_MANY_TOPICS } else { TOO_MANY_CHANNELS }
     })
 }

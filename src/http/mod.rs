@@ -2,6 +2,7 @@
 
 mod accept;
 mod body;
+mod config;
 mod handlers;
 mod head;
 mod headers;

@@ -64,6 +64,8 @@ pub enum Response {
     Pong,
     Info,
     Json(Vec<u8>),
+    /// A text whose type stock leaves to Go to find out.
+    Text(String),
     Metrics(Format, String),
     MetricsStream(Format, Stream),
     Stream(Stream),
@@ -86,12 +88,14 @@ pub struct Exchange<'a> {
     pub endpoint: Option<Endpoint>,
     /// The connection closes after the response, whatever the client would like.
     pub close: bool,
+    /// The request's body, for an endpoint that takes one; see [`super::config::takes_body`].
+    pub body: &'a [u8],
     pub output: &'a mut Output,
 }
 
 impl<'a> Exchange<'a> {
     pub fn responder(self, response_head: &'a ResponseHead, counters: &'a Counters) -> Responder<'a> {
-        let Self { request, endpoint, close, output } = self;
+        let Self { request, endpoint, close, output, .. } = self;
         Responder { request, endpoint, close, response_head, counters, output }
     }
 }
@@ -113,6 +117,7 @@ impl Responder<'_> {
             Response::Empty => self.whole(Status::Ok, Kind::Empty, b""),
             Response::Pong => self.whole(Status::Ok, Kind::Text, b"OK"),
             Response::Info => self.whole(Status::Ok, Kind::Json, &context.server.info),
+            Response::Text(text) => self.whole(Status::Ok, Kind::Text, text.as_bytes()),
             Response::Json(body) => self.whole(Status::Ok, Kind::Json, &body),
             Response::Metrics(format, text) => self.whole(Status::Ok, Kind::Metrics(format), text.as_bytes()),
             Response::Error(error) => self.error(error, None),

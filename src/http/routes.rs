@@ -4,33 +4,70 @@
 use super::target::Url;
 use crate::endpoint::Endpoint;
 
-/// The one method that a path takes.
+/// The methods that a path takes. HEAD is one more, wherever GET is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Method {
+enum Methods {
     Get,
     Post,
+    GetAndPut,
+}
+
+impl Methods {
+    /// Whether stock's router has the path in its table of this method.
+    fn include(self, method: &str) -> bool {
+        match self {
+            Self::Get => method == "GET",
+            Self::Post => method == "POST",
+            Self::GetAndPut => method == "GET" || method == "PUT",
+        }
+    }
+
+    /// Whether HEAD is taken, which is 405 in stock.
+    fn include_get(self) -> bool {
+        self.include("GET")
+    }
+
+    /// The value of the `Allow` header.
+    fn allow(self) -> &'static str {
+        match self {
+            Self::Get => "GET, OPTIONS",
+            Self::Post => "OPTIONS, POST",
+            Self::GetAndPut => "GET, OPTIONS, PUT",
+        }
+    }
 }
 
 /// The table. `/debug/pprof` is not in it on purpose: there is no Go runtime to look into.
-fn find(path: &[u8]) -> Option<(Method, Endpoint)> {
+fn find(path: &[u8]) -> Option<(Methods, Endpoint)> {
     Some(match path {
-        b"/ping" => (Method::Get, Endpoint::Ping),
-        b"/info" => (Method::Get, Endpoint::Info),
-        b"/lookup" => (Method::Get, Endpoint::Lookup),
-        b"/topics" => (Method::Get, Endpoint::Topics),
-        b"/channels" => (Method::Get, Endpoint::Channels),
-        b"/nodes" => (Method::Get, Endpoint::Nodes),
-        b"/debug" => (Method::Get, Endpoint::Debug),
-        // Not stock's.
-        b"/metrics" => (Method::Get, Endpoint::Metrics),
-        b"/metrics/topics" => (Method::Get, Endpoint::TopicMetrics),
-        b"/topic/create" => (Method::Post, Endpoint::CreateTopic),
-        b"/topic/delete" => (Method::Post, Endpoint::DeleteTopic),
-        b"/channel/create" => (Method::Post, Endpoint::CreateChannel),
-        b"/channel/delete" => (Method::Post, Endpoint::DeleteChannel),
-        b"/topic/tombstone" => (Method::Post, Endpoint::TombstoneTopic),
-        _ => return None,
+        b"/ping" => (Methods::Get, Endpoint::Ping),
+        b"/info" => (Methods::Get, Endpoint::Info),
+        b"/lookup" => (Methods::Get, Endpoint::Lookup),
+        b"/topics" => (Methods::Get, Endpoint::Topics),
+        b"/channels" => (Methods::Get, Endpoint::Channels),
+        b"/nodes" => (Methods::Get, Endpoint::Nodes),
+        b"/debug" => (Methods::Get, Endpoint::Debug),
+        // Not stock's, nor is the last one.
+        b"/health" => (Methods::Get, Endpoint::Health),
+        b"/metrics" => (Methods::Get, Endpoint::Metrics),
+        b"/metrics/topics" => (Methods::Get, Endpoint::TopicMetrics),
+        b"/ready" => (Methods::Get, Endpoint::Ready),
+        b"/topic/create" => (Methods::Post, Endpoint::CreateTopic),
+        b"/topic/delete" => (Methods::Post, Endpoint::DeleteTopic),
+        b"/channel/create" => (Methods::Post, Endpoint::CreateChannel),
+        b"/channel/delete" => (Methods::Post, Endpoint::DeleteChannel),
+        b"/topic/tombstone" => (Methods::Post, Endpoint::TombstoneTopic),
+        _ => {
+            config_key(path)?;
+            (Methods::GetAndPut, Endpoint::Config)
+        }
     })
+}
+
+/// The key of a setting, in a path such as `/config/log_level`.
+#[must_use]
+pub fn config_key(path: &[u8]) -> Option<&[u8]> {
+    path.strip_prefix(b"/config/").filter(|key| !key.is_empty() && !key.contains(&b'/'))
 }
 
 /// The endpoint of a path, whatever the method.
@@ -45,11 +82,11 @@ pub enum Route {
     Endpoint(Endpoint),
     /// To the path that was meant.
     Redirect {
-        /// 301 for GET, 307 for POST.
+        /// 301 for GET, 307 for POST and PUT.
         status: u16,
         /// Value of the `Location` header.
         location: Vec<u8>,
-        /// An HTML page (`text/html; charset=utf-8`) for GET, nothing for POST.
+        /// An HTML page (`text/html; charset=utf-8`) for GET, nothing for the others.
         body: Vec<u8>,
     },
     /// 405 `METHOD_NOT_ALLOWED`.
@@ -70,22 +107,12 @@ pub enum Route {
 /// Finds where a request goes. An exact path costs one `match` and no allocation.
 #[must_use]
 pub fn route(method: &str, url: &Url<'_>) -> Route {
-    let asked = match method {
-        "GET" => Some(Method::Get),
-        "POST" => Some(Method::Post),
-        _ => None,
-    };
     if let Some((takes, endpoint)) = find(&url.path) {
-        let allow = match takes {
-            _ if asked == Some(takes) => return Route::Endpoint(endpoint),
-            // Stock: 405.
-            Method::Get if method == "HEAD" => return Route::Endpoint(endpoint),
-            Method::Get => "GET, OPTIONS",
-            Method::Post => "OPTIONS, POST",
-        };
         return match method {
-            "OPTIONS" => Route::Options { allow: Some(allow) },
-            _ => Route::MethodNotAllowed { allow },
+            _ if takes.include(method) => Route::Endpoint(endpoint),
+            "HEAD" if takes.include_get() => Route::Endpoint(endpoint),
+            "OPTIONS" => Route::Options { allow: Some(takes.allow()) },
+            _ => Route::MethodNotAllowed { allow: takes.allow() },
         };
     }
     if *url.path == *b"*" {
@@ -94,12 +121,9 @@ pub fn route(method: &str, url: &Url<'_>) -> Route {
             _ => Route::MethodNotAllowed { allow: "GET, OPTIONS, POST" },
         };
     }
-    let Some(asked) = asked else {
-        return Route::NotFound;
-    };
     let meant = clean(&url.path);
     match find(&meant) {
-        Some((takes, _)) if takes == asked => redirect(asked, &url.with_path(&meant)),
+        Some((takes, _)) if takes.include(method) => redirect(method, &url.with_path(&meant)),
         _ => Route::NotFound,
     }
 }
@@ -126,7 +150,7 @@ fn clean(path: &[u8]) -> Vec<u8> {
 
 /// Stock: `http.Redirect`. `url` is a path with its query: to a target in absolute form too, where stock repeats the
 /// client's scheme, user and host.
-fn redirect(method: Method, url: &[u8]) -> Route {
+fn redirect(method: &str, url: &[u8]) -> Route {
     let mut location = Vec::with_capacity(url.len());
     for &byte in url {
         if byte.is_ascii() {
@@ -136,8 +160,7 @@ fn redirect(method: Method, url: &[u8]) -> Route {
         }
     }
     match method {
-        Method::Post => Route::Redirect { status: 307, location, body: Vec::new() },
-        Method::Get => {
+        "GET" => {
             let mut body = b"<a href=\"".to_vec();
             for byte in url {
                 match byte {
@@ -152,6 +175,7 @@ fn redirect(method: Method, url: &[u8]) -> Route {
             body.extend(b"\">Moved Permanently</a>.\n\n");
             Route::Redirect { status: 301, location, body }
         }
+        _ => Route::Redirect { status: 307, location, body: Vec::new() },
     }
 }
 

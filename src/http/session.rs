@@ -14,7 +14,9 @@ use super::status::{
     TOO_MANY_CONNECTIONS,
 };
 use crate::context::{Advance, WorkerContext};
-use crate::limits::{HTTP_OPTIONS_BODY_BYTES_MAX, HTTP_UNREAD_BODY_BYTES_MAX, Limit, Limits};
+use crate::limits::{
+    CONFIG_VALUE_BYTES_MAX, HTTP_OPTIONS_BODY_BYTES_MAX, HTTP_UNREAD_BODY_BYTES_MAX, Limit, Limits,
+};
 use crate::listen::Protocol;
 use crate::log::Level;
 use crate::output::Output;
@@ -56,7 +58,7 @@ enum Reader {
 impl Reader {
     fn of(head: &Head<'_>) -> Self {
         match route(head.method, &head.url) {
-            Route::Endpoint(endpoint) if handlers::reads_body(endpoint, head.url.query) => Self::Endpoint,
+            Route::Endpoint(endpoint) if handlers::reads_body(endpoint, head) => Self::Endpoint,
             Route::Options { allow: None } => Self::Go,
             _ => Self::Nobody,
         }
@@ -179,7 +181,7 @@ impl Session {
             );
         }
         if head.body == Body::None {
-            return self.respond(head, close, context, output);
+            return self.respond(head, b"", close, context, output);
         }
         let reader = Reader::of(head);
         let length = if let Body::Length(length) = head.body { length } else { 0 };
@@ -192,11 +194,13 @@ impl Session {
         let too_long = length >= HTTP_UNREAD_BODY_BYTES_MAX;
         let unwelcome = too_long || head.expect == Expect::Continue || head.persistence == Persistence::Close;
         if reader == Reader::Nobody && unwelcome {
-            return self.respond(head, true, context, output);
+            return self.respond(head, b"", true, context, output);
         }
         // The line ends that may stand before a request that follows a POST are not the head's.
         let newlines = text.iter().take_while(|byte| b"\r\n".contains(byte)).count();
-        let decoder = BodyDecoder::new(head.body);
+        // One byte more, which tells a value that is too long.
+        let kept = if handlers::takes_body(head) { CONFIG_VALUE_BYTES_MAX + 1 } else { 0 };
+        let decoder = BodyDecoder::keeping(head.body, kept);
         self.state = State::Body(Box::new(Pending { head: text[newlines..].to_vec(), decoder, reader }));
         true
     }
@@ -236,7 +240,7 @@ impl Session {
             Err(error) if pending.reader == Reader::Endpoint => {
                 respond(&head, true, context, output).error(error, None)
             }
-            body => self.respond(&head, close || body.is_err(), context, output),
+            body => self.respond(&head, pending.decoder.kept(), close || body.is_err(), context, output),
         }
     }
 
@@ -245,11 +249,18 @@ impl Session {
         respond(head, true, context, output).error(BODY_TOO_LARGE, None)
     }
 
-    fn respond(&self, head: &Head<'_>, close: bool, context: &mut WorkerContext, output: &mut Output) -> bool {
+    fn respond(
+        &self,
+        head: &Head<'_>,
+        body: &[u8],
+        close: bool,
+        context: &mut WorkerContext,
+        output: &mut Output,
+    ) -> bool {
         let begun = context.log.enabled(Level::Debug).then(Instant::now);
         let (status, keep) = match route(head.method, &head.url) {
             Route::Endpoint(endpoint) => {
-                let exchange = Exchange { request: head, endpoint: Some(endpoint), close, output };
+                let exchange = Exchange { request: head, endpoint: Some(endpoint), close, body, output };
                 handlers::call(endpoint, exchange, self.peer, context)
             }
             Route::Redirect { status, location, body } => {
@@ -277,7 +288,7 @@ impl Session {
         if let Some(begun) = begun {
             let (code, method, peer) = (status.code(), head.method, self.peer);
             let (target, took) = (String::from_utf8_lossy(head.target), begun.elapsed());
-            context.log.debug(format_args!("{code} {method} {target} ({peer}) {took:?}"));
+            context.log.client(&peer).debug(format_args!("{code} {method} {target} ({peer}) {took:?}"));
         }
         keep
     }
@@ -290,7 +301,7 @@ fn respond<'a>(
     output: &'a mut Output,
 ) -> Responder<'a> {
     let endpoint = endpoint_at(&request.url.path);
-    Exchange { request, endpoint, close, output }.responder(&context.response_head, &context.counters)
+    Exchange { request, endpoint, close, body: b"", output }.responder(&context.response_head, &context.counters)
 }
 
 #[cfg(test)]
@@ -300,7 +311,7 @@ mod tests {
     use super::*;
     use crate::clock::Timestamp;
     use crate::context::ServerInfo;
-    use crate::log::Log;
+    use crate::log::{Log, LogOptions};
     use crate::registry::{Lifetimes, Registry};
 
     /// All that a client of a server with many topics is sent, and whether its connection stays open.
@@ -310,7 +321,8 @@ mod tests {
         let lifetimes = Lifetimes { inactive_producer_timeout: minute, ..Lifetimes::default() };
         let registry = Arc::new(Registry::new(lifetimes));
         let server = Arc::<ServerInfo>::default();
-        let (log, writer) = Log::start(Level::Fatal, String::new()).expect("a thread");
+        let (log, writer) =
+            Log::start(LogOptions { level: Level::Fatal, ..LogOptions::default() }).expect("a thread");
         let mut context =
             WorkerContext::new(registry, server, limits, Arc::default(), log, Timestamp::from_nanos(1));
         for topic in 0..300 {

@@ -7,6 +7,7 @@ pub enum Status {
     MovedPermanently,
     TemporaryRedirect,
     BadRequest,
+    Forbidden,
     NotFound,
     MethodNotAllowed,
     RequestTimeout,
@@ -23,6 +24,7 @@ impl Status {
             Self::MovedPermanently => "301 Moved Permanently\r\n",
             Self::TemporaryRedirect => "307 Temporary Redirect\r\n",
             Self::BadRequest => "400 Bad Request\r\n",
+            Self::Forbidden => "403 Forbidden\r\n",
             Self::NotFound => "404 Not Found\r\n",
             Self::MethodNotAllowed => "405 Method Not Allowed\r\n",
             Self::RequestTimeout => "408 Request Timeout\r\n",
@@ -51,6 +53,15 @@ pub const INVALID_ARG_TOPIC: ApiError = ApiError(Status::BadRequest, "INVALID_AR
 pub const INVALID_ARG_CHANNEL: ApiError = ApiError(Status::BadRequest, "INVALID_ARG_CHANNEL");
 pub const TOPIC_NOT_FOUND: ApiError = ApiError(Status::NotFound, "TOPIC_NOT_FOUND");
 pub const CHANNEL_NOT_FOUND: ApiError = ApiError(Status::NotFound, "CHANNEL_NOT_FOUND");
+/// Of `/config`, which stock has not. nsqd has the first three, and nsqadmin the last one.
+pub const INVALID_OPTION: ApiError = ApiError(Status::BadRequest, "INVALID_OPTION");
+pub const INVALID_VALUE: ApiError = ApiError(Status::BadRequest, "INVALID_VALUE");
+pub const INVALID_VALUE_LENGTH: ApiError = ApiError(Status::PayloadTooLarge, "INVALID_VALUE");
+pub const FORBIDDEN: ApiError = ApiError(Status::Forbidden, "FORBIDDEN");
+/// Of `/ready`.
+pub const STARTING: ApiError = ApiError(Status::ServiceUnavailable, "STARTING");
+pub const WARMING_UP: ApiError = ApiError(Status::ServiceUnavailable, "WARMING_UP");
+pub const STOPPING: ApiError = ApiError(Status::ServiceUnavailable, "STOPPING");
 /// Over a limit. Stock has none.
 pub const REQUEST_TIMEOUT: ApiError = ApiError(Status::RequestTimeout, "REQUEST_TIMEOUT");
 pub const TOO_MANY_CONNECTIONS: ApiError = ApiError(Status::ServiceUnavailable, "TOO_MANY_CONNECTIONS");

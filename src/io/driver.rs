@@ -37,6 +37,9 @@ impl Backend {
 }
 
 impl BackendChoice {
+    /// Every choice.
+    pub const ALL: [Self; 3] = [Self::Auto, Self::Only(Backend::Uring), Self::Only(Backend::Epoll)];
+
     /// The name that the flag and the file take.
     #[must_use]
     pub fn name(self) -> &'static str {
@@ -56,8 +59,7 @@ impl FromStr for BackendChoice {
     type Err = ParseBackendChoiceError;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let choices = [Self::Auto, Self::Only(Backend::Uring), Self::Only(Backend::Epoll)];
-        choices.into_iter().find(|choice| choice.name() == text).ok_or(ParseBackendChoiceError)
+        Self::ALL.into_iter().find(|choice| choice.name() == text).ok_or(ParseBackendChoiceError)
     }
 }
 

@@ -17,8 +17,8 @@ use rustix::event::{Timespec, epoll};
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendAncillaryBuffer, SendFlags, Shutdown, SocketFlags, recv, send, sendmsg};
 
-use super::sockets::{accept, shut_down};
-use super::{Event, ListenerId, ReceiveEnd, Request, SendBuffer, Socket, Token, Waker};
+use super::sockets::{accept, detect_dead_peers, shut_down};
+use super::{Event, ListenerId, Queue, ReceiveEnd, Request, SendBuffer, Socket, Token, Waker};
 use crate::limits::{EPOLL_ACCEPTS, EPOLL_EVENTS, RECEIVE_BUFFER_BYTES, SEND_PIECES_MAX};
 
 /// How much is done at a time. A test makes it tiny.
@@ -144,10 +144,25 @@ impl Epoll {
                     self.answers.push_back(Event::AcceptEnded { listener: id, error: None });
                 }
             }
-            Request::CloseListener(id) => {
+            Request::CloseListener { listener: id, queue: Queue::Accept } => {
                 let listener = &mut self.listeners[id.index()];
                 // Looked at even without an edge: what was queued since the last accept has had none yet.
                 (listener.armed, listener.closing, listener.waiting) = (true, true, true);
+            }
+            Request::CloseListener { listener: id, queue: Queue::Leave } => {
+                let listener = &mut self.listeners[id.index()];
+                listener.armed = false;
+                // The close alone would not end its edges: others have the socket, too.
+                if let Some(socket) = listener.socket.take() {
+                    let _ = epoll::delete(&self.instance, socket);
+                }
+                self.answers.push_back(Event::ListenerClosed(id));
+            }
+            Request::DetectDeadPeers { within } => {
+                for socket in self.listeners.iter().filter_map(|listener| listener.socket.as_ref()) {
+                    // Refused by no socket that took it when it was bound.
+                    let _ = detect_dead_peers(socket, within);
+                }
             }
             Request::Open { token, socket } => self.open(token, socket),
             Request::Receive { token } => match self.named(token).unregistered {

@@ -24,11 +24,12 @@ mod waker;
 
 use std::io;
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use bytes::Bytes;
 pub use driver::{Backend, BackendChoice, Driver, ParseBackendChoiceError};
 pub use idle::IdleRing;
-pub use sockets::Socket;
+pub use sockets::{Socket, detect_dead_peers};
 pub use waker::Waker;
 
 /// One of a driver's listening sockets, by its position among those that the driver was made with.
@@ -60,6 +61,15 @@ impl Token {
     pub const GENERATIONS: u32 = 1 << 24;
 }
 
+/// What becomes of the connections that the kernel has queued for a listening socket that is closed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Queue {
+    /// They are accepted first: the socket is this process's alone.
+    Accept,
+    /// They stay for whoever else has the socket.
+    Leave,
+}
+
 /// What the worker asks of the kernel.
 #[derive(Debug)]
 pub enum Request {
@@ -67,9 +77,16 @@ pub enum Request {
     Accept(ListenerId),
     /// Stop accepting; answered by `AcceptEnded`, in place of the accept.
     StopAccept(ListenerId),
-    /// Accept the connections that the kernel has queued, then close the listening socket. Answered by
-    /// `ListenerClosed`, which also ends an accept that is under way.
-    CloseListener(ListenerId),
+    /// Close the listening socket. Answered by `ListenerClosed`, which also ends an accept that is under way.
+    CloseListener {
+        listener: ListenerId,
+        queue: Queue,
+    },
+    /// Set how soon the kernel notices that the peer of a connection is gone, for connections that are accepted from now on;
+    /// see [`detect_dead_peers`]. Not answered.
+    DetectDeadPeers {
+        within: Duration,
+    },
     /// Take over the socket of a connection, whose token names it from now on.
     Open {
         token: Token,
@@ -130,7 +147,7 @@ pub enum Event<'a> {
         buffer: SendBuffer,
         sent: io::Result<usize>,
     },
-    /// The listening socket is closed; every connection that was in its queue has been accepted.
+    /// The listening socket is closed; every connection that was in its queue has been accepted, if that was asked for.
     ListenerClosed(ListenerId),
     Closed {
         token: Token,

@@ -1,12 +1,17 @@
 //! Accepted sockets, owned by the driver from its `Open` to its `Close`.
 
+use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::Duration;
 
 use rustix::io::Errno;
 use rustix::net::{Shutdown, SocketFlags, acceptfrom_with, shutdown};
 
+use socket2::{SockRef, TcpKeepalive};
+
 use super::Token;
+use crate::limits::{KEEPALIVE_PERIOD_MAX, KEEPALIVE_PERIOD_MIN, KEEPALIVE_PROBES, USER_TIMEOUT_MAX};
 
 /// An accepted connection's descriptor. Dropping it closes the connection.
 #[derive(Debug)]
@@ -85,6 +90,25 @@ pub(super) fn accept(listener: &TcpListener, flags: SocketFlags) -> Result<Optio
             Err(error) => return Err(error),
         }
     }
+}
+
+/// Sets how soon the kernel notices that a peer has vanished, on a listening socket whose connections inherit it: one that
+/// is silent by keepalive probes, one that does not acknowledge what it is sent by the user timeout. [`Duration::MAX`]
+/// leaves both to the kernel.
+///
+/// # Errors
+/// Those of setsockopt(2).
+pub fn detect_dead_peers<'a>(socket: impl Into<SockRef<'a>>, within: Duration) -> io::Result<()> {
+    let socket = socket.into();
+    if within == Duration::MAX {
+        socket.set_keepalive(false)?;
+        return socket.set_tcp_user_timeout(None);
+    }
+    // The first probe after one period, and the end one period after the last. For the default these are Go's.
+    let period = (within / (KEEPALIVE_PROBES + 1)).clamp(KEEPALIVE_PERIOD_MIN, KEEPALIVE_PERIOD_MAX);
+    let keepalive = TcpKeepalive::new().with_time(period).with_interval(period).with_retries(KEEPALIVE_PROBES);
+    socket.set_tcp_keepalive(&keepalive)?;
+    socket.set_tcp_user_timeout(Some(within.clamp(Duration::from_millis(1), USER_TIMEOUT_MAX)))
 }
 
 /// Ends one direction of a connection, or both.

@@ -21,8 +21,8 @@ use super::buffers::{BufferId, BufferRing};
 use super::idle::IdleRing;
 use super::operation::Operation;
 use super::receives::Receives;
-use super::sockets::{Sockets, accept, shut_down};
-use super::{Event, ListenerId, ReceiveEnd, Request, SendBuffer, Token, Waker};
+use super::sockets::{Sockets, accept, detect_dead_peers, shut_down};
+use super::{Event, ListenerId, Queue, ReceiveEnd, Request, SendBuffer, Token, Waker};
 use crate::limits::{
     CANCEL_PATIENCE, COMPLETIONS, RECEIVE_BUFFER_BYTES, RECEIVE_BUFFERS, SEND_PIECES_MAX, SUBMISSIONS,
 };
@@ -86,24 +86,29 @@ struct Listener {
     socket: Option<TcpListener>,
     /// An accept is under way.
     armed: bool,
-    /// It is to be closed: when the accept is over, plain accepts empty its queue first.
-    closing: bool,
+    /// It is to be closed: when the accept is over, plain accepts empty its queue first, if that is asked for.
+    closing: Option<Queue>,
 }
 
 impl Listener {
     fn new(socket: TcpListener) -> Self {
-        Self { socket: Some(socket), armed: false, closing: false }
+        Self { socket: Some(socket), armed: false, closing: None }
     }
 
-    fn is_emptying(&self) -> bool {
-        self.closing && !self.armed && self.socket.is_some()
+    fn is_ending(&self) -> bool {
+        self.closing.is_some() && !self.armed && self.socket.is_some()
     }
 
     /// The next connection of a queue that is being emptied, or the close.
-    fn empty(&mut self, id: ListenerId) -> Option<Event<'static>> {
-        let socket = self.socket.as_ref().filter(|_| self.is_emptying())?;
-        // Not before: the ring fails an accept on a non-blocking socket instead of waiting for a connection.
-        let next = socket.set_nonblocking(true).map_or(Ok(None), |()| accept(socket, SocketFlags::empty()));
+    fn end(&mut self, id: ListenerId) -> Option<Event<'static>> {
+        let socket = self.socket.as_ref().filter(|_| self.is_ending())?;
+        let next = match self.closing {
+            // Not before: the ring fails an accept on a non-blocking socket instead of waiting for a connection.
+            Some(Queue::Accept) => {
+                socket.set_nonblocking(true).map_or(Ok(None), |()| accept(socket, SocketFlags::empty()))
+            }
+            Some(Queue::Leave) | None => Ok(None),
+        };
         // Without descriptors the queue cannot be emptied: the close resets the rest of it.
         let Ok(Some((socket, peer))) = next else {
             self.socket = None;
@@ -122,6 +127,10 @@ impl Ring {
         waker: Arc<Waker>,
         busy_poll: Duration,
     ) -> io::Result<Self> {
+        for listener in &listeners {
+            // An inherited one is as the process before has left it: the ring fails an accept on a non-blocking socket.
+            listener.set_nonblocking(false)?;
+        }
         let mut ring = Self {
             uring,
             buffers,
@@ -153,13 +162,19 @@ impl Ring {
                 accept.build().user_data(Operation::Accept(id).pack())
             }
             Request::StopAccept(id) => cancel(Operation::Accept(id)),
-            Request::CloseListener(id) => {
+            Request::CloseListener { listener: id, queue } => {
                 let listener = &mut self.listeners[id.index()];
-                listener.closing = true;
+                listener.closing = Some(queue);
                 if !listener.armed {
                     return Ok(());
                 }
                 cancel(Operation::Accept(id))
+            }
+            Request::DetectDeadPeers { within } => {
+                for socket in self.listeners.iter().filter_map(|listener| listener.socket.as_ref()) {
+                    detect_dead_peers(socket, within)?;
+                }
+                return Ok(());
             }
             Request::Open { token, socket } => {
                 self.sockets.open(token, socket);
@@ -200,8 +215,8 @@ impl Ring {
         for entry in std::mem::take(&mut self.restarted) {
             self.push(&entry)?;
         }
-        let emptying = self.listeners.iter().any(Listener::is_emptying);
-        let timeout = if self.completions.is_empty() && !emptying { timeout } else { Duration::ZERO };
+        let ending = self.listeners.iter().any(Listener::is_ending);
+        let timeout = if self.completions.is_empty() && !ending { timeout } else { Duration::ZERO };
         if self.spin(self.busy_poll.min(timeout))? {
             return Ok(());
         }
@@ -251,7 +266,7 @@ impl Ring {
             self.buffers.give_back(buffer);
         }
         loop {
-            let Some((completion, buffer)) = self.completions.pop_front() else { return self.empty_listeners() };
+            let Some((completion, buffer)) = self.completions.pop_front() else { return self.end_listeners() };
             match Operation::unpack(completion.user_data()) {
                 Operation::Receive(token) => {
                     if !self.restarts(token, &completion) {
@@ -348,8 +363,8 @@ impl Ring {
         Event::ReceiveEnded { token, end }
     }
 
-    fn empty_listeners(&mut self) -> Option<Event<'static>> {
-        ListenerId::all().zip(&mut self.listeners).find_map(|(id, listener)| listener.empty(id))
+    fn end_listeners(&mut self) -> Option<Event<'static>> {
+        ListenerId::all().zip(&mut self.listeners).find_map(|(id, listener)| listener.end(id))
     }
 
     /// `None` for a connection that was gone before it could be looked at.

@@ -137,7 +137,7 @@ static TABLE: [Row; Limit::ALL.len()] = [
         key: "max_output_size",
         unit: Bytes,
         default: 256 << 10,
-        meaning: "bytes of replies held for a connection before it must read some to be asked for more",
+        meaning: "bytes of responses held for a connection; at that size no more of its requests are read",
     },
     Row {
         flag: "handshake-timeout",
@@ -173,7 +173,7 @@ static TABLE: [Row; Limit::ALL.len()] = [
         key: "output_timeout",
         unit: Time,
         default: MINUTE,
-        meaning: "time for a client to take what it is sent",
+        meaning: "time for a client to read what it is sent",
     },
     // What Go's keepalive takes, which stock has.
     Row {
@@ -189,7 +189,7 @@ static TABLE: [Row; Limit::ALL.len()] = [
         key: "drain_timeout",
         unit: Time,
         default: 3 * SECOND,
-        meaning: "time to finish replies after SIGINT or SIGTERM",
+        meaning: "time to send pending responses after SIGINT or SIGTERM",
     },
 ];
 

@@ -87,6 +87,9 @@ pub const HTTP_UNREAD_BODY_BYTES_MAX: u64 = 256 << 10;
 /// The same for the body of `OPTIONS *` (Go's `globalOptionsHandler`).
 pub const HTTP_OPTIONS_BODY_BYTES_MAX: u64 = 4 << 10;
 
+/// A value that PUT sets by `/config`.
+pub const CONFIG_VALUE_BYTES_MAX: usize = 64;
+
 /// Input of a connection that waits for its replies to go out. Over it no more is received.
 pub const INPUT_BACKLOG_MAX: usize = 64 << 10;
 /// A body at least so long is sent from where it lies; a shorter one is copied behind its head. (From 4 KiB on, with a copy
@@ -106,6 +109,9 @@ pub const DRAIN_GRACE: Duration = Duration::from_millis(50);
 
 /// Messages from other threads that wait for a worker; one more is refused.
 pub const MAILBOX_MESSAGES_MAX: usize = 64;
+
+/// How often the service manager is told what the server serves, when that has changed.
+pub const STATUS_PERIOD: Duration = Duration::from_secs(5);
 
 /// Log lines that wait for the writer; more are dropped and counted.
 pub const LOG_QUEUE_LINES: usize = 8192;

@@ -19,6 +19,9 @@ pub enum Level {
 }
 
 impl Level {
+    /// Every level, in stock's order.
+    pub const ALL: [Self; 5] = [Self::Debug, Self::Info, Self::Warn, Self::Error, Self::Fatal];
+
     /// The name that the flag and the file take, such as `warn`.
     #[must_use]
     pub fn name(self) -> &'static str {
@@ -62,10 +65,7 @@ impl FromStr for Level {
 
     /// Takes a level's name in any case, as stock does.
     fn from_str(text: &str) -> Result<Self, ParseLevelError> {
-        [Self::Debug, Self::Info, Self::Warn, Self::Error, Self::Fatal]
-            .into_iter()
-            .find(|level| level.name().eq_ignore_ascii_case(text))
-            .ok_or(ParseLevelError)
+        (Self::ALL.into_iter()).find(|level| level.name().eq_ignore_ascii_case(text)).ok_or(ParseLevelError)
     }
 }
 

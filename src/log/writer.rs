@@ -1,6 +1,5 @@
 //! The side of the log that writes.
 
-use std::fmt::Write as _;
 use std::io::{self, BufWriter, Write};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::{Relaxed, SeqCst};
@@ -8,9 +7,8 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, SystemTime};
 
-use chrono::{DateTime, Local};
-
-use super::{Entry, LOG_QUEUE_LINES, LOG_REST, Level, Line, Shared};
+use super::about::Fields;
+use super::{Entry, LOG_QUEUE_LINES, LOG_REST, Level, Line, Shared, format};
 
 /// How much the writer gathers before it writes, if the queue gives it so much.
 const BATCH_BYTES: usize = 64 * 1024;
@@ -33,14 +31,12 @@ impl LogWriter {
     /// Starts the thread, which takes what `entries` gives until the log closes.
     pub(super) fn start(
         sink: impl Write + Send + 'static,
-        prefix: String,
         shared: Arc<Shared>,
         entries: Receiver<Entry>,
     ) -> io::Result<Self> {
         let (end, ended) = channel();
         let output = Output {
             sink: BufWriter::with_capacity(BATCH_BYTES, sink),
-            prefix,
             line: String::new(),
             reported: 0,
             shared: Arc::clone(&shared),
@@ -79,7 +75,6 @@ impl Drop for LogWriter {
 struct Output<W: Write> {
     /// Keeps what a failed write left over, so that a line is not torn when writing works again.
     sink: BufWriter<W>,
-    prefix: String,
     line: String,
     /// Of the dropped lines, how many a warning has reported.
     reported: u64,
@@ -120,10 +115,11 @@ impl<W: Write> Output<W> {
 
     fn put(&mut self, line: &Line) {
         self.line.clear();
-        let at = DateTime::<Local>::from(line.at).format("%Y/%m/%d %H:%M:%S%.6f");
-        write!(self.line, "{}{at} {}: ", self.prefix, line.level).expect("a String takes all");
-        push_escaped(&mut self.line, &line.message);
-        self.line.push('\n');
+        if self.shared.is_json.load(Relaxed) {
+            format::json(&mut self.line, line);
+        } else {
+            format::text(&mut self.line, line, &self.shared.prefix.load());
+        }
         let written = self.sink.write_all(self.line.as_bytes());
         self.count(&written);
     }
@@ -137,6 +133,7 @@ impl<W: Write> Output<W> {
                 at: SystemTime::now(),
                 level: Level::Warn,
                 message: format!("{news} log lines were dropped: standard error is not read fast enough"),
+                fields: Fields::default(),
             });
         }
     }
@@ -144,19 +141,6 @@ impl<W: Write> Output<W> {
     fn count(&self, result: &io::Result<()>) {
         if result.is_err() {
             self.shared.write_errors.fetch_add(1, Relaxed);
-        }
-    }
-}
-
-/// Appends `message` with every character escaped that a reader would not see, or not see in its place: control,
-/// format (among them those that turn the direction of writing), private, unassigned, line and paragraph separators,
-/// spaces beyond ASCII, and combining characters. ASCII quotes and backslashes stay, as messages are full of them.
-fn push_escaped(line: &mut String, message: &str) {
-    for character in message.chars() {
-        if character == ' ' || character.is_ascii_graphic() {
-            line.push(character);
-        } else {
-            line.extend(character.escape_debug());
         }
     }
 }

@@ -27,11 +27,25 @@ fn parse(bytes: &[u8]) -> Result<Overrides, String> {
     let table: Table = toml::from_str(text).map_err(|error| syntax_error(text, error))?;
     let mut given = Overrides::default();
     for (key, value) in &table {
-        let setting = settings().find(|setting| setting.key == key).ok_or_else(|| unknown(key))?;
-        (setting.set)(&mut given, value)
-            .map_err(|reason| format!("invalid value {} for {key}: {reason}", show(value)))?;
+        read(key, value, &mut given).map_err(|reason| format!("line {}: {reason}", line_of(key, text)))?;
     }
     Ok(given)
+}
+
+fn read(key: &str, value: &Value, given: &mut Overrides) -> Result<(), String> {
+    let setting = settings().find(|setting| setting.key == key).ok_or_else(|| unknown(key))?;
+    (setting.set)(given, value).map_err(|reason| format!("invalid value {} for {key}: {reason}", show(value)))
+}
+
+/// The number of the line that a key of a well-formed file is on.
+fn line_of(key: &str, text: &str) -> usize {
+    let (table, _) = DeTable::parse_recoverable(text);
+    let at = table
+        .get_ref()
+        .iter()
+        .find(|(found, _)| found.get_ref() == key)
+        .map_or(0, |(found, _)| found.span().start);
+    text[..at].matches('\n').count() + 1
 }
 
 fn unknown(key: &str) -> String {
@@ -94,7 +108,7 @@ mod tests {
     use super::*;
     use crate::io::{Backend, BackendChoice};
     use crate::limits::Limit;
-    use crate::log::Level;
+    use crate::log::{Format, Level};
 
     #[test]
     fn every_key_is_read() {
@@ -103,6 +117,7 @@ mod tests {
             # A comment.
             log_level = "WARN"
             log_prefix = "p "
+            log_format = "json"
             verbose = true
             tcp_address = "127.0.0.1:1"
             http_address = ":2"
@@ -120,6 +135,7 @@ mod tests {
         .unwrap();
         assert_eq!(given.log_level, Some(Level::Warn));
         assert_eq!(given.log_prefix.as_deref(), Some("p "));
+        assert_eq!(given.log_format, Some(Format::Json));
         assert_eq!(given.tcp_address.unwrap().to_string(), "127.0.0.1:1");
         assert_eq!(given.http_address.unwrap().to_string(), ":2");
         assert_eq!(given.broadcast_address.as_deref(), Some(""));
@@ -142,9 +158,9 @@ mod tests {
 
     #[test]
     fn an_unknown_key_is_told_what_is_allowed() {
-        let keys = "log_level, log_prefix, verbose, tcp_address, http_address, broadcast_address, \
+        let keys = "log_level, log_prefix, log_format, verbose, tcp_address, http_address, broadcast_address, \
             inactive_producer_timeout, tombstone_lifetime, forget_ephemeral_after, forget_unused_after, \
-            workers, pin_workers, io, busy_poll, max_command_size, ";
+            workers, pin_workers, io, busy_poll, warm_up, shutdown_delay, allow_config_from_cidr, max_command_size, ";
         for (text, advice) in [
             ("tcp-address = ':1'", format!(r#""tcp-address": did you mean tcp_address? use {keys}"#)),
             ("data_path = ''", format!(r#""data_path": use {keys}"#)),
@@ -152,7 +168,7 @@ mod tests {
             ("[nsqlookupd]\nworkers = 1", format!(r#""nsqlookupd": use {keys}"#)),
         ] {
             let error = parse(text.as_bytes()).unwrap_err();
-            assert!(error.starts_with(&format!("unknown key {advice}")), "{error}");
+            assert!(error.starts_with(&format!("line 1: unknown key {advice}")), "{error}");
         }
     }
 
@@ -161,6 +177,7 @@ mod tests {
         for (text, start) in [
             ("log_level = 'loud'", r#"invalid value "loud" for log_level: use debug"#),
             ("log_level = 1", "invalid value 1 for log_level: use debug"),
+            ("log_format = 'JSON'", r#"invalid value "JSON" for log_format: use text or json"#),
             ("log_prefix = false", "invalid value false for log_prefix: use a string"),
             ("tcp_address = 4160", "invalid value 4160 for tcp_address: use host:port"),
             ("tcp_address = '4160'", r#"invalid value "4160" for tcp_address: missing port, use host:port"#),
@@ -178,8 +195,8 @@ mod tests {
             ("workers.x = 1", "invalid value of type table for workers: use"),
             ("workers = 2026-11-22", "invalid value 2026-11-22 for workers: use"),
         ] {
-            let error = parse(text.as_bytes()).unwrap_err();
-            assert!(error.starts_with(start), "{error}");
+            let error = parse(format!("# A comment.\nverbose = true\n{text}").as_bytes()).unwrap_err();
+            assert!(error.starts_with(&format!("line 3: {start}")), "{error}");
             assert!(!error.contains('\n'), "{error}");
         }
     }

@@ -5,43 +5,54 @@
 //! an error, since a flag that lost its dash would be ignored with it.
 
 use std::ffi::OsString;
-use std::fmt::Write;
 use std::num::NonZeroUsize;
 use std::time::Duration;
 
 use toml::Value;
 
-use super::setting::{self, Setting};
+use super::help::{FILE, Group};
+use super::setting::{self, Setting, SettingValue};
 use super::suggest::suggest;
-use super::{ListenAddress, Options, OptionsError, Overrides};
+use super::{AddressRange, ListenAddress, Options, OptionsError, Overrides};
 use crate::io::BackendChoice;
 use crate::limits::Limit;
-use crate::log::Level;
+use crate::log::{Format, Level};
 
 /// One flag. Those of [`settings`] are keys of the file too.
 pub(super) struct Flag {
-    name: &'static str,
+    pub(super) name: &'static str,
     /// The name in the file.
     pub(super) key: &'static str,
-    argument: &'static str,
+    pub(super) group: Group,
+    pub(super) argument: &'static str,
+    /// The values, where they are names.
+    pub(super) values: fn() -> Vec<&'static str>,
     allowed: &'static str,
-    meaning: &'static str,
-    /// The default as `-help` shows it.
-    default: fn(&Options) -> Option<String>,
+    pub(super) meaning: &'static str,
+    /// The default, as the operator would type it.
+    pub(super) default: fn(&Options) -> Option<String>,
+    /// The default in words, where it depends on the machine or on another flag; otherwise empty.
+    pub(super) default_in_words: &'static str,
+    /// The value as `/config` shows it; `None` for what is no setting.
+    pub(super) value: fn(&Options) -> Option<SettingValue>,
     /// Reads a value into its place; the error says what is wrong with the value and what is allowed.
     pub(super) set: fn(&mut Overrides, &Value) -> Result<(), String>,
 }
 
 /// A flag without a default.
 macro_rules! choice {
-    ($name:literal, $field:ident: $type:ty, $meaning:literal) => {
+    ($group:ident, $name:literal, $field:ident: $type:ty, $meaning:literal) => {
         Flag {
             name: $name,
             key: stringify!($field),
+            group: Group::$group,
             argument: <$type>::ARGUMENT,
+            values: <$type>::values,
             allowed: <$type>::ALLOWED,
             meaning: $meaning,
             default: |_| None,
+            value: |_| None,
+            default_in_words: "",
             set: |given, value| {
                 given.$field = Some(<$type>::read(value)?);
                 Ok(())
@@ -52,24 +63,29 @@ macro_rules! choice {
 
 /// A flag whose value has a default, in a field of the same name in [`Overrides`] and [`Options`].
 macro_rules! setting {
-    ($name:literal, $field:ident: $type:ty, $meaning:literal) => {
+    ($group:ident, $name:literal, $field:ident: $type:ty, $meaning:literal) => {
         Flag {
             default: |options| Some(options.$field.show()),
-            ..choice!($name, $field: $type, $meaning)
+            value: |options| Some(options.$field.value()),
+            ..choice!($group, $name, $field: $type, $meaning)
         }
     };
 }
 
 /// The flag of a limit, as its row says.
 macro_rules! limit {
-    ($limit:ident) => {
+    ($group:ident, $limit:ident) => {
         Flag {
             name: Limit::$limit.row().flag,
             key: Limit::$limit.row().key,
+            group: Group::$group,
             argument: setting::limit_argument(Limit::$limit.row().unit),
+            values: Vec::new,
             allowed: setting::limit_allowed(Limit::$limit.row().unit),
             meaning: Limit::$limit.row().meaning,
             default: |options| Some(setting::show_limit(Limit::$limit, options.limits.value(Limit::$limit))),
+            value: |options| Some(SettingValue::Json(options.limits.value(Limit::$limit).to_string())),
+            default_in_words: "",
             set: |given, value| {
                 given.limits.insert(Limit::$limit, setting::read_limit(Limit::$limit, value)?);
                 Ok(())
@@ -79,95 +95,128 @@ macro_rules! limit {
 }
 
 const COMMAND_LINE_ONLY: [Flag; 2] = [
-    choice!(
-        "config",
-        config: String,
-        "TOML file of settings; its keys are the flags with underscores, and flags win"
-    ),
-    choice!("version", version: bool, "print the version and exit"),
+    Flag {
+        argument: FILE,
+        ..choice!(
+            General, "config",
+            config: String,
+            "TOML file of settings; its keys are the flags with underscores, and flags win"
+        )
+    },
+    choice!(General, "version", version: bool, "print the version and exit"),
 ];
 
-const SETTINGS: [Flag; 14] = [
+const SETTINGS: [Flag; 18] = [
     setting!(
-        "log-level",
+        Logging, "log-level",
         log_level: Level,
         "least severe messages to log: debug, info, warn, error or fatal"
     ),
-    setting!("log-prefix", log_prefix: String, "start of every log line"),
+    setting!(Logging, "log-prefix", log_prefix: String, "start of every log line of text"),
+    setting!(
+        Logging, "log-format",
+        log_format: Format,
+        "how log lines are written: text, as in nsqlookupd, or json, one object a line"
+    ),
     Flag {
         name: "verbose",
         key: "verbose",
+        group: Group::Logging,
         argument: bool::ARGUMENT,
+        values: bool::values,
         allowed: bool::ALLOWED,
         meaning: "no effect (deprecated: use -log-level)",
         default: |_| None,
+        value: |_| None,
+        default_in_words: "",
         set: |_, value| bool::read(value).map(|_| ()),
     },
-    setting!("tcp-address", tcp_address: ListenAddress, "where to listen for nsqd, as host:port"),
+    setting!(Listening, "tcp-address", tcp_address: ListenAddress, "where to listen for nsqd, as host:port"),
     setting!(
-        "http-address",
+        Listening, "http-address",
         http_address: ListenAddress,
         "where to listen for HTTP clients, as host:port"
     ),
+    Flag {
+        default_in_words: "the hostname",
+        ..setting!(
+            Listening, "broadcast-address",
+            broadcast_address: String,
+            "name or address of this node, in the response to IDENTIFY"
+        )
+    },
     setting!(
-        "broadcast-address",
-        broadcast_address: String,
-        "name or address of this node, in the response to IDENTIFY"
-    ),
-    setting!(
-        "inactive-producer-timeout",
+        Producers, "inactive-producer-timeout",
         inactive_producer_timeout: Duration,
         "time after its last ping for which a producer is listed"
     ),
     setting!(
-        "tombstone-lifetime",
+        Producers, "tombstone-lifetime",
         tombstone_lifetime: Duration,
         "time for which a tombstone hides a producer that stays registered"
     ),
-    choice!(
-        "forget-ephemeral-after",
-        forget_ephemeral_after: Duration,
-        "time after which an ephemeral topic or channel without producers is forgotten, 0 for never; the default is the -inactive-producer-timeout"
-    ),
+    Flag {
+        value: |options| Some(options.lifetimes().forget_ephemeral_after.value()),
+        default_in_words: "that of -inactive-producer-timeout",
+        ..choice!(
+            Producers, "forget-ephemeral-after",
+            forget_ephemeral_after: Duration,
+            "time after which an ephemeral topic or channel without producers is forgotten, 0 for never"
+        )
+    },
     setting!(
-        "forget-unused-after",
+        Producers, "forget-unused-after",
         forget_unused_after: Duration,
         "time after which any other topic or channel without producers is forgotten, 0 for never"
     ),
+    Flag {
+        default_in_words: "the usable cores",
+        ..setting!(Workers, "workers", workers: NonZeroUsize, "threads that serve, 1 to 1024")
+    },
+    setting!(Workers, "pin-workers", pin_workers: bool, "keep each worker on a core of its own"),
+    setting!(Workers, "io", io: BackendChoice, "backend: auto (io_uring, or epoll where io_uring is not available), uring or epoll"),
     setting!(
-        "workers",
-        workers: NonZeroUsize,
-        "threads that serve, 1 to 1024; the default is one for each usable core"
-    ),
-    setting!("pin-workers", pin_workers: bool, "keep each worker on a core of its own"),
-    setting!("io", io: BackendChoice, "backend: auto (io_uring, or epoll where io_uring is not available), uring or epoll"),
-    setting!(
-        "busy-poll",
+        Workers, "busy-poll",
         busy_poll: Duration,
         "time for which a worker polls before it sleeps: lower latency at the cost of a busy core"
+    ),
+    setting!(
+        StartAndStop, "warm-up",
+        warm_up: Duration,
+        "time after the start for which /ready responds 503: not all nsqd nodes may have connected again"
+    ),
+    setting!(
+        StartAndStop, "shutdown-delay",
+        shutdown_delay: Duration,
+        "time after SIGINT or SIGTERM for which everything still works and /ready responds 503"
+    ),
+    setting!(
+        Access, "allow-config-from-cidr",
+        allow_config_from_cidr: AddressRange,
+        "addresses from which /config may be read and changed"
     ),
 ];
 
 const LIMITS: [Flag; Limit::ALL.len()] = [
-    limit!(CommandSize),
-    limit!(IdentifySize),
-    limit!(RequestHeadSize),
-    limit!(RequestHeaders),
-    limit!(RequestBodySize),
-    limit!(Connections),
-    limit!(ConnectionsPerAddress),
-    limit!(Topics),
-    limit!(Channels),
-    limit!(TopicsPerProducer),
-    limit!(ChannelsPerProducer),
-    limit!(OutputSize),
-    limit!(HandshakeTimeout),
-    limit!(IdentifyTimeout),
-    limit!(RequestTimeout),
-    limit!(IdleTimeout),
-    limit!(OutputTimeout),
-    limit!(DeadPeerTimeout),
-    limit!(DrainTimeout),
+    limit!(Limits, CommandSize),
+    limit!(Limits, IdentifySize),
+    limit!(Limits, RequestHeadSize),
+    limit!(Limits, RequestHeaders),
+    limit!(Limits, RequestBodySize),
+    limit!(Limits, Connections),
+    limit!(Limits, ConnectionsPerAddress),
+    limit!(Limits, Topics),
+    limit!(Limits, Channels),
+    limit!(Limits, TopicsPerProducer),
+    limit!(Limits, ChannelsPerProducer),
+    limit!(Limits, OutputSize),
+    limit!(Timeouts, HandshakeTimeout),
+    limit!(Timeouts, IdentifyTimeout),
+    limit!(Timeouts, RequestTimeout),
+    limit!(Timeouts, IdleTimeout),
+    limit!(Timeouts, OutputTimeout),
+    limit!(Timeouts, DeadPeerTimeout),
+    limit!(StartAndStop, DrainTimeout),
 ];
 
 /// What the command line and the file can set.
@@ -175,7 +224,7 @@ pub(super) fn settings() -> impl Iterator<Item = &'static Flag> {
     SETTINGS.iter().chain(&LIMITS)
 }
 
-/// Reads the arguments, which do not include the program's name. `None` asks for [`usage`].
+/// Reads the arguments, which do not include the program's name. `None` asks for the help.
 pub(super) fn parse(args: impl Iterator<Item = OsString>) -> Result<Option<Overrides>, OptionsError> {
     let mut args = args.map(|arg| {
         arg.into_string()
@@ -220,7 +269,8 @@ fn unexpected(arg: &str) -> OptionsError {
     ))
 }
 
-fn all() -> impl Iterator<Item = &'static Flag> {
+/// Every flag but `-help`.
+pub(super) fn all() -> impl Iterator<Item = &'static Flag> {
     COMMAND_LINE_ONLY.iter().chain(settings())
 }
 
@@ -235,19 +285,6 @@ fn find(arg: &str, name: &str) -> Result<&'static Flag, OptionsError> {
         };
         OptionsError::CommandLine(format!("unknown flag {:?}: {advice}", format!("-{name}")))
     })
-}
-
-/// The text of `-help`: each flag with its type, meaning and default, in the layout of Go's package flag.
-pub(super) fn usage(defaults: &Options) -> String {
-    let mut text = "Usage of nsqlookupd:\n".to_owned();
-    for flag in all() {
-        let argument = flag.argument;
-        let space = if argument.is_empty() { "" } else { " " };
-        let default = (flag.default)(defaults).map_or_else(String::new, |default| format!(" (default {default})"));
-        writeln!(text, "  -{}{space}{argument}\n    \t{}{default}", flag.name, flag.meaning)
-            .expect("a String takes all");
-    }
-    text
 }
 
 #[cfg(test)]
@@ -369,33 +406,5 @@ mod tests {
             );
         }
         assert_eq!(given(&["-workers=1024"]).workers.unwrap().get(), 1024);
-    }
-
-    #[test]
-    fn every_flag_is_in_the_usage_once_with_its_default() {
-        let usage = usage(&Options::default());
-        for flag in all() {
-            let heads =
-                usage.lines().filter(|line| line.split_whitespace().next() == Some(&format!("-{}", flag.name)));
-            assert_eq!(heads.count(), 1, "{}", flag.name);
-            assert_eq!(flag.key, flag.name.replace('-', "_"));
-        }
-        for limit in Limit::ALL {
-            assert!(LIMITS.iter().any(|flag| flag.name == limit.name()), "{limit:?}");
-        }
-        for default in [
-            "-max-command-size bytes\n",
-            "(default 65536)",
-            "(default 1m0s)",
-            r#"(default "0.0.0.0:4160")"#,
-            r#"(default "0.0.0.0:4161")"#,
-            r#"(default "[nsqlookupd] ")"#,
-            "(default 5m0s)",
-            "(default 45s)",
-            "(default info)",
-            "(default auto)",
-        ] {
-            assert!(usage.contains(default), "{default}");
-        }
     }
 }

@@ -3,9 +3,12 @@
 //! Every error is one line that names the flag, or the file and key, with the value and what is allowed.
 
 mod address;
+mod address_range;
 mod duration;
 mod file;
 mod flags;
+mod help;
+mod restart;
 mod setting;
 mod suggest;
 
@@ -17,11 +20,15 @@ use std::thread;
 use std::time::Duration;
 
 pub use address::{AddressError, ListenAddress};
+pub use address_range::AddressRange;
 pub use duration::{DurationError, GoDuration, parse_duration};
+pub use help::{FlagHelp, Group, flags};
+pub use setting::SettingValue;
 
 use crate::io;
 use crate::limits::{Limit, Limits, WORKERS_MAX};
-use crate::log::Level;
+use crate::log::{Format, Level, LogOptions};
+use crate::registry::Lifetimes;
 use crate::version_lines;
 
 /// The settings of a server.
@@ -44,8 +51,10 @@ pub struct Options {
     pub forget_unused_after: Duration,
     /// The least severe level that is logged.
     pub log_level: Level,
-    /// The start of every log line.
+    /// The start of every log line of text.
     pub log_prefix: String,
+    /// How log lines are written.
+    pub log_format: Format,
     /// How many threads serve, at most [`WORKERS_MAX`].
     pub workers: NonZeroUsize,
     /// Whether each worker keeps to a core of its own.
@@ -54,6 +63,12 @@ pub struct Options {
     pub io: io::BackendChoice,
     /// For how long a worker looks out for what comes next before it sleeps.
     pub busy_poll: Duration,
+    /// How long everything still works after SIGTERM, while `/ready` says that the server stops.
+    pub shutdown_delay: Duration,
+    /// How long after the start the server is not ready.
+    pub warm_up: Duration,
+    /// Who may use `/config`.
+    pub allow_config_from_cidr: AddressRange,
     /// What clients may do.
     pub limits: Limits,
 }
@@ -101,6 +116,7 @@ struct Overrides {
     version: Option<bool>,
     log_level: Option<Level>,
     log_prefix: Option<String>,
+    log_format: Option<Format>,
     tcp_address: Option<ListenAddress>,
     http_address: Option<ListenAddress>,
     broadcast_address: Option<String>,
@@ -112,17 +128,30 @@ struct Overrides {
     pin_workers: Option<bool>,
     io: Option<io::BackendChoice>,
     busy_poll: Option<Duration>,
+    shutdown_delay: Option<Duration>,
+    warm_up: Option<Duration>,
+    allow_config_from_cidr: Option<AddressRange>,
     limits: BTreeMap<Limit, u64>,
 }
 
 impl Options {
+    /// How long producers, tombstones and unused names are kept.
+    pub fn lifetimes(&self) -> Lifetimes {
+        Lifetimes {
+            inactive_producer_timeout: self.inactive_producer_timeout,
+            tombstone_lifetime: self.tombstone_lifetime,
+            forget_ephemeral_after: self.forget_ephemeral_after.unwrap_or(self.inactive_producer_timeout),
+            forget_unused_after: self.forget_unused_after,
+        }
+    }
+
     /// Reads the arguments, without the program's name, and the file that they name.
     ///
     /// # Errors
     /// An unknown flag or key, a value that is not allowed, a stray argument, or a file that cannot be read.
     pub fn from_args(args: impl Iterator<Item = OsString>) -> Result<Invocation, OptionsError> {
         let Some(given) = flags::parse(args)? else {
-            return Ok(Invocation::Print(flags::usage(&Self::default())));
+            return Ok(Invocation::Print(help::usage()));
         };
         if given.version == Some(true) {
             return Ok(Invocation::Print(version_lines().join("\n") + "\n"));
@@ -133,6 +162,11 @@ impl Options {
             Some(path) => file::load(path)?,
         };
         Ok(Invocation::Run(Box::new(given.apply_to(file.apply_to(Self::default())))))
+    }
+
+    /// What is set of the log.
+    pub fn log(&self) -> LogOptions {
+        LogOptions { level: self.log_level, prefix: self.log_prefix.clone(), format: self.log_format }
     }
 }
 
@@ -151,10 +185,14 @@ impl Overrides {
             forget_unused_after: self.forget_unused_after.unwrap_or(base.forget_unused_after),
             log_level: self.log_level.unwrap_or(base.log_level),
             log_prefix: self.log_prefix.unwrap_or(base.log_prefix),
+            log_format: self.log_format.unwrap_or(base.log_format),
             workers: self.workers.unwrap_or(base.workers),
             pin_workers: self.pin_workers.unwrap_or(base.pin_workers),
             io: self.io.unwrap_or(base.io),
             busy_poll: self.busy_poll.unwrap_or(base.busy_poll),
+            shutdown_delay: self.shutdown_delay.unwrap_or(base.shutdown_delay),
+            warm_up: self.warm_up.unwrap_or(base.warm_up),
+            allow_config_from_cidr: self.allow_config_from_cidr.unwrap_or(base.allow_config_from_cidr),
             limits,
         }
     }
@@ -164,6 +202,7 @@ impl Default for Options {
     /// Stock's defaults, with a worker for each core that this process may use.
     fn default() -> Self {
         let address = |text: &str| text.parse().expect("a default is well-formed");
+        let log = LogOptions::default();
         Self {
             tcp_address: address("0.0.0.0:4160"),
             http_address: address("0.0.0.0:4161"),
@@ -172,12 +211,17 @@ impl Default for Options {
             tombstone_lifetime: Duration::from_secs(45),
             forget_ephemeral_after: None,
             forget_unused_after: Duration::ZERO,
-            log_level: Level::Info,
-            log_prefix: "[nsqlookupd] ".to_owned(),
+            log_level: log.level,
+            log_prefix: log.prefix,
+            log_format: log.format,
             workers: thread::available_parallelism().map_or(NonZeroUsize::MIN, |cores| cores.min(WORKERS_MAX)),
             pin_workers: false,
             io: io::BackendChoice::Auto,
             busy_poll: Duration::ZERO,
+            shutdown_delay: Duration::ZERO,
+            // Two of nsqd's heartbeats.
+            warm_up: Duration::from_secs(30),
+            allow_config_from_cidr: AddressRange::default(),
             limits: Limits::default(),
         }
     }
@@ -206,6 +250,8 @@ mod tests {
         assert_eq!((options.forget_ephemeral_after, options.forget_unused_after), (None, Duration::ZERO));
         assert_eq!(options.log_level, Level::Info);
         assert_eq!(options.log_prefix, "[nsqlookupd] ");
+        assert_eq!(options.log_format, Format::Text);
+        assert_eq!(options.log(), LogOptions::default());
         assert!(!options.pin_workers);
         assert_eq!(options.io, io::BackendChoice::Auto);
     }

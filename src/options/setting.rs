@@ -6,10 +6,28 @@ use std::time::Duration;
 use toml::Value;
 
 use super::address::ListenAddress;
+use super::address_range::AddressRange;
 use super::duration::{GoDuration, from_milliseconds, parse_duration};
 use crate::io::BackendChoice;
 use crate::limits::{Limit, Unit, WORKERS_MAX};
-use crate::log::Level;
+use crate::log::{Format, Level};
+
+/// A setting as nsqd's `/config` shows one of its type.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum SettingValue {
+    /// Plain text.
+    Text(String),
+    /// JSON: a boolean, a number, or a duration in nanoseconds.
+    Json(String),
+}
+
+impl SettingValue {
+    /// nsqd numbers the levels from 1 for debug to 5 for fatal.
+    #[must_use]
+    pub fn of_level(level: Level) -> Self {
+        Self::Json((level as u8 + 1).to_string())
+    }
+}
 
 pub(super) trait Setting: Sized {
     /// What `-help` calls the value; empty for a boolean, whose flag stands alone.
@@ -17,11 +35,21 @@ pub(super) trait Setting: Sized {
     /// What an error asks for.
     const ALLOWED: &'static str;
 
+    /// The values, where they are names.
+    fn values() -> Vec<&'static str> {
+        Vec::new()
+    }
+
     /// Reads what the file holds, or the command line's text as a TOML string. The error says what is allowed.
     fn read(value: &Value) -> Result<Self, String>;
 
     /// The value as the operator would type it.
     fn show(&self) -> String;
+
+    /// The value as `/config` shows it.
+    fn value(&self) -> SettingValue {
+        SettingValue::Json(self.show())
+    }
 }
 
 impl Setting for String {
@@ -34,6 +62,10 @@ impl Setting for String {
 
     fn show(&self) -> String {
         format!("{self:?}")
+    }
+
+    fn value(&self) -> SettingValue {
+        SettingValue::Text(self.clone())
     }
 }
 
@@ -59,31 +91,37 @@ impl Setting for bool {
     }
 }
 
-impl Setting for Level {
-    const ARGUMENT: &'static str = "level";
-    const ALLOWED: &'static str = "use debug, info, warn, error or fatal";
+/// A type whose values have names.
+macro_rules! named {
+    ($type:ty, $argument:literal, $allowed:literal, $value:expr) => {
+        impl Setting for $type {
+            const ARGUMENT: &'static str = $argument;
+            const ALLOWED: &'static str = $allowed;
 
-    fn read(value: &Value) -> Result<Self, String> {
-        value.as_str().and_then(|text| text.parse().ok()).ok_or_else(|| Self::ALLOWED.to_owned())
-    }
+            fn values() -> Vec<&'static str> {
+                Self::ALL.map(Self::name).into()
+            }
 
-    fn show(&self) -> String {
-        self.name().to_owned()
-    }
+            fn read(value: &Value) -> Result<Self, String> {
+                value.as_str().and_then(|text| text.parse().ok()).ok_or_else(|| Self::ALLOWED.to_owned())
+            }
+
+            fn show(&self) -> String {
+                self.name().to_owned()
+            }
+
+            fn value(&self) -> SettingValue {
+                $value(*self)
+            }
+        }
+    };
 }
 
-impl Setting for BackendChoice {
-    const ARGUMENT: &'static str = "backend";
-    const ALLOWED: &'static str = "use auto, uring or epoll";
-
-    fn read(value: &Value) -> Result<Self, String> {
-        value.as_str().and_then(|text| text.parse().ok()).ok_or_else(|| Self::ALLOWED.to_owned())
-    }
-
-    fn show(&self) -> String {
-        self.name().to_owned()
-    }
-}
+named!(Level, "level", "use debug, info, warn, error or fatal", SettingValue::of_level);
+named!(Format, "format", "use text or json", |format: Format| SettingValue::Text(format.name().to_owned()));
+named!(BackendChoice, "backend", "use auto, uring or epoll", |io: BackendChoice| SettingValue::Text(
+    io.name().to_owned()
+));
 
 impl Setting for ListenAddress {
     const ARGUMENT: &'static str = "address";
@@ -96,6 +134,28 @@ impl Setting for ListenAddress {
 
     fn show(&self) -> String {
         format!("\"{self}\"")
+    }
+
+    fn value(&self) -> SettingValue {
+        SettingValue::Text(self.to_string())
+    }
+}
+
+impl Setting for AddressRange {
+    const ARGUMENT: &'static str = "range";
+    const ALLOWED: &'static str =
+        "use a range of addresses such as 127.0.0.1/8 or ::1/128, or an empty text for nobody";
+
+    fn read(value: &Value) -> Result<Self, String> {
+        value.as_str().and_then(|text| text.parse().ok()).ok_or_else(|| Self::ALLOWED.to_owned())
+    }
+
+    fn show(&self) -> String {
+        format!("\"{self}\"")
+    }
+
+    fn value(&self) -> SettingValue {
+        SettingValue::Text(self.to_string())
     }
 }
 
@@ -115,6 +175,10 @@ impl Setting for Duration {
 
     fn show(&self) -> String {
         GoDuration(*self).to_string()
+    }
+
+    fn value(&self) -> SettingValue {
+        SettingValue::Json(self.as_nanos().to_string())
     }
 }
 

@@ -24,15 +24,16 @@ use crate::limits::{
 /// that has read one, which is too much for each change of a topic.
 pub(super) type ResponseCell = ArcSwapOption<CachedResponse>;
 
-/// A response with the version of the topic that it was rendered from.
+/// A response with the version of the topic, and the revision of the lifetimes, that it was rendered from.
 pub(super) struct CachedResponse {
     pub(super) version: u64,
+    pub(super) lifetimes_revision: u64,
     pub(super) body: StoredBody,
 }
 
 impl CachedResponse {
-    pub(super) fn is_valid(&self, topic: &Topic, now: Timestamp) -> bool {
-        self.version == topic.version && self.body.is_fresh(now)
+    pub(super) fn is_valid(&self, topic: &Topic, lifetimes_revision: u64, now: Timestamp) -> bool {
+        self.version == topic.version && self.lifetimes_revision == lifetimes_revision && self.body.is_fresh(now)
     }
 }
 

@@ -8,6 +8,7 @@ use super::names::Name;
 use super::prefetch::prefetch_changes;
 use super::producer::Producer;
 use super::unused::Forgotten;
+use super::visibility::Lifetimes;
 use super::writer::Writer;
 use crate::clock::Timestamp;
 use crate::limits::{CHANGES_PREFETCHED_MIN, CHANGES_PREFETCHED_TOPICS_MIN};
@@ -35,6 +36,8 @@ pub enum Change {
     /// Forgets names that have had no producer for long enough, so many of them and the channels of their topics, as if
     /// each had been deleted.
     Forget { most: usize },
+    /// Sets how long producers, tombstones and unused names are kept.
+    SetLifetimes(Lifetimes),
 }
 
 /// What a change has done.
@@ -56,6 +59,7 @@ pub enum Outcome {
         producers: usize,
     },
     Forgotten(Forgotten),
+    LifetimesSet,
 }
 
 /// What a REGISTER or UNREGISTER changed.
@@ -89,7 +93,7 @@ impl Change {
             | Self::Create { topic, .. }
             | Self::Delete { topic, .. }
             | Self::Tombstone { topic, .. } => Some(topic),
-            Self::Identify(_) | Self::Disconnect(_) | Self::Forget { .. } => None,
+            Self::Identify(_) | Self::Disconnect(_) | Self::Forget { .. } | Self::SetLifetimes(_) => None,
         }
     }
 }
@@ -137,6 +141,10 @@ impl Writer<'_> {
                 Outcome::Tombstoned { producers: self.tombstone(*topic, node, now) }
             }
             Change::Forget { most } => Outcome::Forgotten(self.forget_unused(now, *most)),
+            Change::SetLifetimes(lifetimes) => {
+                self.set_lifetimes(*lifetimes);
+                Outcome::LifetimesSet
+            }
         }
     }
 

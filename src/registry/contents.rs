@@ -37,7 +37,7 @@ impl Writer<'_> {
             Some(Ok(at)) => topic.channels[at].producers(),
             Some(Err(_)) => return 0,
         };
-        let lifetimes = self.lifetimes;
+        let lifetimes = self.snapshot().lifetimes();
         let present = self.snapshot().present(producers);
         present.filter(|producer| now <= lifetimes.listed_until(producer.last_update())).count()
     }

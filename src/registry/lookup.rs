@@ -12,7 +12,7 @@ use bytes::Bytes;
 use super::names::ProducerId;
 use super::snapshot::Snapshot;
 use super::topic::Topic;
-use super::visibility::{Lifetimes, Rendered, Visibility};
+use super::visibility::{Rendered, Visibility};
 use crate::clock::Timestamp;
 use crate::json;
 use crate::limits::LOOKUP_PART_PRODUCERS;
@@ -160,7 +160,6 @@ pub(super) fn render(topic: &Topic, snapshot: &Snapshot, visibility: &mut Visibi
 pub(super) fn render_parts(
     topic: &Topic,
     snapshot: &Snapshot,
-    lifetimes: Lifetimes,
     now: Timestamp,
     before: Option<&StoredBody>,
     scratch: &mut Vec<u8>,
@@ -169,7 +168,7 @@ pub(super) fn render_parts(
     render_opening(topic, scratch);
     let opening = Bytes::copy_from_slice(scratch);
     let mut render = |run: &[ProducerId]| {
-        let mut visibility = Visibility::new(lifetimes, now);
+        let mut visibility = Visibility::new(snapshot.lifetimes(), now);
         scratch.clear();
         render_objects(run, topic, snapshot, &mut visibility, scratch);
         let objects = visibility.rendered(Bytes::copy_from_slice(scratch));

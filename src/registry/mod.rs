@@ -48,6 +48,7 @@ pub use snapshot::Snapshot;
 pub use topic::{Channel, Topic};
 pub use unused::Forgotten;
 use unused::Unused;
+use versions::Versions;
 pub use visibility::{Lifetimes, Rendered, Visibility};
 pub use writer::Writer;
 use writer::{Documents, Head};
@@ -59,7 +60,6 @@ pub struct Registry {
     head: Mutex<Head>,
     /// Nanoseconds of the [`Timestamp`] at which the next unused name is to be forgotten.
     next_expiry: AtomicI64,
-    lifetimes: Lifetimes,
     /// Every reader has a share in it.
     sharers: Arc<()>,
 }
@@ -79,11 +79,11 @@ impl Published {
 
 impl Registry {
     pub fn new(lifetimes: Lifetimes) -> Self {
-        let head = Head::new(Unused::new(lifetimes));
+        let head = Head::new(Versions::new(lifetimes), Unused::new(lifetimes));
         let snapshot = ArcSwap::new(Arc::clone(head.versions.published()));
         let published = Arc::new(Published { snapshot, revision: AtomicU64::new(0) });
         let next_expiry = AtomicI64::new(Timestamp::MAX.nanos());
-        Self { published, head: Mutex::new(head), next_expiry, lifetimes, sharers: Arc::default() }
+        Self { published, head: Mutex::new(head), next_expiry, sharers: Arc::default() }
     }
 
     /// The newest snapshot, for a moment: the next commit copies what is held.
@@ -108,11 +108,12 @@ impl Registry {
 
     /// How many tombstones hide a producer at this moment.
     pub fn tombstones(&self, now: Timestamp) -> usize {
-        self.snapshot().rest.tombstones.count(now, self.lifetimes.tombstone_lifetime)
+        let snapshot = self.snapshot();
+        snapshot.rest.tombstones.count(now, snapshot.lifetimes().tombstone_lifetime)
     }
 
     pub fn lifetimes(&self) -> Lifetimes {
-        self.lifetimes
+        self.snapshot().lifetimes()
     }
 
     /// Whether a name is to be forgotten, as of the last commit: then it is time for [`Change::Forget`].
@@ -128,10 +129,10 @@ impl Registry {
     pub fn commit<T>(&self, batch: impl FnOnce(&mut Writer<'_>) -> T) -> T {
         let mut head = self.lock();
         head.versions.begin();
-        let mut writer = Writer { head: &mut head, lifetimes: self.lifetimes, changed: Documents::default() };
+        let mut writer = Writer { head: &mut head, changed: Documents::default() };
         let result = batch(&mut writer);
-        let Documents { topics, nodes } = writer.changed;
-        if nodes || topics || head.versions.are_different() {
+        let Documents { topics, nodes, lifetimes } = writer.changed;
+        if nodes || topics || lifetimes || head.versions.are_different() {
             let without_producers = head.unused.count;
             let rest = &mut head.versions.edit().rest;
             rest.revision += 1;
@@ -140,8 +141,11 @@ impl Registry {
             if topics {
                 rest.topics_revision = revision;
             }
-            if nodes {
+            if nodes || lifetimes {
                 rest.nodes_revision = revision;
+            }
+            if lifetimes {
+                rest.lifetimes_revision = revision;
             }
             self.published.snapshot.store(head.versions.publish());
             self.published.revision.store(revision, Ordering::Release);

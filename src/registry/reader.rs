@@ -12,7 +12,7 @@ use super::prefetch;
 use super::producer::Registered;
 use super::snapshot::{Snapshot, hash};
 use super::topic::Topic;
-use super::visibility::{Lifetimes, Visibility};
+use super::visibility::Visibility;
 use super::{Published, Registry};
 use crate::clock::Timestamp;
 use crate::limits::{LOOKUP_PART_PRODUCERS, LOOKUP_SCRATCH_BYTES_MAX};
@@ -21,7 +21,6 @@ use crate::limits::{LOOKUP_PART_PRODUCERS, LOOKUP_SCRATCH_BYTES_MAX};
 pub struct Reader {
     view: View,
     hasher: RandomState,
-    lifetimes: Lifetimes,
     local: LocalCache,
     shared: PublishedResponses,
     /// The last response, unless it is in the local cache.
@@ -73,7 +72,6 @@ impl Reader {
         Self {
             view: View { published, snapshot: None },
             hasher,
-            lifetimes: registry.lifetimes,
             local: LocalCache::default(),
             shared: PublishedResponses::new(Arc::clone(&registry.sharers)),
             last: Guard::from_inner(None),
@@ -123,17 +121,19 @@ impl Reader {
         let snapshot = self.view.snapshot();
         let topic = snapshot.topic_of(hash, name).filter(|topic| topic.listed)?;
         let stored = topic.response();
-        let response = if stored.as_ref().is_some_and(|stored| stored.is_valid(topic, now)) {
+        let lifetimes_revision = snapshot.rest.lifetimes_revision;
+        let response = if stored.as_ref().is_some_and(|stored| stored.is_valid(topic, lifetimes_revision, now)) {
             self.cache_use.hits += 1;
             stored
         } else {
             self.cache_use.misses += 1;
             let keep = asked_before || stored.is_some();
-            let before = stored.as_ref().map(|stored| &stored.body);
-            let Some(body) = render(topic, snapshot, self.lifetimes, now, before, &mut self.scratch, keep) else {
+            let before = stored.as_ref().filter(|stored| stored.lifetimes_revision == lifetimes_revision);
+            let before = before.map(|stored| &stored.body);
+            let Some(body) = render(topic, snapshot, now, before, &mut self.scratch, keep) else {
                 return Some(Found::Scratch);
             };
-            let response = Arc::new(CachedResponse { version: topic.version, body });
+            let response = Arc::new(CachedResponse { version: topic.version, lifetimes_revision, body });
             if keep {
                 self.shared.publish(topic, &response);
             }
@@ -156,7 +156,9 @@ impl Reader {
         let snapshot = self.view.snapshot();
         entry.revision = snapshot.revision();
         let has = snapshot.topic_at(entry.topic.id).is_some_and(|topic| Arc::ptr_eq(topic, &entry.topic));
-        let is_valid = has && entry.response.body.is_fresh(now);
+        let is_valid = has
+            && entry.response.lifetimes_revision == snapshot.rest.lifetimes_revision
+            && entry.response.body.is_fresh(now);
         if !is_valid {
             self.local.evict(slot);
         }
@@ -204,7 +206,6 @@ impl Reader {
 fn render(
     topic: &Topic,
     snapshot: &Snapshot,
-    lifetimes: Lifetimes,
     now: Timestamp,
     before: Option<&StoredBody>,
     scratch: &mut Vec<u8>,
@@ -215,10 +216,10 @@ fn render(
         *scratch = Vec::new();
     }
     if topic.producers().len() > LOOKUP_PART_PRODUCERS {
-        let parts = lookup::render_parts(topic, snapshot, lifetimes, now, before, scratch);
+        let parts = lookup::render_parts(topic, snapshot, now, before, scratch);
         return Some(StoredBody::Parts(parts));
     }
-    let mut visibility = Visibility::new(lifetimes, now);
+    let mut visibility = Visibility::new(snapshot.lifetimes(), now);
     scratch.clear();
     lookup::render(topic, snapshot, &mut visibility, scratch);
     keep.then(|| StoredBody::Whole(visibility.rendered(Bytes::copy_from_slice(scratch))))

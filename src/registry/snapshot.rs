@@ -13,6 +13,7 @@ use super::producers::Producers;
 use super::table::Table;
 use super::tombstones::TombstoneTimes;
 use super::topic::Topic;
+use super::visibility::Lifetimes;
 
 /// How much of a name's hash is used. Few bits in unit tests, so that they meet names whose hashes are equal.
 const HASH_BITS: u32 = if cfg!(test) { 3 } else { u32::BITS };
@@ -47,6 +48,10 @@ pub(super) struct Rest {
     pub(super) topics_revision: u64,
     /// See [`Snapshot::nodes_revision`].
     pub(super) nodes_revision: u64,
+    /// See [`Snapshot::lifetimes`].
+    pub(super) lifetimes: Lifetimes,
+    /// The revision that last changed the lifetimes: what was rendered under others is not valid.
+    pub(super) lifetimes_revision: u64,
 }
 
 impl Snapshot {
@@ -63,6 +68,11 @@ impl Snapshot {
     /// The revision that last changed which producers there are, what topics they have registered, or tombstones.
     pub fn nodes_revision(&self) -> u64 {
         self.rest.nodes_revision
+    }
+
+    /// How long producers, tombstones and unused names are kept.
+    pub fn lifetimes(&self) -> Lifetimes {
+        self.rest.lifetimes
     }
 
     /// How many topics are listed.

@@ -47,6 +47,11 @@ impl Unused {
         Self { by_expiry: BTreeSet::new(), ephemeral, other, count: Registered::default() }
     }
 
+    /// Sets for how long names are kept that become unused from now on; those that are unused already keep their expiry.
+    pub(super) fn set_lifetimes(&mut self, lifetimes: Lifetimes) {
+        (self.ephemeral, self.other) = (lifetimes.forget_ephemeral_after, lifetimes.forget_unused_after);
+    }
+
     /// When the next name is to be forgotten.
     pub(super) fn next_expiry(&self) -> Timestamp {
         self.by_expiry.first().map_or(Timestamp::MAX, |&(at, _)| at)
@@ -333,6 +338,20 @@ mod tests {
         registry.commit(|writer| writer.disconnect(&producer, START));
         assert_eq!(forget(&registry, Timestamp::MAX), Registered::default());
         assert_eq!(registry.registered(), Registered { topics: 2, channels: 2 });
+    }
+
+    #[test]
+    fn a_new_lifetime_is_for_names_that_become_unused_from_then_on() {
+        let registry = registry();
+        let (some, other) = (connect(&registry, 0, &[("t", &[])]), connect(&registry, 1, &[("u", &[])]));
+        registry.commit(|writer| {
+            writer.disconnect(&some, START);
+            writer.set_lifetimes(Lifetimes { forget_unused_after: 2 * OTHER, ..Lifetimes::default() });
+            writer.disconnect(&other, START);
+        });
+        assert_eq!(forget(&registry, START.after(OTHER)), Registered { topics: 1, channels: 0 });
+        assert_eq!(names(&registry), ["u"]);
+        assert_eq!(forget(&registry, START.after(2 * OTHER)), Registered { topics: 1, channels: 0 });
     }
 
     /// The topics and channels without producers, and the tombstones in force, found by a walk.

@@ -25,6 +25,7 @@ use std::sync::Arc;
 use super::names::TopicId;
 use super::snapshot::Snapshot;
 use super::topic::Topic;
+use super::visibility::Lifetimes;
 
 /// The published snapshot and the one in the making.
 pub(super) struct Versions {
@@ -35,14 +36,15 @@ pub(super) struct Versions {
     touched: Vec<u32>,
 }
 
-impl Default for Versions {
-    fn default() -> Self {
-        let published = Arc::<Snapshot>::default();
+impl Versions {
+    /// Of an empty registry.
+    pub(super) fn new(lifetimes: Lifetimes) -> Self {
+        let mut published = Snapshot::default();
+        published.rest.lifetimes = lifetimes;
+        let published = Arc::new(published);
         Self { draft: Arc::new(Snapshot::clone(&published)), published, touched: Vec::new() }
     }
-}
 
-impl Versions {
     pub(super) fn published(&self) -> &Arc<Snapshot> {
         &self.published
     }

@@ -11,7 +11,7 @@ use crate::clock::Timestamp;
 
 /// How long producers and tombstones are believed (stock's two options of these names), and how long names without
 /// producers are kept.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Lifetimes {
     /// A producer silent for longer is not listed.
     pub inactive_producer_timeout: Duration,

@@ -19,7 +19,6 @@ use crate::limits::CHANGES_PREFETCHED_TOGETHER;
 /// A batch of changes under the writer lock, visible to nobody until [`super::Registry::commit`] is over.
 pub struct Writer<'a> {
     pub(super) head: &'a mut Head,
-    pub(super) lifetimes: Lifetimes,
     pub(super) changed: Documents,
 }
 
@@ -32,8 +31,8 @@ pub(super) struct Head {
 }
 
 impl Head {
-    pub(super) fn new(unused: Unused) -> Self {
-        Self { versions: Versions::default(), free: Vec::new(), unused }
+    pub(super) fn new(versions: Versions, unused: Unused) -> Self {
+        Self { versions, free: Vec::new(), unused }
     }
 }
 
@@ -44,6 +43,8 @@ pub(super) struct Documents {
     pub(super) topics: bool,
     /// Which producers there are, what they have registered, and tombstones.
     pub(super) nodes: bool,
+    /// How long producers and tombstones count.
+    pub(super) lifetimes: bool,
 }
 
 impl Writer<'_> {
@@ -54,6 +55,14 @@ impl Writer<'_> {
 
     fn rest(&mut self) -> &mut Rest {
         &mut self.head.versions.edit().rest
+    }
+
+    /// Sets how long producers and tombstones count from now on, and for how long names are kept that lose their last
+    /// producer from now on.
+    pub(super) fn set_lifetimes(&mut self, lifetimes: Lifetimes) {
+        self.rest().lifetimes = lifetimes;
+        self.head.unused.set_lifetimes(lifetimes);
+        self.changed.lifetimes = true;
     }
 
     /// # Panics
@@ -267,7 +276,7 @@ impl Writer<'_> {
         tombstones.sort_unstable_by_key(|&(id, _)| id);
         let id = topic.id;
         self.changed.nodes = true;
-        let lifetime = self.lifetimes.tombstone_lifetime;
+        let lifetime = self.snapshot().lifetimes().tombstone_lifetime;
         let times = &mut self.rest().tombstones;
         for (_, at) in replaced {
             times.remove(at);

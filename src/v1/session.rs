@@ -107,24 +107,25 @@ impl Session {
     /// the cause, or the error that came before it.
     pub fn end(&mut self, cause: Cause<'_>, rest: &[u8], context: &mut WorkerContext) {
         let peer = self.peer;
+        let log = context.log.client(&peer);
         if self.state != State::Magic {
-            context.log.info(format_args!("PROTOCOL(V1): [{peer}] exiting ioloop"));
+            log.info(format_args!("PROTOCOL(V1): [{peer}] exiting ioloop"));
         }
         match (self.state, self.refused.take(), cause) {
             // Mostly a health check. Stock logs an error.
             (State::Magic, None, Cause::Eof | Cause::Receive(_)) if rest.is_empty() => {
-                context.log.debug(format_args!("failed to read protocol version - {cause}"));
+                log.debug(format_args!("failed to read protocol version - {cause}"));
             }
             (State::Magic, None, Cause::Eof) => {
-                context.log.error(format_args!("failed to read protocol version - unexpected EOF"));
+                log.error(format_args!("failed to read protocol version - unexpected EOF"));
             }
             (State::Magic, None, Cause::Receive(_)) => {
-                context.log.error(format_args!("failed to read protocol version - {cause}"));
+                log.error(format_args!("failed to read protocol version - {cause}"));
             }
             // It was refused, or is one of those that end with the server.
             (State::Magic, ..) => {}
-            (_, Some(error), _) => context.log.error(format_args!("client({peer}) - {error}")),
-            (_, None, cause) => context.log.error(format_args!("client({peer}) - {cause}")),
+            (_, Some(error), _) => log.error(format_args!("client({peer}) - {error}")),
+            (_, None, cause) => log.error(format_args!("client({peer}) - {cause}")),
         }
         if let Some(producer) = self.producer.take() {
             if std::mem::take(&mut self.is_silent) {
@@ -151,7 +152,7 @@ impl Session {
         self.is_silent = true;
         context.counters.silences.increment();
         let (client, ago, node) = (producer.remote_address(), received_until.since(last), producer.node());
-        context.log.warn(format_args!(
+        context.log.client(&client).warn(format_args!(
             "client({client}) is silent: last PING {ago:.1?} ago, over -inactive-producer-timeout; \
              not listed until its next PING; node {node}"
         ));
@@ -168,9 +169,10 @@ impl Session {
             State::Magic => {
                 let Some(magic) = input.first_chunk::<4>() else { return Ok(None) };
                 let (peer, text) = (self.peer, String::from_utf8_lossy(magic));
-                context.log.info(format_args!("CLIENT({peer}): desired protocol magic '{text}'"));
+                let log = context.log.client(&peer);
+                log.info(format_args!("CLIENT({peer}): desired protocol magic '{text}'"));
                 if magic != MAGIC {
-                    context.log.error(format_args!("client({peer}) bad protocol magic '{text}'"));
+                    log.error(format_args!("client({peer}) bad protocol magic '{text}'"));
                     if parse::begins_http(*magic) {
                         context.wrong_port(Protocol::V1, peer);
                     }
@@ -251,12 +253,13 @@ impl Session {
         let Some(producer) = &self.producer else { return };
         let before = producer.touch(context.now);
         let (client, ago) = (producer.remote_address(), context.now.since(before));
-        context.log.debug(format_args!("CLIENT({client}): pinged (last ping {ago:?})"));
+        let log = context.log.client(&client);
+        log.debug(format_args!("CLIENT({client}): pinged (last ping {ago:?})"));
         if self.is_silent {
             self.is_silent = false;
             context.counters.silences_over.increment();
             let node = producer.node();
-            context.log.info(format_args!(
+            log.info(format_args!(
                 "client({client}) is back: listed again after {ago:.1?} without a PING; node {node}"
             ));
         }
@@ -265,7 +268,7 @@ impl Session {
     fn identify(&mut self, body: &[u8], context: &mut WorkerContext) -> Result<(), Error<'static>> {
         context.counters.identifies.increment();
         let info = peer_info(body)?;
-        context.log.info(format_args!(
+        context.log.client(&self.peer).info(format_args!(
             "CLIENT({}): IDENTIFY Address:{} TCP:{} HTTP:{} Version:{}",
             self.peer, info.broadcast_address, info.tcp_port, info.http_port, info.version
         ));
@@ -340,7 +343,10 @@ impl Session {
             match (error, error.limit()) {
                 (Error::RegisterOver(limit, words), _) => self.register_exceeded(limit, words, context),
                 (_, Some(limit)) => context.exceeded(limit, self.peer),
-                (_, None) => context.log.error(format_args!("[{}] - {text}{}", self.peer, error.detail())),
+                (_, None) => {
+                    let (peer, detail) = (self.peer, error.detail());
+                    context.log.client(&peer).error(format_args!("[{peer}] - {text}{detail}"));
+                }
             }
         });
     }
@@ -349,10 +355,13 @@ impl Session {
     fn register_exceeded(&self, limit: Limit, Words { topic, channel }: Words<'_>, context: &WorkerContext) {
         let nsqd = self.producer.as_ref().map_or("", |producer| &producer.info().broadcast_address);
         let (peer, topic) = (self.peer, String::from_utf8_lossy(topic));
-        let channel = String::from_utf8_lossy(channel.unwrap_or_default());
+        let known = channel.map(String::from_utf8_lossy);
+        let channel = known.as_deref().unwrap_or_default();
+        let about = context.log.client(&peer).topic(&topic).channel(known.as_ref());
         context.exceeded_by(
             limit,
             format_args!("nsqd({nsqd}) client({peer}) REGISTER topic({topic}) channel({channel})"),
+            about,
         );
     }
 }

@@ -25,7 +25,7 @@ impl Worker {
         let Listener { protocol, transport, .. } = self.listeners.get(listener);
         self.context.counters.accepted[protocol as usize].increment();
         if protocol == Protocol::V1 {
-            self.context.log.info(format_args!("TCP: new client({peer})"));
+            self.context.log.client(&peer).info(format_args!("TCP: new client({peer})"));
         }
         let next = self.slots.next();
         let id = ProducerId::new(Source::Worker(self.number), next.slot, next.generation);

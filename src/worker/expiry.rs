@@ -31,6 +31,14 @@ impl Worker {
         self.timers.set(token.slot, deadline);
     }
 
+    /// Sets the timers of all connections for a new time after which producers fall silent.
+    pub(super) fn watch_for_silence(&mut self) {
+        for token in self.slots.tokens(|_| true) {
+            let listed_until = self.slots.get(token).session.listed_until(&self.context.lifetimes);
+            self.timers.set(token.slot, listed_until);
+        }
+    }
+
     /// Looks at the connections whose timers have fired: which of them have no time left, and whose producers have fallen
     /// silent.
     pub(super) fn fire_timers(&mut self) {
@@ -83,7 +91,6 @@ mod tests {
     use crate::mailbox::{Mailbox, Message};
     use crate::metrics::Format;
     use crate::registry::{Lifetimes, Registry};
-    use crate::transport::Kind;
 
     const START: Timestamp = Timestamp::from_nanos(1_700_000_000_000_000_000);
     const STEP: Duration = Duration::from_millis(100);
@@ -106,7 +113,7 @@ mod tests {
             let limits = Limits::default();
             let context = WorkerContext::new(registry, server, limits, Arc::default(), Log::disabled(), START);
             let peer = ([127, 0, 0, 1], 5).into();
-            let listener = Listener { address: peer, protocol, transport: Kind::Plain };
+            let listener = Listener::bound(peer, protocol);
             let mut worker = Worker::new(0, context, Arc::new(Mailbox::new().expect("an eventfd")), &[listener]);
             let socket = OwnedFd::from(File::open("/dev/null").expect("a descriptor")).into();
             worker.handle(Event::Accepted { listener: ListenerId(0), socket, peer, armed: true });

@@ -73,7 +73,7 @@ impl Listeners {
                 (State::Resting { until }, Wanted::Accept) if now >= until => (State::Armed, Request::Accept(id)),
                 (State::Armed, Wanted::Pause) => (State::Stopping, Request::StopAccept(id)),
                 (State::Armed | State::Stopping | State::Resting { .. }, Wanted::Close) => {
-                    (State::Closing, Request::CloseListener(id))
+                    (State::Closing, Request::CloseListener { listener: id, queue: socket.listener.queue })
                 }
                 _ => continue,
             };

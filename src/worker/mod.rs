@@ -24,7 +24,7 @@ use crate::connection::Slots;
 use crate::context::WorkerContext;
 use crate::http;
 use crate::io::{Driver, Event, Request, Token};
-use crate::limits::{EXPIRY_DELAY_MAX, LOOKUPS_PREFETCHED_MIN, TICK};
+use crate::limits::{EXPIRY_DELAY_MAX, LOOKUPS_PREFETCHED_MIN, Limit, TICK};
 use crate::listen::Listener;
 use crate::mailbox::{Mailbox, Message};
 use crate::timers::Timers;
@@ -188,8 +188,16 @@ impl Worker {
         for message in self.mailbox.take() {
             match message {
                 Message::Stop => self.begin_drain(),
+                Message::Reload => self.reload(),
             }
         }
+    }
+
+    /// Takes the settings that have changed. Deadlines that run already stay.
+    fn reload(&mut self) {
+        self.context.reload();
+        self.requests.push(Request::DetectDeadPeers { within: self.context.limits.time(Limit::DeadPeerTimeout) });
+        self.watch_for_silence();
     }
 
     /// Every [`TICK`]: deadlines, and what else depends on time. Returns whether it was time.
@@ -223,7 +231,6 @@ mod tests {
     use crate::listen::Protocol;
     use crate::log::Log;
     use crate::registry::{Lifetimes, Registry};
-    use crate::transport::Kind;
 
     fn worker(now: Timestamp) -> Worker {
         let lifetimes = Lifetimes { inactive_producer_timeout: TICK, ..Lifetimes::default() };
@@ -231,7 +238,7 @@ mod tests {
         let context =
             WorkerContext::new(registry, server, Limits::default(), Arc::default(), Log::disabled(), now);
         let address = ([127, 0, 0, 1], 0).into();
-        let listeners = Protocol::ALL.map(|protocol| Listener { address, protocol, transport: Kind::Plain });
+        let listeners = Protocol::ALL.map(|protocol| Listener::bound(address, protocol));
         Worker::new(0, context, Arc::new(Mailbox::new().expect("an eventfd")), &listeners)
     }
 

@@ -4,7 +4,7 @@ use std::io::{ErrorKind, Write};
 use std::net::{TcpListener, TcpStream};
 use std::time::Duration;
 
-use ringlookupd::io::{Backend, Request};
+use ringlookupd::io::{Backend, ListenerId, Queue, Request};
 
 use crate::harness::{
     FIRST, Harness, OwnedEvent, SECOND, client, descriptors, receive, received, take_turn, token,
@@ -13,6 +13,7 @@ use crate::harness::{
 on_both_drivers!(
     accepts_outnumber_the_queue,
     an_accept_stops_and_goes_on,
+    a_listener_can_leave_its_queue,
     a_listener_closes_when_its_queue_is_empty,
     a_listener_that_never_accepted_closes,
     each_listener_accepts_and_closes_by_itself,
@@ -72,6 +73,33 @@ fn an_accept_stops_and_goes_on(backend: Backend) {
     assert!(matches!(&all[..], [OwnedEvent::Accepted { peer: accepted, .. }] if *accepted == peer), "{all:?}");
 }
 
+fn close(listener: ListenerId) -> Request {
+    Request::CloseListener { listener, queue: Queue::Accept }
+}
+
+/// Whoever else has the socket accepts what is queued: a server that is restarted by a service manager refuses nobody.
+fn a_listener_can_leave_its_queue(backend: Backend) {
+    let _turn = take_turn();
+    let (mut harness, other) = Harness::sharing(backend);
+    harness.ask(Request::Accept(FIRST));
+    let _first = harness.connect(token(1));
+    harness.ask(Request::StopAccept(FIRST));
+    harness.collect(|all| all.iter().any(|event| matches!(event, OwnedEvent::AcceptEnded(FIRST, None))));
+    let mut clients: Vec<_> = (0..20).map(|_| client(harness.address)).collect();
+    harness.ask(Request::CloseListener { listener: FIRST, queue: Queue::Leave });
+    let all = harness.collect(|all| !all.is_empty());
+    assert!(matches!(&all[..], [OwnedEvent::ListenerClosed(FIRST)]), "{all:?}");
+    clients.extend((0..20).map(|_| client(harness.address)));
+    other.set_nonblocking(true).expect("a socket");
+    for client in clients {
+        let (_, peer) = other.accept().expect("it is queued");
+        assert_eq!(peer, client.local_addr().expect("connected"));
+    }
+    // Nor is this one told of them.
+    harness.driver.wait(Duration::ZERO).expect("the driver works");
+    assert!(harness.driver.next_event().is_none());
+}
+
 /// No client that the kernel has let in is reset, and no other gets in.
 fn a_listener_closes_when_its_queue_is_empty(backend: Backend) {
     let _turn = take_turn();
@@ -79,7 +107,7 @@ fn a_listener_closes_when_its_queue_is_empty(backend: Backend) {
     harness.ask(Request::Accept(FIRST));
     let _first = harness.connect(token(1));
     let mut clients: Vec<_> = (0..20).map(|_| client(harness.address)).collect();
-    harness.ask(Request::CloseListener(FIRST));
+    harness.ask(close(FIRST));
     let mut accepted = Vec::new();
     harness.run(|_, event| match event {
         OwnedEvent::Accepted { socket, .. } => {
@@ -110,8 +138,8 @@ fn a_listener_that_never_accepted_closes(backend: Backend) {
     let _turn = take_turn();
     let mut harness = Harness::new(backend);
     let _queued = client(harness.address);
-    harness.ask(Request::CloseListener(FIRST));
-    harness.ask(Request::CloseListener(SECOND));
+    harness.ask(close(FIRST));
+    harness.ask(close(SECOND));
     let mut all = harness.collect(|all| all.len() == 3);
     all.sort_by_key(|event| matches!(event, OwnedEvent::ListenerClosed(_)));
     assert!(matches!(&all[0], OwnedEvent::Accepted { .. }), "{all:?}");
@@ -134,7 +162,7 @@ fn each_listener_accepts_and_closes_by_itself(backend: Backend) {
     for (id, closed, open) in
         [(FIRST, harness.address, Some(harness.second_address)), (SECOND, harness.second_address, None)]
     {
-        harness.ask(Request::CloseListener(id));
+        harness.ask(close(id));
         let is_closed =
             |event: &OwnedEvent| matches!(event, OwnedEvent::ListenerClosed(listener) if *listener == id);
         harness.collect(|all| all.iter().any(is_closed));

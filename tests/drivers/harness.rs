@@ -72,14 +72,27 @@ pub struct Harness {
     pub second_address: SocketAddr,
 }
 
+fn bind() -> TcpListener {
+    TcpListener::bind("127.0.0.1:0").expect("loopback")
+}
+
 impl Harness {
     pub fn new(backend: Backend) -> Self {
         Self::with(backend, Duration::ZERO)
     }
 
+    /// With the first listener's socket as another process would have it.
+    pub fn sharing(backend: Backend) -> (Self, TcpListener) {
+        let listener = bind();
+        let other = listener.try_clone().expect("a descriptor");
+        (Self::over(backend, Duration::ZERO, vec![listener, bind()]), other)
+    }
+
     pub fn with(backend: Backend, busy_poll: Duration) -> Self {
-        let listener = || TcpListener::bind("127.0.0.1:0").expect("loopback");
-        let listeners = vec![listener(), listener()];
+        Self::over(backend, busy_poll, vec![bind(), bind()])
+    }
+
+    fn over(backend: Backend, busy_poll: Duration, listeners: Vec<TcpListener>) -> Self {
         let [address, second_address] = [0, 1].map(|at| listeners[at].local_addr().expect("it is bound"));
         let mailbox = Arc::new(Mailbox::new().expect("an eventfd"));
         let waker = Arc::clone(mailbox.waker());

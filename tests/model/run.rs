@@ -6,8 +6,8 @@ use bytes::Bytes;
 use ringlookupd::api::{self, Stream};
 use ringlookupd::clock::Timestamp;
 use ringlookupd::registry::{
-    Change, ChannelNames, Deleted, Forgotten, Name, Outcome, PeerInfo, Producer, ProducerId, Reader, Registry,
-    Source, Writer,
+    Change, ChannelNames, Deleted, Forgotten, Lifetimes, Name, Outcome, PeerInfo, Producer, ProducerId, Reader,
+    Registry, Source, Writer,
 };
 use serde_json::{Map, Value};
 
@@ -26,6 +26,8 @@ pub fn run(run: &Run) {
         in_batch: false,
         head: Model::default(),
         published: Model::default(),
+        lifetimes: run.lifetimes,
+        published_lifetimes: run.lifetimes,
         peers: Vec::new(),
         now: Timestamp::from_nanos(1_700_000_000_000_000_000),
         held: Vec::new(),
@@ -55,6 +57,9 @@ struct Pair<'a> {
     in_batch: bool,
     head: Model,
     published: Model,
+    /// Those of the head, and of what is published.
+    lifetimes: Lifetimes,
+    published_lifetimes: Lifetimes,
     peers: Vec<Peer>,
     now: Timestamp,
     held: Vec<OpenStream>,
@@ -83,7 +88,8 @@ impl Pair<'_> {
     fn publish(&mut self) {
         self.in_batch = false;
         self.published = self.head.clone();
-        let is_due = self.head.next_expiry(self.run.lifetimes).is_some_and(|at| at <= self.now);
+        self.published_lifetimes = self.lifetimes;
+        let is_due = self.head.next_expiry(self.lifetimes).is_some_and(|at| at <= self.now);
         assert_eq!(self.registry.has_unused(self.now), is_due);
     }
 
@@ -179,15 +185,20 @@ impl Pair<'_> {
             }
             Step::Tombstone { topic, node } => {
                 let (topic, node) = (self.topic(topic), format!("{}:4151", broadcast_address(node)));
-                let at = Moment { peers: &self.peers, lifetimes: self.run.lifetimes, now };
+                let at = Moment { peers: &self.peers, lifetimes: self.lifetimes, now };
                 let producers = self.head.tombstone(&topic, &node, &at);
                 let (topic, node) = (name(&topic), node.into_bytes().into());
                 (Change::Tombstone { topic, node }, Outcome::Tombstoned { producers })
             }
             Step::Forget => {
-                let count = self.head.forget_unused(now, self.run.lifetimes);
+                let count = self.head.forget_unused(now, self.lifetimes);
                 let outcome = Outcome::Forgotten(Forgotten { count, names: Vec::new() });
                 (Change::Forget { most: usize::MAX }, outcome)
+            }
+            Step::SetLifetimes { inactive_producer_timeout, tombstone_lifetime } => {
+                let lifetimes = Lifetimes { inactive_producer_timeout, tombstone_lifetime, ..self.lifetimes };
+                self.lifetimes = lifetimes;
+                (Change::SetLifetimes(lifetimes), Outcome::LifetimesSet)
             }
             _ => unreachable!("{step:?} is no change"),
         })
@@ -231,13 +242,13 @@ impl Pair<'_> {
             Advance::By(wait) => (Some(self.now.after(wait)), 0),
             Advance::ToTimeout { slot, past } => {
                 let producer = self.slots[slot].as_ref();
-                let timeout = self.run.lifetimes.inactive_producer_timeout;
+                let timeout = self.lifetimes.inactive_producer_timeout;
                 (producer.map(|(_, producer)| producer.last_update().after(timeout)), past)
             }
             Advance::ToTombstoneEnd { topic, past } => {
-                (self.head.next_tombstone_end(&self.topic(topic), &self.moment()), past)
+                (self.head.next_tombstone_end(&self.topic(topic), &self.moment(self.lifetimes)), past)
             }
-            Advance::ToExpiry { past } => (self.head.next_expiry(self.run.lifetimes), past),
+            Advance::ToExpiry { past } => (self.head.next_expiry(self.lifetimes), past),
         };
         // The end of a lifetime that has none is no time to go to.
         end.filter(|&end| end < Timestamp::MAX).map_or(self.now, |end| Timestamp::from_nanos(end.nanos() + past))
@@ -301,7 +312,7 @@ impl Pair<'_> {
     }
 
     fn expected(&self, question: Question) -> Value {
-        let (topic, at) = (self.topic_of(question), self.moment());
+        let (topic, at) = (self.topic_of(question), self.moment(self.published_lifetimes));
         match question {
             Question::Lookup { .. } | Question::LookupAll => self.published.lookup(&topic, &at),
             Question::Channels { .. } | Question::AllChannels => self.published.channels(&topic),
@@ -322,8 +333,8 @@ impl Pair<'_> {
         self.run.profile.topic(index)
     }
 
-    fn moment(&self) -> Moment<'_> {
-        Moment { peers: &self.peers, lifetimes: self.run.lifetimes, now: self.now }
+    fn moment(&self, lifetimes: Lifetimes) -> Moment<'_> {
+        Moment { peers: &self.peers, lifetimes, now: self.now }
     }
 }
 

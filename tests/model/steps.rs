@@ -71,6 +71,11 @@ pub enum Step {
     },
     /// Forgets names that no producer has had for long enough.
     Forget,
+    /// The other two lifetimes stay: what is unused already keeps its expiry, which the model does not.
+    SetLifetimes {
+        inactive_producer_timeout: Duration,
+        tombstone_lifetime: Duration,
+    },
     /// Steps from the one before to here were one batch.
     Publish,
     Touch {
@@ -226,7 +231,11 @@ impl Profile {
             46..50 => Step::DeleteChannel { topic, channel },
             50..54 => Step::Forget,
             54..59 => Step::Tombstone { topic, node },
-            59..69 => Step::Touch { slot },
+            59..68 => Step::Touch { slot },
+            68 => Step::SetLifetimes {
+                inactive_producer_timeout: lifetime(random, Duration::from_secs(60)),
+                tombstone_lifetime: lifetime(random, Duration::from_secs(20)),
+            },
             69..78 => Step::Advance(advance(random, slot, topic)),
             78..92 => Step::Ask { reader, question: self.question(random) },
             92..97 => Step::Hold { question: STREAMS[random.usize(..STREAMS.len())] },

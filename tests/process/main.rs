@@ -10,6 +10,7 @@ mod both_drivers;
 
 mod hardship;
 mod head;
+mod json_log;
 mod locked_memory;
 mod log_hints;
 mod logging;

@@ -35,7 +35,6 @@ fn signals_without_a_meaning_are_ignored(backend: Backend) {
     let mut nsqd = Nsqd::identified(server.tcp, "node", 1);
     nsqd.register("t");
     let named = [
-        libc::SIGHUP,
         libc::SIGUSR1,
         libc::SIGUSR2,
         libc::SIGALRM,

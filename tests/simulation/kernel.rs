@@ -9,7 +9,7 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use std::time::{Duration, SystemTime};
 
 use ringlookupd::clock::Timestamp;
-use ringlookupd::io::{Event, ListenerId, ReceiveEnd, Request, SendBuffer, Socket, Token};
+use ringlookupd::io::{Event, ListenerId, Queue, ReceiveEnd, Request, SendBuffer, Socket, Token};
 use ringlookupd::limits::{DRAIN_GRACE, LINGER, Limit, Limits};
 use ringlookupd::listen::Protocol;
 use ringlookupd::mailbox::Message;
@@ -433,7 +433,9 @@ impl Kernel {
                 assert_eq!(*state, Listening::Armed, "an accept that is under way is stopped once");
                 *state = Listening::Stopping;
             }
-            Request::CloseListener(listener) => {
+            Request::DetectDeadPeers { .. } => {}
+            Request::CloseListener { listener, queue } => {
+                assert_eq!(queue, Queue::Accept, "the sockets are this process's alone");
                 let state = &mut self.listeners[listener.index()].state;
                 assert!(!matches!(state, Listening::Closing | Listening::Closed), "a listener is closed once");
                 *state = Listening::Closing;

@@ -12,7 +12,6 @@ use ringlookupd::listen::{Listener, Protocol};
 use ringlookupd::log::Log;
 use ringlookupd::mailbox::Mailbox;
 use ringlookupd::registry::{Lifetimes, Reader, Registry};
-use ringlookupd::transport::Kind;
 use ringlookupd::worker::Worker;
 
 use crate::Fault;
@@ -110,7 +109,7 @@ fn workers_over(registry: &Arc<Registry>, count: usize) -> (Vec<Worker>, Timesta
     };
     let mailbox = || Arc::new(Mailbox::new().expect("an eventfd"));
     let address = (Ipv4Addr::LOCALHOST, 4160).into();
-    let listeners = LISTENERS.map(|protocol| Listener { address, protocol, transport: Kind::Plain });
+    let listeners = LISTENERS.map(|protocol| Listener::bound(address, protocol));
     ((0..).take(count).map(|number| Worker::new(number, context(), mailbox(), &listeners)).collect(), now)
 }
 

@@ -170,10 +170,10 @@ fn end(process: &mut Child) -> ExitStatus {
     process.kill().and_then(|()| process.wait()).expect("the process is our child")
 }
 
-/// The address after `announcement` in the log.
+/// The address after `announcement` in the log, be it text or JSON.
 pub fn logged_address(log: &str, announcement: &str) -> Option<SocketAddr> {
     let (_, rest) = log.split_once(announcement)?;
-    rest.lines().next()?.trim().parse().ok()
+    rest.split(['\n', '"']).next()?.trim().parse().ok()
 }
 
 /// What a process has written to stderr, or to stdout.

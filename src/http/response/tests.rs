@@ -5,7 +5,7 @@ use crate::clock::Timestamp;
 use crate::context::Advance;
 use crate::http::session::Session;
 use crate::limits::{Limit, Limits};
-use crate::log::{Level, Log};
+use crate::log::{Level, Log, LogOptions};
 use crate::registry::{Lifetimes, Name, Registry};
 
 /// What happens to a connection after its input.
@@ -20,7 +20,7 @@ fn statuses(input: &str, then: &Then) -> (Vec<String>, Vec<(String, String)>) {
     let mut limits = Limits::default();
     limits.set(Limit::RequestBodySize, 8);
     let registry = Arc::new(Registry::new(Lifetimes::default()));
-    let (log, writer) = Log::start(Level::Fatal, String::new()).expect("a thread");
+    let (log, writer) = Log::start(LogOptions { level: Level::Fatal, ..LogOptions::default() }).expect("a thread");
     let now = Timestamp::from_nanos(1);
     let mut context = WorkerContext::new(registry, Arc::default(), limits, Arc::default(), log, now);
     for topic in 0..300 {

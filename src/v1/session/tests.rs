@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::*;
 use crate::context::ServerInfo;
 use crate::limits::Limits;
-use crate::log::{Level, Log, LogWriter};
+use crate::log::{Log, LogOptions, LogWriter};
 use crate::metrics::Format;
 use crate::registry::{Lifetimes, Registry, Source};
 
@@ -39,7 +39,8 @@ impl Scene {
         let server = Arc::<ServerInfo>::default();
         let registry = Arc::new(Registry::new(lifetimes));
         let sink = Sink::default();
-        let (log, writer) = Log::start_with(sink.clone(), Level::Info, String::new()).expect("a thread");
+        let options = LogOptions { prefix: String::new(), ..LogOptions::default() };
+        let (log, writer) = Log::start_with(sink.clone(), options).expect("a thread");
         let context = WorkerContext::new(registry, server, Limits::default(), Arc::default(), log, START);
         let session = Session::new(ProducerId::new(Source::Worker(0), 0, 0), ([127, 0, 0, 1], 5).into());
         let mut scene = Self { context, session, sink, writer };

@@ -1,17 +1,18 @@
-//! Where the server listens, and what it speaks there. The sockets are bound once for each worker, and shared with no
-//! other server.
+//! Where the server listens, and what it speaks there. Sockets that the server binds itself are bound once for each
+//! worker, and shared with no other server; those that it inherits are shared by all workers.
+
+mod inherited;
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use socket2::{Domain, Socket, TcpKeepalive, Type};
+pub use inherited::{Inherited, InheritedError};
+use socket2::{Domain, SockRef, Socket, Type};
 
-use crate::limits::{
-    BACKLOG, BIND_PATIENCE, BIND_PAUSE, KEEPALIVE_PERIOD_MAX, KEEPALIVE_PERIOD_MIN, KEEPALIVE_PROBES, Limit,
-    Limits, USER_TIMEOUT_MAX,
-};
+use crate::io::{Queue, detect_dead_peers};
+use crate::limits::{BACKLOG, BIND_PATIENCE, BIND_PAUSE, Limit, Limits};
 use crate::options::ListenAddress;
 use crate::transport;
 
@@ -26,6 +27,15 @@ pub enum Protocol {
 
 impl Protocol {
     pub const ALL: [Self; 2] = [Self::V1, Self::Http];
+
+    /// The name of its listeners, in metrics and among inherited sockets.
+    #[must_use]
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::V1 => "tcp",
+            Self::Http => "http",
+        }
+    }
 }
 
 /// An address at which each worker has a socket. Several may be of one protocol.
@@ -34,6 +44,22 @@ pub struct Listener {
     pub address: SocketAddr,
     pub protocol: Protocol,
     pub transport: transport::Kind,
+    /// What becomes of the connections that wait when the server stops.
+    pub queue: Queue,
+}
+
+impl Listener {
+    /// One whose sockets are this process's alone.
+    #[must_use]
+    pub fn bound(address: SocketAddr, protocol: Protocol) -> Self {
+        Self { address, protocol, transport: transport::Kind::Plain, queue: Queue::Accept }
+    }
+
+    /// One whose socket another process has, too, and listens on when this one has ended.
+    #[must_use]
+    pub fn inherited(address: SocketAddr, protocol: Protocol) -> Self {
+        Self { queue: Queue::Leave, ..Self::bound(address, protocol) }
+    }
 }
 
 /// One listening socket for each worker; the kernel spreads connections over them.
@@ -60,6 +86,22 @@ pub fn bind(address: &ListenAddress, count: usize, limits: &Limits) -> io::Resul
     Ok((at, sockets.into_iter().map(TcpListener::from).collect()))
 }
 
+/// The same inherited socket for each worker, with the options that accepted connections inherit.
+///
+/// # Errors
+/// The socket cannot be set up or duplicated.
+pub fn share(socket: TcpListener, count: usize, limits: &Limits) -> io::Result<(SocketAddr, Vec<TcpListener>)> {
+    let options = SockRef::from(&socket);
+    options.set_tcp_nodelay(true)?;
+    detect_dead_peers(options, limits.time(Limit::DeadPeerTimeout))?;
+    let address = socket.local_addr()?;
+    let mut sockets = vec![socket];
+    for _ in 1..count {
+        sockets.push(sockets[0].try_clone()?);
+    }
+    Ok((address, sockets))
+}
+
 /// The kernel takes a ring down some time after its process is gone, and the ring's accepts hold their sockets until
 /// then: a server that is started right after it was killed finds its own ports taken.
 fn retry_until(until: Instant, attempt: impl Fn() -> io::Result<Socket>) -> io::Result<Socket> {
@@ -82,25 +124,8 @@ fn open(at: SocketAddr, limits: &Limits) -> io::Result<Socket> {
     }
     socket.set_reuse_address(true)?;
     socket.set_tcp_nodelay(true)?;
-    if let Some((keepalive, user_timeout)) = dead_peer(limits) {
-        socket.set_tcp_keepalive(&keepalive)?;
-        socket.set_tcp_user_timeout(Some(user_timeout))?;
-    }
+    detect_dead_peers(&socket, limits.time(Limit::DeadPeerTimeout))?;
     Ok(socket)
-}
-
-/// How the kernel notices a peer that has vanished: one that is silent by keepalive probes, one that does not
-/// acknowledge what it is sent by the user timeout. `None` leaves both as the kernel has them.
-fn dead_peer(limits: &Limits) -> Option<(TcpKeepalive, Duration)> {
-    let timeout = limits.time(Limit::DeadPeerTimeout);
-    if timeout == Duration::MAX {
-        return None;
-    }
-    // The first probe after one period, and the end one period after the last. For the default these are Go's.
-    let period = timeout / (KEEPALIVE_PROBES + 1);
-    let period = period.clamp(KEEPALIVE_PERIOD_MIN, KEEPALIVE_PERIOD_MAX);
-    let keepalive = TcpKeepalive::new().with_time(period).with_interval(period).with_retries(KEEPALIVE_PROBES);
-    Some((keepalive, timeout.clamp(Duration::from_millis(1), USER_TIMEOUT_MAX)))
 }
 
 fn listen(socket: Socket, at: SocketAddr) -> io::Result<Socket> {
@@ -113,10 +138,10 @@ fn listen(socket: Socket, at: SocketAddr) -> io::Result<Socket> {
 mod tests {
     use std::net::TcpStream;
     use std::sync::{Barrier, mpsc};
-
-    use socket2::SockRef;
+    use std::time::Duration;
 
     use super::*;
+    use crate::limits::{KEEPALIVE_PERIOD_MAX, USER_TIMEOUT_MAX};
 
     fn bound(text: &str, count: usize) -> io::Result<(SocketAddr, Vec<TcpListener>)> {
         bind(&text.parse().expect("an address"), count, &Limits::default())

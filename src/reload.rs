@@ -1,0 +1,83 @@
+//! Which settings a running server takes, when SIGHUP asks for them to be read again.
+//!
+//! A reload is whole or not at all: settings that cannot be read change nothing. What needs a restart keeps the value that
+//! it has, and a warning names it.
+
+use std::ffi::OsString;
+use std::sync::Arc;
+
+use crate::clock::Timestamp;
+use crate::context::Shared;
+use crate::limits::Limit;
+use crate::log::Log;
+use crate::mailbox::{Mailbox, Message};
+use crate::options::{Invocation, Options, OptionsError};
+use crate::registry::{Change, Registry};
+
+/// Reads the settings again and puts them into effect.
+pub struct Reloader {
+    /// The command line, without the program's name.
+    arguments: Vec<OsString>,
+    /// As many connections as there are open files for.
+    connections_max: usize,
+    log: Log,
+    registry: Arc<Registry>,
+    shared: Arc<Shared>,
+    mailboxes: Vec<Arc<Mailbox>>,
+}
+
+impl Reloader {
+    /// For a server that was started with these arguments.
+    pub fn new(
+        arguments: Vec<OsString>,
+        connections_max: usize,
+        log: &Log,
+        (registry, shared): (&Arc<Registry>, &Arc<Shared>),
+        mailboxes: &[Arc<Mailbox>],
+    ) -> Self {
+        let (registry, shared) = (Arc::clone(registry), Arc::clone(shared));
+        Self { arguments, connections_max, log: log.clone(), registry, shared, mailboxes: mailboxes.to_vec() }
+    }
+
+    /// Reads the settings again. The log, the registry and the workers take what has changed.
+    pub fn reload(&self, now: Timestamp) {
+        match self.read() {
+            Ok(options) => self.apply(options, now),
+            Err(error) => {
+                self.shared.metrics.reload_failed();
+                self.log.warn(format_args!("reload failed, the settings stay as they were - {error}"));
+            }
+        }
+    }
+
+    fn read(&self) -> Result<Options, OptionsError> {
+        match Options::from_args(self.arguments.iter().cloned())? {
+            Invocation::Run(options) => Ok(*options),
+            Invocation::Print(_) => unreachable!("a server was started with these arguments"),
+        }
+    }
+
+    fn apply(&self, read: Options, now: Timestamp) {
+        let in_force = self.shared.options.load();
+        let restart = read.changed_at_restart(&in_force);
+        let mut options = read.with_restart_settings_of(&in_force);
+        if options.limits.size(Limit::Connections) > self.connections_max {
+            options.limits.set(Limit::Connections, self.connections_max as u64);
+        }
+        self.log.configure(options.log());
+        let lifetimes = options.lifetimes();
+        if lifetimes != self.registry.lifetimes() {
+            self.registry.commit(|writer| writer.apply(&Change::SetLifetimes(lifetimes), now));
+        }
+        self.shared.options.store(Arc::new(options));
+        for mailbox in &self.mailboxes {
+            let sent = mailbox.send(Message::Reload);
+            debug_assert!(sent.is_ok(), "a queue holds each message once, and has room for every kind");
+        }
+        self.shared.metrics.reload_succeeded();
+        self.log.info(format_args!("reloaded the settings"));
+        if !restart.is_empty() {
+            self.log.warn(format_args!("restart the server for the new value of {}", restart.join(", ")));
+        }
+    }
+}
