@@ -1,5 +1,3 @@
-use std::time::Duration;
-
 use super::*;
 use crate::endpoint::Endpoint;
 use crate::limits::LOG_PAUSE;
@@ -27,7 +25,9 @@ fn counters_of_all_workers_are_added_up() {
     other.end_iteration(Duration::from_millis(1500));
     other.begin_iteration(START.after(Duration::from_millis(500)));
     other.committed(3, Duration::from_nanos(1));
-    let gauges = Gauges { topics: 7, producers: 3, backend: "epoll", ready: true, ..Gauges::default() };
+    let wall = Duration::from_secs(1_800_000_000);
+    let now = START.after(Duration::from_millis(1250));
+    let gauges = Gauges { now, wall, topics: 7, producers: 3, backend: "epoll", ready: true, ..Gauges::default() };
     let text = metrics.render(Format::Text, gauges);
     let build = concat!("nsqlookupd_build_info{version=\"", env!("CARGO_PKG_VERSION"), "\",commit=\"");
     assert!(text.contains(build) && text.contains(",backend=\"epoll\"} 1\n"), "{text}");
@@ -54,7 +54,7 @@ fn counters_of_all_workers_are_added_up() {
             "nsqlookupd_worker_connections{worker=\"1\"} 1",
             "nsqlookupd_worker_requests_total{worker=\"1\"} 2",
             "nsqlookupd_worker_busy_seconds_total{worker=\"1\"} 1.5",
-            "nsqlookupd_worker_last_iteration_timestamp_seconds{worker=\"1\"} 1700000000.5",
+            "nsqlookupd_worker_last_iteration_timestamp_seconds{worker=\"1\"} 1799999999.25",
         ],
     );
     assert_eq!(metrics.heartbeats(), [START, START.after(Duration::from_millis(500))]);
