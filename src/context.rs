@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use arc_swap::ArcSwap;
 
@@ -143,6 +143,8 @@ impl WorkerContext {
         let Registered { topics, channels } = registry.registered();
         let unused = registry.without_producers();
         let gauges = Gauges {
+            now: *now,
+            wall: SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default(),
             backend: server.backend,
             ready: self.shared.readiness.check(self.now).is_ok(),
             producers: registry.producers(),

@@ -26,6 +26,7 @@ endpoints! {
     Nodes "/nodes"
     Debug "/debug"
     Metrics "/metrics"
+    TopicMetrics "/metrics/topics"
     Health "/health"
     Ready "/ready"
     Config "/config/{key}"

@@ -14,7 +14,8 @@ use rustix::process::Signal;
 
 mod support;
 
-use support::clients::{connect, exchange, get, request};
+use support::clients::{connect, exchange, get, post, request};
+use support::contrib::{self, dashboard_queries};
 use support::{PATIENCE, Server};
 
 const NO_FLAGS: &[&str] = &[];
@@ -169,7 +170,20 @@ fn metrics() -> String {
 
 #[test]
 fn every_metric_is_described_with_its_type_and_labels() {
-    let text = metrics();
+    assert_described("## Metrics", &metrics());
+}
+
+#[test]
+fn every_metric_of_topics_is_described_with_its_type_and_labels() {
+    let server = Server::start(NO_FLAGS);
+    let mut client = connect(server.http);
+    post(&mut client, "/topic/create?topic=t");
+    let response = get(&mut client, "/metrics/topics");
+    assert_described("### Metrics of topics", response.split_once("\r\n\r\n").expect("a body").1);
+}
+
+/// The section may have a table of labels before that of metrics.
+fn assert_described(section: &str, text: &str) {
     let mut actual = BTreeMap::new();
     for line in text.lines() {
         if let Some((name, kind)) = line.strip_prefix("# TYPE ").and_then(|line| line.split_once(' ')) {
@@ -184,18 +198,14 @@ fn every_metric_is_described_with_its_type_and_labels() {
             actual.get_mut(&family).expect("found").1 = labels.collect::<Vec<_>>();
         }
     }
-    let described = metric_rows().into_iter().map(|row| {
+    let rows = rows(section).into_iter().filter(|row| row.len() == 5 && row[0].starts_with('`'));
+    let described = rows.map(|row| {
         let [name, kind, labels, meaning, action] = &row[..] else { panic!("{row:?}") };
         assert!(!meaning.is_empty() && !action.is_empty(), "{name}");
         let labels = spans(labels).map(str::to_owned).collect::<Vec<_>>();
         (name.trim_matches('`').to_owned(), (kind.clone(), labels))
     });
     assert_eq!(described.collect::<BTreeMap<_, _>>(), actual);
-}
-
-/// The section has two tables: labels, then metrics.
-fn metric_rows() -> Vec<Vec<String>> {
-    rows("## Metrics").into_iter().filter(|row| row.len() == 5 && row[0].starts_with('`')).collect()
 }
 
 #[test]
@@ -295,6 +305,56 @@ fn every_signal_is_described() {
     server.signal(Signal::HUP);
     server.signal(Signal::INT);
     assert_eq!(server.wait_for_exit(PATIENCE).and_then(|status| status.code()), Some(0));
+}
+
+/// The metrics that a text of PromQL names.
+fn metrics_in(text: &str) -> BTreeSet<String> {
+    let words = text.split(|c: char| !(c.is_ascii_alphanumeric() || c == '_'));
+    let names = words.filter(|word| word.starts_with("nsqlookupd_") || word.starts_with("process_"));
+    // Those of a histogram have a suffix.
+    set(names.map(|name| {
+        let suffix = ["_bucket", "_sum", "_count"].iter().find_map(|suffix| name.strip_suffix(suffix));
+        suffix.unwrap_or(name)
+    }))
+}
+
+fn metrics_described() -> BTreeSet<String> {
+    let rows = rows("## Metrics");
+    set(rows.iter().map(|row| row[0].trim_matches('`')).filter(|name| name.contains('_')))
+}
+
+/// Whether they have data, and labels that exist, is for a real Prometheus to say: see `tests/interop`.
+#[test]
+fn every_metric_of_the_dashboard_exists() {
+    let used: BTreeSet<_> = dashboard_queries().iter().flat_map(|query| metrics_in(&query.expression)).collect();
+    let described = metrics_described();
+    assert_eq!(used.difference(&described).collect::<Vec<_>>(), Vec::<&String>::new());
+    // Its figures are all there are: a new metric wants a panel.
+    assert_eq!(described.difference(&used).collect::<Vec<_>>(), Vec::<&String>::new());
+}
+
+/// Each alert has a section in the operator's guide, which its link leads to, and tests of when it fires.
+#[test]
+fn every_alert_is_described() {
+    let rules = contrib::read("prometheus/alerts.yml");
+    let used = metrics_in(&rules);
+    assert_eq!(used.difference(&metrics_described()).collect::<Vec<_>>(), Vec::<&String>::new());
+    let tests = contrib::read("prometheus/alerts_test.yml");
+    let guide = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/operating.md");
+    let guide = fs::read_to_string(guide).unwrap_or_default();
+    let alerts: Vec<_> = rules.split("- alert: ").skip(1).collect();
+    assert!(!alerts.is_empty());
+    for alert in alerts {
+        let name = alert.lines().next().expect("a name");
+        for part in ["expr: ", "severity: ", "summary: ", "description: "] {
+            assert!(alert.contains(part), "{name} has no {part}");
+        }
+        let runbook = format!("runbook_url: docs/operating.md#{}\n", name.to_lowercase());
+        assert!(alert.contains(&runbook), "{name}: {alert}");
+        assert!(tests.contains(&format!("alertname: {name}\n")), "{name} has no test");
+        let heading = |line: &str| line.starts_with('#') && line.trim_start_matches('#').trim() == name;
+        assert!(guide.is_empty() || guide.lines().any(heading), "docs/operating.md has no section {name}");
+    }
 }
 
 /// The source files below `folder`.

@@ -1,5 +1,5 @@
-//! The documents of the HTTP API that grow with the registry: `/topics`, `/nodes`, `/debug`, and `/lookup` and
-//! `/channels` of every topic.
+//! The documents of the HTTP API that grow with the registry: `/topics`, `/nodes`, `/debug`, `/metrics/topics`, and
+//! `/lookup` and `/channels` of every topic.
 //!
 //! `/nodes` of a large cluster is tens of megabytes. So a document is a [`Stream`] of pages: the connection asks for a
 //! page each time it has sent the one before, so that no other connection of the worker waits for more than a page,
@@ -12,12 +12,14 @@ mod documents;
 mod pages;
 #[cfg(test)]
 mod tests;
+mod topic_metrics;
 
 use std::sync::Arc;
 
 use documents::{AllChannels, LookupAll, Nodes, Topics};
 pub use pages::Stream;
 use pages::{Document, PageCache};
+use topic_metrics::TopicMetrics;
 
 use crate::clock::Timestamp;
 use crate::json;
@@ -55,6 +57,11 @@ pub fn lookup_all(registry: &Arc<Registry>, now: Timestamp) -> Option<Stream> {
 /// `/debug`: every registration that has producers.
 pub fn debug(registry: &Arc<Registry>, now: Timestamp) -> Stream {
     Stream::new(registry, now, Document::Debug(Box::default()))
+}
+
+/// `/metrics/topics`: the producers and channels of every listed topic, as metrics.
+pub fn topic_metrics(registry: &Arc<Registry>, now: Timestamp) -> Stream {
+    Stream::new(registry, now, Document::TopicMetrics(TopicMetrics::default()))
 }
 
 /// Appends `/channels` of one topic, which need not exist.

@@ -6,17 +6,19 @@ use bytes::Bytes;
 
 use super::debug::Debug;
 use super::documents::{AllChannels, LookupAll, Nodes, Topics};
+use super::topic_metrics::TopicMetrics;
 use crate::clock::Timestamp;
 use crate::limits::{PAGE_BYTES, PAGES_CACHED_BYTES_MAX};
 use crate::registry::{Registry, Rendered, Snapshot, Visibility};
 
-/// A JSON document in the making: where it is.
+/// A document in the making: where it is.
 pub(super) enum Document {
     Topics(Topics),
     Nodes(Nodes),
     AllChannels(AllChannels),
     LookupAll(LookupAll),
     Debug(Box<Debug>),
+    TopicMetrics(TopicMetrics),
 }
 
 impl Document {
@@ -29,6 +31,7 @@ impl Document {
             Self::AllChannels(channels) => channels.render(snapshot, out),
             Self::LookupAll(lookup) => lookup.render(snapshot, visibility, out),
             Self::Debug(debug) => debug.render(snapshot, out),
+            Self::TopicMetrics(metrics) => metrics.render(snapshot, visibility, out),
         }
     }
 
@@ -37,7 +40,9 @@ impl Document {
         match self {
             Self::Topics(_) => snapshot.topics_revision(),
             Self::Nodes(_) => snapshot.nodes_revision(),
-            Self::AllChannels(_) | Self::LookupAll(_) | Self::Debug(_) => snapshot.revision(),
+            Self::AllChannels(_) | Self::LookupAll(_) | Self::Debug(_) | Self::TopicMetrics(_) => {
+                snapshot.revision()
+            }
         }
     }
 }

@@ -145,3 +145,53 @@ fn a_document_over_its_limit_is_not_cached() {
     assert!(pages(nodes(&registry, &cache, START)) == first);
     assert!(cache.nodes.is_empty());
 }
+
+/// Each topic has one line of each metric, in however many pages.
+#[test]
+fn metrics_of_topics_go_on_where_their_page_ended() {
+    let registry = registry();
+    let names: Vec<_> = (0..3000).map(|nth| format!("topic-{nth:04}")).collect();
+    let topics: Vec<_> = names.iter().map(String::as_str).collect();
+    connect(&registry, 0, 0, &topics);
+    connect(&registry, 1, 0, &topics[..10]);
+    let channel = Some(name("c"));
+    commit(&registry, &[Change::Create { topic: name("u"), channel }]);
+    let pages = pages(topic_metrics(&registry, START));
+    assert!(pages.len() > 2);
+    let document = String::from_utf8(pages.concat()).expect("UTF-8");
+    let count = |line: &str| document.lines().filter(|other| *other == line).count();
+    for (nth, topic) in topics.iter().enumerate() {
+        let producers = if nth < 10 { 2 } else { 1 };
+        assert_eq!(count(&format!("nsqlookupd_topic_producers{{topic=\"{topic}\"}} {producers}")), 1);
+        assert_eq!(count(&format!("nsqlookupd_topic_channels{{topic=\"{topic}\"}} 0")), 1);
+    }
+    assert_eq!(count("nsqlookupd_topic_producers{topic=\"u\"} 0"), 1);
+    assert_eq!(count("nsqlookupd_topic_channels{topic=\"u\"} 1"), 1);
+    assert_eq!(document.lines().count(), 2 * (2 + 3001) + 1);
+    assert!(document.ends_with("\n# EOF\n"));
+}
+
+/// As a lookup shows them: neither inactive nor tombstoned producers.
+#[test]
+fn metrics_of_topics_count_visible_producers() {
+    let registry = Arc::new(Registry::new(Lifetimes {
+        inactive_producer_timeout: TIMEOUT,
+        tombstone_lifetime: TIMEOUT,
+        ..Lifetimes::default()
+    }));
+    let [active, ..] = [0, 1, 2].map(|slot| connect(&registry, slot, 0, &["t", "u"]));
+    let shown = |now| {
+        let document = String::from_utf8(pages(topic_metrics(&registry, now)).concat()).expect("UTF-8");
+        ["t", "u"].map(|topic| {
+            let sample = format!("nsqlookupd_topic_producers{{topic=\"{topic}\"}} ");
+            document.lines().find_map(|line| line.strip_prefix(&sample)?.parse::<usize>().ok()).expect("listed")
+        })
+    };
+    assert_eq!(shown(START), [3, 3]);
+    commit(&registry, &[Change::Tombstone { topic: name("t"), node: b":0".as_slice().into() }]);
+    assert_eq!(shown(START), [0, 3]);
+    let later = START.after(TIMEOUT);
+    active.touch(later);
+    assert_eq!(shown(later), [3, 3], "the tombstones have expired, and the last moment is not over");
+    assert_eq!(shown(later.after(Duration::from_nanos(1))), [1, 1]);
+}

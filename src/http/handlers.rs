@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use super::config::config;
 use super::head::Head;
 use super::query::{Args, args};
-use super::response::{Exchange, Response};
+use super::response::{Exchange, Kind, Response};
 use super::routes::config_key;
 use super::status::{
     ApiError, CHANNEL_NOT_FOUND, INVALID_ARG_CHANNEL, INVALID_ARG_TOPIC, INVALID_REQUEST, MISSING_ARG_CHANNEL,
@@ -37,8 +37,8 @@ pub fn takes_body(request: &Head<'_>) -> bool {
 }
 
 fn takes_arguments(endpoint: Endpoint) -> bool {
-    use Endpoint::{Config, Debug, Health, Info, Metrics, Nodes, Ping, Ready, Topics};
-    !matches!(endpoint, Ping | Health | Info | Topics | Nodes | Debug | Metrics | Ready | Config)
+    use Endpoint::{Config, Debug, Health, Info, Metrics, Nodes, Ping, Ready, TopicMetrics, Topics};
+    !matches!(endpoint, Ping | Health | Info | Topics | Nodes | Debug | Metrics | Ready | TopicMetrics | Config)
 }
 
 /// Does what the endpoint is for, and responds. Returns the response's status, and whether the connection stays open.
@@ -82,6 +82,7 @@ fn response(
         Endpoint::Nodes => Ok(Response::Stream(api::nodes(registry, &shared.documents, *now))),
         Endpoint::Debug => Ok(Response::Stream(api::debug(registry, *now))),
         Endpoint::Metrics => Ok(Response::Metrics(format, context.metrics(format))),
+        Endpoint::TopicMetrics => Ok(Response::MetricsStream(format, api::topic_metrics(registry, *now))),
         Endpoint::Ready => ready(context),
         Endpoint::Lookup | Endpoint::Config => unreachable!("called for by themselves"),
         Endpoint::Channels => channels(args, context),
@@ -108,7 +109,7 @@ fn lookup(args: &Args<'_>, exchange: Exchange<'_>, context: &mut WorkerContext) 
     let responder = exchange.responder(response_head, counters);
     let error = match argument(args.topic.as_ref(), MISSING_ARG_TOPIC) {
         Ok(EVERY_TOPIC) => match api::lookup_all(registry, *now) {
-            Some(stream) => return (Status::Ok, responder.stream(stream)),
+            Some(stream) => return (Status::Ok, responder.stream(Kind::Json, stream)),
             None => TOPIC_NOT_FOUND,
         },
         Ok(topic) => match reader.lookup(topic, *now) {

@@ -67,6 +67,7 @@ pub enum Response {
     /// A text whose type stock leaves to Go to find out.
     Text(String),
     Metrics(Format, String),
+    MetricsStream(Format, Stream),
     Stream(Stream),
     Error(ApiError),
 }
@@ -120,7 +121,8 @@ impl Responder<'_> {
             Response::Json(body) => self.whole(Status::Ok, Kind::Json, &body),
             Response::Metrics(format, text) => self.whole(Status::Ok, Kind::Metrics(format), text.as_bytes()),
             Response::Error(error) => self.error(error, None),
-            Response::Stream(stream) => self.stream(stream),
+            Response::MetricsStream(format, stream) => self.stream(Kind::Metrics(format), stream),
+            Response::Stream(stream) => self.stream(Kind::Json, stream),
         }
     }
 
@@ -157,9 +159,9 @@ impl Responder<'_> {
     }
 
     /// A body of any size. One that fits a page is answered like every other.
-    pub fn stream(mut self, mut stream: Stream) -> bool {
+    pub fn stream(mut self, kind: Kind, mut stream: Stream) -> bool {
         if let Some(length) = stream.known_len() {
-            let keep = self.head(Status::Ok, Kind::Json, None, Length::Known(length));
+            let keep = self.head(Status::Ok, kind, None, Length::Known(length));
             if self.request.wants_body() {
                 self.output.stream(stream, Framing::Plain);
             }
@@ -167,9 +169,9 @@ impl Responder<'_> {
         }
         let page = stream.next_page().expect("a document has a page");
         if stream.is_finished() {
-            return self.whole(Status::Ok, Kind::Json, &page);
+            return self.whole(Status::Ok, kind, &page);
         }
-        let keep = self.head(Status::Ok, Kind::Json, None, Length::Unknown);
+        let keep = self.head(Status::Ok, kind, None, Length::Unknown);
         if self.request.wants_body() {
             let framing = if self.request.version == Version::Http11 { Framing::Chunked } else { Framing::Plain };
             framing.append(&page, false, self.output.staged());

@@ -50,6 +50,7 @@ fn find(path: &[u8]) -> Option<(Methods, Endpoint)> {
         // Not stock's, nor is the last one.
         b"/health" => (Methods::Get, Endpoint::Health),
         b"/metrics" => (Methods::Get, Endpoint::Metrics),
+        b"/metrics/topics" => (Methods::Get, Endpoint::TopicMetrics),
         b"/ready" => (Methods::Get, Endpoint::Ready),
         b"/topic/create" => (Methods::Post, Endpoint::CreateTopic),
         b"/topic/delete" => (Methods::Post, Endpoint::DeleteTopic),
@@ -243,7 +244,17 @@ mod tests {
 
     #[test]
     fn head_goes_where_get_goes() {
-        for path in ["/ping", "/info", "/lookup", "/topics", "/channels", "/nodes", "/debug", "/metrics"] {
+        for path in [
+            "/ping",
+            "/info",
+            "/lookup",
+            "/topics",
+            "/channels",
+            "/nodes",
+            "/debug",
+            "/metrics",
+            "/metrics/topics",
+        ] {
             assert!(matches!(routed("GET", path), Route::Endpoint(_)), "{path}");
             assert_eq!(routed("HEAD", path), routed("GET", path), "{path}");
         }

@@ -36,6 +36,10 @@ pub const INPUT_BYTES_FOR_WEIGHT: usize = 128;
 /// requests take, so nobody waits long behind it.
 pub const PAGE_BYTES: usize = 64 << 10;
 
+/// Producers that are looked at for one page of `/metrics/topics`, or those of one topic: a page of small numbers may be
+/// that of many registrations.
+pub const PAGE_PRODUCERS: usize = 16 << 10;
+
 /// Bytes of one rendered response to `/topics` or `/nodes` that are kept for the next request; a longer one is
 /// rendered each time.
 pub const PAGES_CACHED_BYTES_MAX: usize = 64 << 20;

@@ -206,7 +206,10 @@ impl Scrape {
         families.counters("worker_requests", "HTTP requests and commands of nsqd, by worker.", served)?;
         let busy = workers().map(|(labels, worker)| (labels, worker.iterations.sum() as f64 / NANOS));
         families.counters("worker_busy_seconds", "Busy time of the event loop, by worker.", busy)?;
-        let last = workers().map(|(labels, worker)| (labels, worker.last_iteration().nanos() as f64 / NANOS));
+        let Gauges { now, wall, .. } = self.gauges;
+        let last = workers().map(|(labels, worker)| {
+            (labels, wall.saturating_sub(now.since(worker.last_iteration())).as_secs_f64())
+        });
         let help = "When the last iteration of the event loop began, by worker.";
         families.gauges("worker_last_iteration_timestamp_seconds", help, last)
     }

@@ -13,14 +13,6 @@ pub enum Format {
 }
 
 impl Format {
-    /// What stands at the end of a document.
-    pub fn end(self) -> &'static str {
-        match self {
-            Self::Text => "",
-            Self::OpenMetrics => "# EOF\n",
-        }
-    }
-
     /// # Panics
     /// Never: a String takes every write.
     pub(super) fn encode(self, registry: &Registry) -> String {

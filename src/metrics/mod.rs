@@ -18,6 +18,7 @@ mod worker;
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use self::exposition::{Process, Scrape};
 use self::process::Started;
@@ -46,6 +47,9 @@ pub struct Metrics {
 /// What others count, or what is not counted but is so at the moment.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Gauges {
+    pub now: Timestamp,
+    /// The same moment by the system's clock, since the Unix epoch. The two part when the process was paused.
+    pub wall: Duration,
     /// The name of what serves.
     pub backend: &'static str,
     pub ready: bool,

@@ -5,6 +5,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::producer::Producer;
+use super::snapshot::Snapshot;
 use super::topic::Topic;
 use crate::clock::Timestamp;
 
@@ -97,6 +98,20 @@ impl Visibility {
             self.until = self.until.min(last_moment);
         }
         tombstoned
+    }
+
+    /// How many producers of the topic a response shows. For a response that is not kept: for how long it holds is not
+    /// noted.
+    pub fn count(&self, topic: &Topic, snapshot: &Snapshot) -> usize {
+        let is_tombstoned = |producer: &Producer| {
+            let until = |at: Timestamp| at.after(self.lifetimes.tombstone_lifetime);
+            producer.was_tombstoned.load(Ordering::Relaxed)
+                && topic.tombstoned_at(producer.id()).is_some_and(|at| self.now < until(at))
+        };
+        let active = snapshot
+            .present(topic.producers())
+            .filter(|producer| self.now <= self.lifetimes.listed_until(producer.last_update()));
+        active.filter(|producer| !is_tombstoned(producer)).count()
     }
 
     /// What was rendered with these decisions.

@@ -35,10 +35,17 @@ impl Daemon {
     /// # Panics
     /// When there is no such line in time.
     pub fn listening(&self, protocol: &str) -> SocketAddr {
-        let announcement = format!(" {protocol}: listening on ");
+        self.logged(&format!(" {protocol}: listening on "))
+    }
+
+    /// The address that follows an announcement in the log.
+    ///
+    /// # Panics
+    /// When there is no such line in time.
+    pub fn logged(&self, announcement: &str) -> SocketAddr {
         self.stderr
-            .wait_for(|log| logged_address(log, &announcement))
-            .unwrap_or_else(|| self.fail(&format!("does not listen for {protocol}")))
+            .wait_for(|log| logged_address(log, announcement))
+            .unwrap_or_else(|| self.fail(&format!("does not log {announcement:?}")))
     }
 
     /// The lines of standard output, sorted, once there are `count` of them.

@@ -102,6 +102,24 @@ pub fn haproxy() -> Option<PathBuf> {
     Some(program)
 }
 
+/// Prometheus and promtool.
+pub struct Prometheus {
+    pub prometheus: PathBuf,
+    pub promtool: PathBuf,
+}
+
+/// Where they are. `None` where `PROMETHEUS_BIN` is unset; the test is then to return at once.
+///
+/// # Panics
+/// When they are not there.
+pub fn prometheus() -> Option<Prometheus> {
+    let prometheus = named_or_skipped("PROMETHEUS_BIN", "the program of Prometheus")?;
+    let promtool = PathBuf::from(named_by("PROMTOOL_BIN", ".ci/prometheus"));
+    require(&prometheus, "PROMETHEUS_BIN", ".ci/prometheus");
+    require(&promtool, "PROMTOOL_BIN", ".ci/prometheus");
+    Some(Prometheus { prometheus, promtool })
+}
+
 /// What a variable names. Where it is unset, says that the test is skipped.
 fn named_or_skipped(variable: &str, what: &str) -> Option<PathBuf> {
     let named = env::var_os(variable).map(PathBuf::from);

@@ -4,6 +4,7 @@
 #![allow(dead_code, reason = "each test target uses a part of this module")]
 
 pub mod clients;
+pub mod contrib;
 pub mod observed;
 
 use std::ffi::OsStr;
