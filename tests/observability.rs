@@ -30,14 +30,15 @@ fn value(metrics: &str, series: &str) -> f64 {
 fn the_client_chooses_the_format() {
     let server = Server::start::<&str>(&[]);
     let mut client = connect(server.http);
-    for (accept, content_type, last) in [
-        ("*/*", "text/plain; version=0.0.4; charset=utf-8", "nsqlookupd_worker_last_iteration_timestamp_seconds{"),
-        (OPENMETRICS, "application/openmetrics-text; version=1.0.0; charset=utf-8", "# EOF"),
+    for (accept, content_type) in [
+        ("*/*", "text/plain; version=0.0.4; charset=utf-8"),
+        (OPENMETRICS, "application/openmetrics-text; version=1.0.0; charset=utf-8"),
     ] {
-        let (head, body) = ask(&mut client, "/metrics", accept);
-        assert!(head.contains(&format!("\r\nContent-Type: {content_type}\r\n")), "{head}");
-        assert!(body.lines().last().is_some_and(|line| line.starts_with(last)), "{body}");
-        assert!(body.ends_with('\n'));
+        for (path, ends) in [("/metrics", accept == OPENMETRICS), ("/metrics/topics", true)] {
+            let (head, body) = ask(&mut client, path, accept);
+            assert!(head.contains(&format!("\r\nContent-Type: {content_type}\r\n")), "{head}");
+            assert_eq!(body.ends_with("\n# EOF\n"), ends, "{body}");
+        }
     }
 }
 
