@@ -412,7 +412,9 @@ fn what_the_pages_name_is_there() {
     let reference = read("docs/reference.md");
     let pages = sources(&Path::new(env!("CARGO_MANIFEST_DIR")).join("docs"));
     let pages = pages.into_iter().filter(|path| path.extension().is_some_and(|extension| extension == "md"));
-    for page in pages.chain(["README.md", "SECURITY.md", "CONTRIBUTING.md"].map(PathBuf::from)) {
+    for page in
+        pages.chain(["README.md", "SECURITY.md", "CONTRIBUTING.md", "contrib/README.md"].map(PathBuf::from))
+    {
         let text = read(&page);
         let prose = text.split("```").step_by(2).collect::<String>();
         for span in spans(&prose) {
