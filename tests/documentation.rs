@@ -405,25 +405,51 @@ fn every_line_to_alert_on_is_described() {
     }
 }
 
-/// Flags, metrics and files that the pages name exist.
+/// The pages for whoever uses or changes the program.
+fn pages() -> impl Iterator<Item = PathBuf> {
+    let pages = sources(&Path::new(env!("CARGO_MANIFEST_DIR")).join("docs"));
+    let pages = pages.into_iter().filter(|path| path.extension().is_some_and(|extension| extension == "md"));
+    pages.chain(["README.md", "SECURITY.md", "CONTRIBUTING.md", "contrib/README.md"].map(PathBuf::from))
+}
+
+/// A page without its blocks of code.
+fn prose(page: &Path) -> String {
+    read(page).split("```").step_by(2).collect()
+}
+
+/// The path of an endpoint that a span such as `GET /lookup?topic=t` names.
+fn endpoint(span: &str) -> Option<&str> {
+    let target = ["GET ", "HEAD ", "POST ", "PUT "].iter().find_map(|method| span.strip_prefix(method));
+    let path = target.unwrap_or(span).split(['?', ' ']).next()?;
+    // Files, what stock alone has, and what is not there.
+    let others = ["/debug/pprof", "/etc/", "/proc", "/usr/", "/var/", "/ringlookupd", "/nsqlookupd"];
+    let is_endpoint = path.len() > 1 && path.starts_with('/') && !path[1..].starts_with('/');
+    (is_endpoint && !others.iter().any(|other| path.starts_with(other))).then_some(path)
+}
+
+/// Flags, endpoints, metrics and files that the pages name exist.
 #[test]
 fn what_the_pages_name_is_there() {
     let flags = flags();
     let reference = read("docs/reference.md");
-    let pages = sources(&Path::new(env!("CARGO_MANIFEST_DIR")).join("docs"));
-    let pages = pages.into_iter().filter(|path| path.extension().is_some_and(|extension| extension == "md"));
-    for page in
-        pages.chain(["README.md", "SECURITY.md", "CONTRIBUTING.md", "contrib/README.md"].map(PathBuf::from))
-    {
-        let text = read(&page);
-        let prose = text.split("```").step_by(2).collect::<String>();
-        for span in spans(&prose) {
+    let endpoints = rows("## Endpoints");
+    let endpoints = set(endpoints.iter().map(|row| row[1].trim_matches('`')));
+    for page in pages() {
+        for span in spans(&prose(&page)) {
             let is_flag = span
                 .strip_prefix('-')
                 .is_some_and(|name| name.len() > 1 && name.starts_with(|c: char| c.is_ascii_lowercase()));
             let name = span.split(['=', ' ']).next().expect("some");
             if is_flag && !["-h", "-help"].contains(&name) {
                 assert!(flags.contains_key(name), "{}: there is no {name}", page.display());
+            }
+            if let Some(path) = endpoint(span) {
+                let key = path.strip_prefix("/config/").map(|_| "/config/{key}");
+                assert!(
+                    path == "/config" || endpoints.contains(key.unwrap_or(path)),
+                    "{}: {span}",
+                    page.display()
+                );
             }
             if span.starts_with("nsqlookupd_") {
                 let name = span.split('{').next().expect("some");
@@ -434,6 +460,35 @@ fn what_the_pages_name_is_there() {
                 let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(span);
                 assert!(path.exists(), "{}: there is no {span}", page.display());
             }
+        }
+    }
+}
+
+/// The anchors of a page's headings, as forges make them.
+fn anchors(page: &Path) -> BTreeSet<String> {
+    let headings = prose(page);
+    let headings = headings.lines().filter(|line| line.starts_with('#'));
+    let anchor = |heading: &str| {
+        let text = heading.trim_start_matches('#').trim().to_lowercase();
+        let kept = text.chars().filter(|c| c.is_alphanumeric() || [' ', '-', '_'].contains(c));
+        kept.map(|c| if c == ' ' { '-' } else { c }).collect()
+    };
+    headings.map(anchor).collect()
+}
+
+/// Links between the pages lead to a file, and to a heading where they name one.
+#[test]
+fn links_lead_somewhere() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    for page in pages().map(|page| root.join(page)) {
+        for link in prose(&page).split("](").skip(1).filter_map(|rest| rest.split(')').next()) {
+            let (file, anchor) = link.split_once('#').unwrap_or((link, ""));
+            if link.contains("://") {
+                continue;
+            }
+            let target = if file.is_empty() { page.clone() } else { page.with_file_name(file) };
+            assert!(target.exists(), "{}: {link}", page.display());
+            assert!(anchor.is_empty() || anchors(&target).contains(anchor), "{}: {link}", page.display());
         }
     }
 }

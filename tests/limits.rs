@@ -1,4 +1,4 @@
-//! Every limit of the README's table, one test for each, against the program with a small limit set by its flag:
+//! Every limit of `docs/reference.md`, one test for each, against the program with a small limit set by its flag:
 //! whoever goes over is told so in its protocol's words and loses its connection, but for a REGISTER too many, which costs
 //! an nsqd nothing else; the counter in `/metrics` and one line in the log say which limit it was, and a producer and a
 //! consumer beside it notice nothing.

@@ -47,6 +47,6 @@ fn set(key: &str, value: &[u8], peer: SocketAddr, context: &WorkerContext) -> Re
     }
     let level: Level = str::from_utf8(value).ok().and_then(|text| text.parse().ok()).ok_or(INVALID_VALUE)?;
     context.log.set_level(level);
-    context.log.info(format_args!("client({peer}) has set the log level to {}", level.name()));
+    context.log.client(&peer).info(format_args!("client({peer}) has set the log level to {}", level.name()));
     Ok(())
 }

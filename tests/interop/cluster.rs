@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::path::PathBuf;
 
 use minreq::{Method, Response};
 use ringlookupd::io::Backend;
@@ -14,9 +15,12 @@ use crate::programs::{self, Programs};
 use crate::support::Server;
 use crate::wait;
 
+/// A server, and the flags for its backend.
+type Program = (PathBuf, Vec<String>);
+
 /// The server under test.
 pub struct Lookupd {
-    backend: Backend,
+    program: Program,
     flags: Vec<String>,
     pub server: Server,
     pub tcp: SocketAddr,
@@ -29,16 +33,20 @@ impl Lookupd {
     }
 
     pub fn start_with(backend: Backend, flags: &[String]) -> Self {
+        Self::start_program(programs::lookupd(backend), flags)
+    }
+
+    /// Starts any program that takes nsqlookupd's flags.
+    pub fn start_program(program: Program, flags: &[String]) -> Self {
         let own = [
             // nsqd asks for a new topic's channels at this address.
             "-broadcast-address=127.0.0.1",
             // At debug level each HTTP request has a line.
             "-log-level=debug",
         ];
-        let (program, io) = programs::lookupd(backend);
-        let all = [&own.map(str::to_owned), &io[..], flags].concat();
-        let server = Server::start_program(&program, &all);
-        Self { backend, flags: flags.to_vec(), tcp: server.tcp, http: server.http, server }
+        let all = [&own.map(str::to_owned), &program.1[..], flags].concat();
+        let server = Server::start_program(&program.0, &all);
+        Self { program, flags: flags.to_vec(), tcp: server.tcp, http: server.http, server }
     }
 
     /// Ends the process with SIGKILL.
@@ -51,8 +59,15 @@ impl Lookupd {
     /// Kills the server and starts it again, on the ports that it had.
     pub fn restart(mut self) -> Self {
         self.kill();
+        let program = self.program.clone();
+        self.replace_by(program)
+    }
+
+    /// Stops the server and starts a program in its place, on the ports that it had.
+    pub fn replace_by(self, program: Program) -> Self {
+        self.server.stop();
         let addresses = [format!("-tcp-address={}", self.tcp), format!("-http-address={}", self.http)];
-        Self::start_with(self.backend, &[self.flags.as_slice(), &addresses].concat())
+        Self::start_program(program, &[self.flags.as_slice(), &addresses].concat())
     }
 
     pub fn topics(&self) -> BTreeSet<String> {

@@ -13,7 +13,7 @@ use crate::wait;
 
 on_both_drivers!(lines_about_nodes_are_stocks);
 
-/// The README's list of differences has what is filtered out here: requests are logged at debug, and a disconnect in one
+/// `docs/differences.md` has what is filtered out here: requests are logged at debug, and a disconnect in one
 /// line. Of the lines that are added, stock has none.
 fn lines_about_nodes_are_stocks(backend: Backend) {
     let Some(programs) = Programs::find() else {

@@ -16,6 +16,7 @@ mod failover;
 mod haproxy;
 mod limits;
 mod log;
+mod migration;
 mod prometheus;
 mod versions;
 

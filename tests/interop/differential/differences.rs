@@ -1,5 +1,5 @@
-//! Where the two servers may differ: what the release does not have, and what the README lists under "Different from
-//! stock on purpose". Nothing else is left out.
+//! Where the two servers may differ: what the release does not have, and what `docs/differences.md` lists. Nothing
+//! else is left out.
 
 use super::http::Request;
 
@@ -10,8 +10,8 @@ pub const GO_BUFFER_BYTES: usize = 2048;
 pub const UNRELEASED_FIELDS: [&[u8]; 2] = [br#","topology_zone":"""#, br#","topology_region":"""#];
 
 pub struct Difference {
-    /// Words of the README's list.
-    pub readme: &'static str,
+    /// Words of that list.
+    pub listed: &'static str,
     /// What the comparison does about it, and why.
     pub reason: &'static str,
     pub rule: Rule,
@@ -31,78 +31,78 @@ pub enum Rule {
 
 pub const DIFFERENCES: [Difference; 14] = [
     Difference {
-        readme: "`topology_zone`",
+        listed: "`topology_zone`",
         reason: "1.3.0 does not have these fields: they are cut out of what ringlookupd says",
         rule: Rule::Normalized,
     },
     Difference {
-        readme: "`topology_zone`",
+        listed: "`topology_zone`",
         reason: "with them a body may exceed Go's buffer, which ends a connection of HTTP/1.0",
         rule: Rule::NotAsked(|asked, _| {
             asked.is_http_1_0 && ["debug", "lookup", "nodes"].iter().any(|route| asked.path.contains(route))
         }),
     },
     Difference {
-        readme: "`Content-Length` where its length is known",
+        listed: "`Content-Length` where its length is known",
         reason: "the length, or the chunks, of a long body are not compared, but what they frame",
         rule: Rule::Normalized,
     },
     Difference {
-        readme: "`/debug` lists its keys in any order",
+        listed: "`/debug` lists its keys in any order",
         reason: "its keys are sorted before they are compared",
         rule: Rule::Normalized,
     },
     Difference {
-        readme: "A redirect of a target in absolute form",
+        listed: "A redirect of a target in absolute form",
         reason: "scheme, user and host are cut out of stock's `Location` and of the page's link",
         rule: Rule::Normalized,
     },
     Difference {
-        readme: "HEAD is answered",
+        listed: "HEAD is answered",
         reason: "405 in stock",
         rule: Rule::NotCompared(|asked, stock| {
             asked.method == "HEAD" && asked.is_read() && stock[b"HTTP/1.1".len()..].starts_with(b" 405 ")
         }),
     },
     Difference {
-        readme: "`/metrics` is an addition",
+        listed: "`/metrics` is an addition",
         reason: "404 in stock",
         rule: Rule::NotAsked(|asked, _| asked.path.contains("metrics")),
     },
     Difference {
-        readme: "`/debug/pprof` is not there",
+        listed: "`/debug/pprof` is not there",
         reason: "it shows a Go runtime",
         rule: Rule::NotAsked(|asked, _| asked.path.contains("pprof")),
     },
     Difference {
-        readme: "`*` is no wildcard",
+        listed: "`*` is no wildcard",
         reason: "stock deletes or hides all topics",
         rule: Rule::NotAsked(|asked, _| asked.query.contains('*') && !asked.is_read()),
     },
     Difference {
-        readme: "visible in at least one topic",
+        listed: "visible in at least one topic",
         reason: "stock takes any of a producer's topics, and lists it if it is not tombstoned there",
         rule: Rule::NotAsked(|asked, tombstoned| {
             tombstoned && asked.path.contains("lookup") && asked.query.contains('*')
         }),
     },
     Difference {
-        readme: "with and without brackets",
+        listed: "with and without brackets",
         reason: "to stock no producer has such an address",
         rule: Rule::NotAsked(|asked, _| asked.is_tombstone() && asked.query.contains('[')),
     },
     Difference {
-        readme: "A negative or huge IDENTIFY length",
+        listed: "A negative or huge IDENTIFY length",
         reason: "kills stock; all that is sent here is within the limits",
         rule: Rule::NotMet,
     },
     Difference {
-        readme: "A malformed header line",
+        listed: "A malformed header line",
         reason: "each head that has one is sent whole",
         rule: Rule::NotMet,
     },
     Difference {
-        readme: "A producer is its connection",
+        listed: "A producer is its connection",
         reason: "no two connections of a session have the same address",
         rule: Rule::NotMet,
     },
@@ -163,14 +163,12 @@ pub fn is_not_compared(request: &Request, stock: &[u8]) -> bool {
     DIFFERENCES.iter().any(|row| matches!(row.rule, Rule::NotCompared(matches) if matches(&asked, stock)))
 }
 
-/// The README's list has every row of the table.
+/// The list has every row of the table.
 #[test]
-fn differences_are_those_of_the_readme() {
-    let readme = include_str!("../../../README.md");
-    let (_, after) = readme.split_once("## Different from stock on purpose").expect("the section");
-    let (list, _) = after.split_once("\n## ").expect("a section after it");
+fn differences_are_those_of_the_list() {
+    let list = include_str!("../../../docs/differences.md");
     let list = list.split_whitespace().collect::<Vec<_>>().join(" ");
-    for Difference { readme, reason, .. } in DIFFERENCES {
-        assert!(list.contains(readme), "the README's list lacks {readme:?} ({reason})");
+    for Difference { listed, reason, .. } in DIFFERENCES {
+        assert!(list.contains(listed), "docs/differences.md lacks {listed:?} ({reason})");
     }
 }
