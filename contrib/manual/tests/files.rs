@@ -107,7 +107,7 @@ fn bash(files: &Files, words: &[&str]) -> Option<Vec<String>> {
 fn bash_completes_flags_names_and_files() {
     let files = Files::write();
     for (words, expected) in [
-        (&["-w"][..], &["-workers"][..]),
+        (&["-wo"][..], &["-workers"][..]),
         (&["--w"], &["--workers"]),
         (&["-io=epoll", "-tcp"], &["-tcp-address"]),
         (&["-io", ""], &["auto", "uring", "epoll"]),
@@ -118,9 +118,9 @@ fn bash_completes_flags_names_and_files() {
         (&["-log-level", "=", "w"], &["warn"]),
         (&["-config", "ringlookupd.b"], &["ringlookupd.bash"]),
         (&["-config", "=", "ringlookupd.b"], &["ringlookupd.bash"]),
-        (&["-tcp-address", "-w"], &[]),
+        (&["-tcp-address", "-wo"], &[]),
         (&["-tcp-address", "="], &[]),
-        (&["-pin-workers", "-w"], &["-workers"]),
+        (&["-pin-workers", "-wo"], &["-workers"]),
     ] {
         let Some(completed) = bash(&files, &[&["ringlookupd"], words].concat()) else { return };
         assert_eq!(completed, expected, "{words:?}");
