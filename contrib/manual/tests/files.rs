@@ -108,8 +108,8 @@ fn bash_completes_flags_names_and_files() {
     let files = Files::write();
     for (words, expected) in [
         (&["-wo"][..], &["-workers"][..]),
-        (&["--w"], &["--workers"]),
-        (&["-io=epoll", "-tcp"], &["-tcp-address"]),
+        (&["--wo"], &["--workers"]),
+        (&["-io=epoll", "-tcp-a"], &["-tcp-address"]),
         (&["-io", ""], &["auto", "uring", "epoll"]),
         (&["--io", "u"], &["uring"]),
         (&["-io", "="], &["auto", "uring", "epoll"]),
