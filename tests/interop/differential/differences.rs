@@ -65,7 +65,7 @@ pub const DIFFERENCES: [Difference; 14] = [
         }),
     },
     Difference {
-        listed: "`/metrics` is an addition",
+        listed: "`/metrics` and `/metrics/topics` are additions",
         reason: "404 in stock",
         rule: Rule::NotAsked(|asked, _| asked.path.contains("metrics")),
     },
