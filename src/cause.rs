@@ -3,6 +3,7 @@
 use std::{fmt, io};
 
 use crate::limits::Limit;
+use crate::transport::TlsError;
 
 /// What ended a connection that its own protocol did not end.
 #[derive(Clone, Copy, Debug)]
@@ -14,6 +15,8 @@ pub enum Cause<'a> {
     /// A send failed.
     Send(&'a io::Error),
     Over(Limit),
+    /// The peer's TLS is none that can be served.
+    Tls(&'a TlsError),
     /// The server stops.
     Shutdown,
 }
@@ -25,6 +28,7 @@ impl fmt::Display for Cause<'_> {
             Self::Eof => f.write_str("EOF"),
             Self::Receive(error) => write!(f, "read: {}", go_text(error)),
             Self::Send(error) => write!(f, "write: {}", go_text(error)),
+            Self::Tls(error) => write!(f, "tls: {error}"),
             Self::Over(limit) => write!(f, "exceeds {}", limit.name()),
             Self::Shutdown => f.write_str("use of closed network connection"),
         }

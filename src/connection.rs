@@ -1,5 +1,6 @@
 //! One connection: where its bytes are and what the kernel is doing for it.
 
+use std::mem;
 use std::net::SocketAddr;
 
 use crate::admission::Permit;
@@ -8,14 +9,15 @@ use crate::clock::Timestamp;
 use crate::context::{Advance, WorkerContext};
 use crate::io::{SendBuffer, Token};
 use crate::limits::{INPUT_BACKLOG_MAX, Limit};
-use crate::listen::Protocol;
+use crate::listen::{Protocol, Service};
 use crate::output::Output;
 use crate::registry::{Lifetimes, ProducerId};
-use crate::transport::Transport;
+use crate::transport::{TlsError, Transport};
 use crate::{http, v1};
 
 /// A connection from accept to close.
 pub struct Connection {
+    pub service: Service,
     pub session: Session,
     pub permit: Permit,
     pub transport: Transport,
@@ -69,17 +71,10 @@ pub enum Session {
 }
 
 impl Session {
-    pub fn new(protocol: Protocol, id: ProducerId, peer: SocketAddr) -> Self {
-        match protocol {
-            Protocol::V1 => Self::V1(v1::Session::new(id, peer)),
-            Protocol::Http => Self::Http(http::Session::new(peer)),
-        }
-    }
-
-    pub fn protocol(&self) -> Protocol {
-        match self {
-            Self::V1(_) => Protocol::V1,
-            Self::Http(_) => Protocol::Http,
+    pub fn new(service: Service, id: ProducerId, peer: SocketAddr) -> Self {
+        match service.protocol() {
+            Protocol::V1 => Self::V1(v1::Session::new(service, id, peer)),
+            Protocol::Http => Self::Http(http::Session::new(service, peer)),
         }
     }
 
@@ -95,6 +90,14 @@ impl Session {
         match self {
             Self::V1(session) => session.awaited(rest),
             Self::Http(session) => Some(session.awaited(rest)),
+        }
+    }
+
+    /// Tells a client that speaks the protocol without the TLS of its port.
+    fn refuse_plain(&mut self, context: &mut WorkerContext, output: &mut Output) {
+        match self {
+            Self::V1(session) => session.refuse_plain(context, output),
+            Self::Http(session) => session.refuse_plain(context, output),
         }
     }
 
@@ -145,8 +148,9 @@ impl Session {
 }
 
 impl Connection {
-    pub fn new(session: Session, permit: Permit, transport: Transport, output: Output) -> Self {
+    pub fn new(service: Service, session: Session, permit: Permit, transport: Transport, output: Output) -> Self {
         Self {
+            service,
             session,
             permit,
             transport,
@@ -165,7 +169,30 @@ impl Connection {
     /// Acts on input as far as there is room for the replies, reading `bytes` where they lie when nothing
     /// waits before them.
     pub fn take_input(&mut self, bytes: &[u8], context: &mut WorkerContext) {
-        let bytes = self.transport.receive(bytes);
+        if self.transport.is_handshaking() && !bytes.is_empty() {
+            context.batch.count_handshake();
+        }
+        let mut scratch = mem::take(&mut context.scratch);
+        match self.transport.receive(bytes, &mut scratch) {
+            Ok(bytes) => self.take_plain(bytes, context),
+            Err(error) => self.end_transport(&error, context),
+        }
+        scratch.clear();
+        context.scratch = scratch;
+    }
+
+    /// The transport cannot go on. What it has to say of that is still sent.
+    fn end_transport(&mut self, error: &TlsError, context: &mut WorkerContext) {
+        if *error == TlsError::Plain {
+            self.transport = Transport::Plain;
+            self.session.refuse_plain(context, &mut self.output);
+        } else {
+            context.tls_failed(self.service, self.session.peer(), error);
+        }
+        self.flush(Cause::Tls(error), context);
+    }
+
+    fn take_plain(&mut self, bytes: &[u8], context: &mut WorkerContext) {
         let advance = if self.input.is_empty() {
             let advance = self.session.advance(bytes, context, &mut self.output);
             self.input.extend_from_slice(&bytes[advance.used..]);
@@ -184,7 +211,7 @@ impl Connection {
         context.batch.count_input(advance.used);
         if advance.close {
             self.flush(Cause::Eof, context);
-        } else if self.receive == Receive::Eof && !stopped {
+        } else if (self.receive == Receive::Eof || self.transport.is_at_end()) && !stopped {
             // All that could be answered is: the rest stays unfinished for ever.
             self.session.finish(&self.input, context, &mut self.output);
             self.flush(Cause::Eof, context);
@@ -193,7 +220,8 @@ impl Connection {
 
     /// What to send next; the rest waits until that is out.
     pub fn next_buffer(&mut self) -> Option<SendBuffer> {
-        self.transport.next_buffer(&mut self.output)
+        let is_ending = self.phase == Phase::Flushing;
+        self.transport.next_buffer(&mut self.output, is_ending)
     }
 
     /// Ends the protocol with an error.
@@ -213,7 +241,20 @@ impl Connection {
 
     /// Whether only the peer can go on: nothing is being sent, and nothing is to be sent.
     pub fn is_waiting(&self) -> bool {
-        self.phase == Phase::Open && !self.sending && self.output.is_empty()
+        self.phase == Phase::Open && !self.sending && !self.has_output()
+    }
+
+    /// Whether something is to be sent.
+    pub fn has_output(&self) -> bool {
+        !self.output.is_empty() || self.transport.has_output()
+    }
+
+    /// The limit on the time until the peer goes on.
+    pub fn awaited(&self) -> Option<Limit> {
+        if self.transport.is_handshaking() {
+            return Some(Limit::HandshakeTimeout);
+        }
+        self.session.awaited(&self.input)
     }
 
     /// Whether the peer should wait with more input until it has read replies.

@@ -12,7 +12,7 @@ use crate::batch::Batch;
 use crate::change_log;
 use crate::clock::Timestamp;
 use crate::limits::{FORGOTTEN_TOGETHER, Limit, Limits};
-use crate::listen::Protocol;
+use crate::listen::Service;
 use crate::log::{About, Log};
 use crate::metrics::{Counters, Format, Gauges, Metrics};
 use crate::options::Options;
@@ -21,6 +21,7 @@ use crate::registry::{
     CacheUse, Change, Forgotten, Lifetimes, Name, Outcome, Producer, Reader, Registered, Registry, Writer,
 };
 use crate::response_head::ResponseHead;
+use crate::transport::TlsError;
 
 /// The state of a worker that is not one connection's.
 pub struct WorkerContext {
@@ -39,6 +40,8 @@ pub struct WorkerContext {
     pub is_draining: bool,
     pub registry: Arc<Registry>,
     pub batch: Batch,
+    /// Space for what a transport decrypts, empty between two connections.
+    pub scratch: Vec<u8>,
 }
 
 /// The result of giving a session input.
@@ -57,8 +60,8 @@ pub struct ServerInfo {
     pub identify_reply: Vec<u8>,
     /// The response to `/info`.
     pub info: Vec<u8>,
-    /// Where clients of each [`Protocol`] connect, as the log shows it.
-    pub addresses: [String; Protocol::ALL.len()],
+    /// Where clients of each [`Service`] connect, as the log shows it; empty where it is not served.
+    pub addresses: [String; Service::ALL.len()],
     /// The name of what serves, io_uring or epoll.
     pub backend: &'static str,
 }
@@ -96,6 +99,7 @@ impl WorkerContext {
             response_head: ResponseHead::new(SystemTime::UNIX_EPOCH),
             is_draining: false,
             batch: Batch::new(Arc::clone(&registry)),
+            scratch: Vec::new(),
             registry,
         }
     }
@@ -122,19 +126,31 @@ impl WorkerContext {
         }
     }
 
-    /// Notes that a client of a port for `protocol` speaks the other one. A log line says now and then
-    /// which port is the right one.
-    pub fn wrong_port(&self, protocol: Protocol, client: impl fmt::Display) {
-        self.counters.wrong_ports[protocol as usize].increment();
-        let Some(times) = self.shared.metrics.wrong_ports_to_tell(protocol, self.now) else { return };
-        let (spoken, right) = match protocol {
-            Protocol::V1 => ("HTTP", Protocol::Http),
-            Protocol::Http => ("nsqd's protocol", Protocol::V1),
+    /// Notes that a client of one service's port speaks another one. A log line says now and then which port is the
+    /// right one.
+    pub fn wrong_port(&self, service: Service, spoken: Service, client: impl fmt::Display) {
+        self.counters.wrong_ports[service as usize].increment();
+        let Some(times) = self.shared.metrics.wrong_ports_to_tell(service, self.now) else { return };
+        let language = match spoken {
+            Service::Tcp => "nsqd's protocol",
+            Service::Http => "HTTP",
+            Service::TcpTls | Service::Https => "TLS",
         };
-        let (wrong, right) = (&self.server.addresses[protocol as usize], &self.server.addresses[right as usize]);
+        let (wrong, right) = (&self.server.addresses[service as usize], &self.server.addresses[spoken as usize]);
+        let right = if right.is_empty() { "not open" } else { right };
         self.log.client(&client).warn(format_args!(
-            "client({client}) speaks {spoken} to {wrong}: the right port is {right} (times since the last such line: {times})"
+            "client({client}) speaks {language} to {wrong}: the right port is {right} (times since the last such line: {times})"
         ));
+    }
+
+    /// Notes that the TLS of a client cannot be served. A log line says now and then why.
+    pub fn tls_failed(&self, service: Service, client: impl fmt::Display, error: &TlsError) {
+        self.counters.tls_failures[service as usize].increment();
+        if let Some(times) = self.shared.metrics.tls_failures_to_tell(service, self.now) {
+            self.log.client(&client).warn(format_args!(
+                "client({client}) failed the TLS handshake - {error} (times since the last such line: {times})"
+            ));
+        }
     }
 
     /// The document of `/metrics`.

@@ -21,7 +21,7 @@
 //!   connection, deadlines and the drain.
 //! - [`timers`]: when to look at which connection.
 //! - [`connection`]: a worker's connections, each with its input, output and phase.
-//! - [`transport`]: the bytes of a connection between its socket and its session.
+//! - [`transport`]: the bytes of a connection between its socket and its session, plain or within TLS.
 //! - [`cause`]: why a connection ends, for the log.
 //! - [`v1`]: the protocol of nsqd.
 //! - [`http`]: the protocol of consumers and nsqadmin.

@@ -11,8 +11,9 @@ use crate::context::Shared;
 use crate::limits::Limit;
 use crate::log::Log;
 use crate::mailbox::{Mailbox, Message};
-use crate::options::{Invocation, Options, OptionsError};
+use crate::options::{Invocation, Options};
 use crate::registry::{Change, Registry};
+use crate::transport::{Loaded, TlsConfigs};
 
 /// Reads the settings again and puts them into effect.
 pub struct Reloader {
@@ -23,6 +24,8 @@ pub struct Reloader {
     log: Log,
     registry: Arc<Registry>,
     shared: Arc<Shared>,
+    /// Of a server with a TLS listener.
+    tls: Option<TlsConfigs>,
     mailboxes: Vec<Arc<Mailbox>>,
 }
 
@@ -33,16 +36,17 @@ impl Reloader {
         connections_max: usize,
         log: &Log,
         (registry, shared): (&Arc<Registry>, &Arc<Shared>),
+        tls: Option<TlsConfigs>,
         mailboxes: &[Arc<Mailbox>],
     ) -> Self {
         let (registry, shared) = (Arc::clone(registry), Arc::clone(shared));
-        Self { arguments, connections_max, log: log.clone(), registry, shared, mailboxes: mailboxes.to_vec() }
+        Self { arguments, connections_max, log: log.clone(), registry, shared, tls, mailboxes: mailboxes.to_vec() }
     }
 
     /// Reads the settings again. The log, the registry and the workers take what has changed.
     pub fn reload(&self, now: Timestamp) {
         match self.read() {
-            Ok(options) => self.apply(options, now),
+            Ok((options, tls)) => self.apply(options, tls, now),
             Err(error) => {
                 self.shared.metrics.reload_failed();
                 self.log.warn(format_args!("reload failed, the settings stay as they were - {error}"));
@@ -50,14 +54,21 @@ impl Reloader {
         }
     }
 
-    fn read(&self) -> Result<Options, OptionsError> {
-        match Options::from_args(self.arguments.iter().cloned())? {
-            Invocation::Run(options) => Ok(*options),
-            Invocation::Print(_) => unreachable!("a server was started with these arguments"),
-        }
+    /// Everything that can fail.
+    fn read(&self) -> Result<(Options, Option<Loaded>), String> {
+        let options =
+            match Options::from_args(self.arguments.iter().cloned()).map_err(|error| error.to_string())? {
+                Invocation::Run(options) => *options,
+                Invocation::Print(_) => unreachable!("a server was started with these arguments"),
+            };
+        let tls = self.tls.as_ref().map(|_| TlsConfigs::read(&options.tls)).transpose();
+        Ok((options, tls.map_err(|error| error.to_string())?))
     }
 
-    fn apply(&self, read: Options, now: Timestamp) {
+    fn apply(&self, read: Options, loaded: Option<Loaded>, now: Timestamp) {
+        if let (Some(tls), Some(loaded)) = (&self.tls, loaded) {
+            tls.replace(loaded);
+        }
         let in_force = self.shared.options.load();
         let restart = read.changed_at_restart(&in_force);
         let mut options = read.with_restart_settings_of(&in_force);

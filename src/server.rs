@@ -8,7 +8,6 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 use std::{fmt, io};
 
-use crate::VERSION;
 use crate::admission::Room;
 use crate::clock::Clock;
 use crate::context::{ServerInfo, Shared, WorkerContext};
@@ -16,7 +15,7 @@ use crate::io::Backend;
 use crate::io::availability::NoRing;
 use crate::json;
 use crate::limits::{CONNECTIONS_FEW, Limit, Limits};
-use crate::listen::{Inherited, InheritedError, Listener, Protocol, bind, share};
+use crate::listen::{Inherited, InheritedError, Listener, Protocol, Service, bind, share};
 use crate::log::Log;
 use crate::mailbox::{Mailbox, Message};
 use crate::options::{GoDuration, ListenAddress, Options};
@@ -26,13 +25,19 @@ use crate::registry::{Registered, Registry};
 use crate::reload::Reloader;
 use crate::service_manager::ServiceManager;
 use crate::threads::{End, Threads, Work};
+use crate::transport::{TlsConfigError, TlsConfigs};
 use crate::worker::Worker;
+use crate::{VERSION, transport};
 
 /// Why the server did not start, or stopped: one line for the operator.
 #[derive(Debug)]
 pub enum ServerError {
     /// A socket that the service manager passed cannot be used.
     Inherited(InheritedError),
+    /// There is no address for clients of this protocol.
+    NoListener(Protocol),
+    /// The certificate cannot be used.
+    Tls(TlsConfigError),
     /// A port is taken, or an address is not this machine's.
     Listen { address: ListenAddress, error: io::Error },
     /// The kernel gives us no ring, and nothing else may serve.
@@ -52,6 +57,13 @@ impl fmt::Display for ServerError {
                 write!(f, "listen ({address}) failed - listen tcp {address}: {}", describe(error))
             }
             Self::Inherited(why) => why.fmt(f),
+            Self::NoListener(Protocol::V1) => {
+                f.write_str("nsqd has nowhere to connect: set -tcp-address or -tcp-tls-address")
+            }
+            Self::NoListener(Protocol::Http) => {
+                f.write_str("HTTP clients have nowhere to connect: set -http-address or -https-address")
+            }
+            Self::Tls(why) => why.fmt(f),
             Self::NoRing(why) => why.fmt(f),
             Self::Start { what, error } => write!(f, "cannot start {what} - {error}"),
             Self::Io(error) => write!(f, "a worker's loop failed - {error}"),
@@ -97,11 +109,13 @@ impl Server {
     ) -> Result<Self, ServerError> {
         // Before anything that a signal should end in order.
         let signals = ProcessSignals::take().map_err(starting("signal handling"))?;
-        let places = places(options, inherited.listeners().map_err(ServerError::Inherited)?);
+        let places = places(options, inherited.listeners().map_err(ServerError::Inherited)?)?;
+        let tls = places.iter().any(|place| place.service().is_tls()).then(|| TlsConfigs::load(&options.tls));
+        let tls = tls.transpose().map_err(ServerError::Tls)?;
         let (count, connections, limits) = within_open_files(raise_open_file_limit(), places.len(), options, log);
         let threads = Threads::start(count, options, log)?;
         let backend = threads.backend;
-        let (listeners, sockets) = listen_all(places, count, &limits)?;
+        let (listeners, sockets) = listen_all(places, count, &limits, tls.as_ref())?;
         let info = Arc::new(server_info(options, &listeners, backend));
         let shared = Arc::<Shared>::default();
         shared.options.store(Arc::new(Options { limits, ..options.clone() }));
@@ -124,7 +138,7 @@ impl Server {
             backend.full_name(),
             limits.size(Limit::Connections)
         ));
-        let reloader = Reloader::new(arguments, connections, log, (&registry, &shared), &mailboxes);
+        let reloader = Reloader::new(arguments, connections, log, (&registry, &shared), tls, &mailboxes);
         let (log, manager) = (log.clone(), ServiceManager::from_env(log));
         #[rustfmt::skip]
         let server = Self {
@@ -135,8 +149,8 @@ impl Server {
 
     /// Serves until SIGINT or SIGTERM, then finishes the replies in hand.
     pub fn run(mut self) -> Result<(), ServerError> {
-        for Listener { address, protocol, .. } in &self.listeners {
-            self.log.info(format_args!("{}: listening on {address}", stock_name(*protocol)));
+        for Listener { address, service, .. } in &self.listeners {
+            self.log.info(format_args!("{}: listening on {address}", stock_name(*service)));
         }
         let warm_up = self.shared.options.load().warm_up;
         self.shared.readiness.serve(self.clock.now(), warm_up);
@@ -148,8 +162,8 @@ impl Server {
             debug_assert!(sent.is_ok(), "a queue holds each message once, and has room for every kind");
         }
         let ends: Vec<_> = self.workers.into_iter().map(JoinHandle::join).collect();
-        for Listener { address, protocol, .. } in &self.listeners {
-            self.log.info(format_args!("{}: closing {address}", stock_name(*protocol)));
+        for Listener { address, service, .. } in &self.listeners {
+            self.log.info(format_args!("{}: closing {address}", stock_name(*service)));
         }
         ends.into_iter().try_for_each(|end| end.unwrap_or(Err(ServerError::Panicked)))
     }
@@ -210,28 +224,48 @@ impl Server {
     }
 }
 
-/// What stock's log calls a listener of a protocol.
-fn stock_name(protocol: Protocol) -> &'static str {
-    match protocol {
-        Protocol::V1 => "TCP",
-        Protocol::Http => "HTTP",
+/// What stock's log and nsqd's call a listener.
+fn stock_name(service: Service) -> &'static str {
+    match service {
+        Service::Tcp => "TCP",
+        Service::Http => "HTTP",
+        Service::TcpTls => "TCP with TLS",
+        Service::Https => "HTTPS",
     }
 }
 
 /// Where a listener's sockets come from.
 enum Place<'a> {
-    Address(&'a ListenAddress, Protocol),
-    Inherited(TcpListener, Protocol),
+    Address(&'a ListenAddress, Service),
+    Inherited(TcpListener, Service),
 }
 
-/// The inherited sockets of a protocol, or the address that the options have for it.
-fn places(options: &Options, inherited: Vec<(Protocol, TcpListener)>) -> Vec<Place<'_>> {
-    let addresses = [(&options.tcp_address, Protocol::V1), (&options.http_address, Protocol::Http)];
-    let is_inherited = |wanted| inherited.iter().any(|(protocol, _)| *protocol == wanted);
-    let bound = addresses.into_iter().filter(|&(_, protocol)| !is_inherited(protocol));
-    let mut places: Vec<_> = bound.map(|(address, protocol)| Place::Address(address, protocol)).collect();
-    places.extend(inherited.into_iter().map(|(protocol, socket)| Place::Inherited(socket, protocol)));
-    places
+impl Place<'_> {
+    fn service(&self) -> Service {
+        match self {
+            Self::Address(_, service) | Self::Inherited(_, service) => *service,
+        }
+    }
+}
+
+/// The inherited sockets of a service, or the address that the options have for it.
+fn places(options: &Options, inherited: Vec<(Service, TcpListener)>) -> Result<Vec<Place<'_>>, ServerError> {
+    let addresses = [
+        (&options.tcp_address, Service::Tcp),
+        (&options.http_address, Service::Http),
+        (&options.tcp_tls_address, Service::TcpTls),
+        (&options.https_address, Service::Https),
+    ];
+    let is_inherited = |wanted| inherited.iter().any(|(service, _)| *service == wanted);
+    let bound = addresses.into_iter().filter(|&(_, service)| !is_inherited(service));
+    let bound = bound.filter_map(|(address, service)| Some(Place::Address(address.as_ref()?, service)));
+    let mut places: Vec<_> = bound.collect();
+    places.extend(inherited.into_iter().map(|(service, socket)| Place::Inherited(socket, service)));
+    let is_served = |wanted: &Protocol| places.iter().any(|place| place.service().protocol() == *wanted);
+    match Protocol::ALL.into_iter().find(|protocol| !is_served(protocol)) {
+        Some(protocol) => Err(ServerError::NoListener(protocol)),
+        None => Ok(places),
+    }
 }
 
 /// The listeners, and for each worker its sockets, in the order of the listeners.
@@ -239,23 +273,26 @@ fn listen_all(
     places: Vec<Place<'_>>,
     workers: usize,
     limits: &Limits,
+    tls: Option<&TlsConfigs>,
 ) -> Result<(Vec<Listener>, Vec<Vec<TcpListener>>), ServerError> {
     let mut listeners = Vec::new();
     let mut sockets: Vec<_> = (0..workers).map(|_| Vec::new()).collect();
     for place in places {
+        let tls = tls.filter(|_| place.service().is_tls());
+        let transport = tls.map_or(transport::Kind::Plain, |tls| tls.kind(place.service().protocol()));
         let (listener, of_workers) = match place {
-            Place::Address(address, protocol) => {
+            Place::Address(address, service) => {
                 let (bound, of_workers) = bind(address, workers, limits)
                     .map_err(|error| ServerError::Listen { address: address.clone(), error })?;
-                (Listener::bound(bound, protocol), of_workers)
+                (Listener::bound(bound, service), of_workers)
             }
-            Place::Inherited(socket, protocol) => {
+            Place::Inherited(socket, service) => {
                 let (address, of_workers) =
                     share(socket, workers, limits).map_err(starting("an inherited socket"))?;
-                (Listener::inherited(address, protocol), of_workers)
+                (Listener::inherited(address, service), of_workers)
             }
         };
-        listeners.push(listener);
+        listeners.push(listener.with(transport));
         for (own, socket) in sockets.iter_mut().zip(of_workers) {
             own.push(socket);
         }
@@ -289,10 +326,13 @@ fn within_open_files(most: usize, listeners: usize, options: &Options, log: &Log
     (workers, connections, limits)
 }
 
-/// The response to IDENTIFY has the ports of the first listener of each protocol.
+/// The response to IDENTIFY has the ports of the first listener of each protocol, which is without TLS if one is: nsqd asks
+/// without.
 fn server_info(options: &Options, listeners: &[Listener], backend: Backend) -> ServerInfo {
-    let of = |protocol| listeners.iter().filter(move |listener| listener.protocol == protocol);
-    let port = |protocol| of(protocol).next().map_or(0, |listener| listener.address.port());
+    let port = |protocol| {
+        let of_protocol = listeners.iter().filter(|listener| listener.service.protocol() == protocol);
+        of_protocol.min_by_key(|listener| listener.service.is_tls()).map_or(0, |listener| listener.address.port())
+    };
     let string = |text: &str| {
         let mut out = Vec::new();
         json::string(&mut out, text);
@@ -305,8 +345,10 @@ fn server_info(options: &Options, listeners: &[Listener], backend: Backend) -> S
         "{{\"broadcast_address\":{address},\"hostname\":{hostname},\"http_port\":{http_port},\"tcp_port\":{tcp_port},\"version\":{version}}}"
     );
     let info = format!("{{\"version\":{version}}}");
-    let addresses = Protocol::ALL
-        .map(|protocol| of(protocol).map(|listener| listener.address.to_string()).collect::<Vec<_>>().join(", "));
+    let addresses = Service::ALL.map(|service| {
+        let of_service = listeners.iter().filter(|listener| listener.service == service);
+        of_service.map(|listener| listener.address.to_string()).collect::<Vec<_>>().join(", ")
+    });
     let backend = backend.full_name();
     ServerInfo { identify_reply: identify_reply.into_bytes(), info: info.into_bytes(), addresses, backend }
 }

@@ -73,7 +73,8 @@ fn containers_are_given_the_time_to_stop() {
 #[test]
 fn the_ports_are_the_defaults() {
     let options = options(&[]);
-    let (tcp, http) = (options.tcp_address.to_string(), options.http_address.to_string());
+    let [tcp, http] =
+        [options.tcp_address, options.http_address].map(|address| address.expect("a default").to_string());
     let port = |address: &str| address.rsplit_once(':').expect("a port").1.to_owned();
     let (tcp, http) = (port(&tcp), port(&http));
     for (path, lines) in [

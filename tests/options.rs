@@ -63,7 +63,7 @@ fn a_refused_flag_is_named_with_its_value_and_what_is_allowed() {
         (&["-verbose=maybe"], r#"invalid value "maybe" for -verbose: use true or false"#),
         (
             &["-tcp-address", "localhost\n"],
-            r#"invalid value "localhost\n" for -tcp-address: missing port, use host:port, [IPv6]:port or :port, with a port from 0 to 65535"#,
+            r#"invalid value "localhost\n" for -tcp-address: missing port, use host:port, [IPv6]:port or :port, with a port from 0 to 65535, or an empty text for none"#,
         ),
         (&["-tcp-adress=:0"], r#"unknown flag "-tcp-adress": did you mean -tcp-address?"#),
         (&["-config"], "no value for -config: use a string"),

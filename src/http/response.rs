@@ -261,6 +261,12 @@ pub fn unasked(ApiError(status, message): ApiError, context: &WorkerContext, out
     .expect("a Vec takes every write");
 }
 
+/// Stages Go's response to HTTP on a port for HTTPS (`tlsRecordHeaderLooksLikeHTTP` in net/http).
+pub fn plain_at_tls(context: &WorkerContext, output: &mut Output) {
+    let response = "HTTP/1.0 400 Bad Request\r\n\r\nClient sent an HTTP request to an HTTPS server.\n";
+    begin("400", None, &context.counters, output).extend_from_slice(response.as_bytes());
+}
+
 /// Stages the response to a head that is no request.
 pub fn refused(refusal: Refusal, context: &WorkerContext, output: &mut Output) {
     let response = refusal.response();

@@ -7,7 +7,7 @@ use super::body::{BodyDecoder, BodyState};
 use super::handlers;
 use super::head::{Body, Expect, Head, Persistence, Refusal};
 use super::parse::{HeadLimits, HeadReader, Parsed};
-use super::response::{Exchange, Kind, Responder, refused, unasked};
+use super::response::{Exchange, Kind, Responder, plain_at_tls, refused, unasked};
 use super::routes::{Route, endpoint_at, route};
 use super::status::{
     ApiError, BODY_TOO_LARGE, INVALID_REQUEST, METHOD_NOT_ALLOWED, NOT_FOUND, REQUEST_TIMEOUT, Status,
@@ -17,9 +17,10 @@ use crate::context::{Advance, WorkerContext};
 use crate::limits::{
     CONFIG_VALUE_BYTES_MAX, HTTP_OPTIONS_BODY_BYTES_MAX, HTTP_UNREAD_BODY_BYTES_MAX, Limit, Limits,
 };
-use crate::listen::Protocol;
+use crate::listen::{Protocol, Service};
 use crate::log::Level;
 use crate::output::Output;
+use crate::transport;
 use crate::v1::parse::MAGIC;
 
 /// The protocol's state on one connection.
@@ -27,6 +28,7 @@ pub struct Session {
     state: State,
     /// In a box, as it is the larger part, and most connections are of nsqds.
     heads: Box<HeadReader>,
+    service: Service,
     peer: SocketAddr,
 }
 
@@ -75,8 +77,8 @@ impl Reader {
 }
 
 impl Session {
-    pub fn new(peer: SocketAddr) -> Self {
-        Self { state: State::Head, heads: Box::default(), peer }
+    pub fn new(service: Service, peer: SocketAddr) -> Self {
+        Self { state: State::Head, heads: Box::default(), service, peer }
     }
 
     pub fn peer(&self) -> SocketAddr {
@@ -101,6 +103,12 @@ impl Session {
             Limit::RequestTimeout => unasked(REQUEST_TIMEOUT, context, output),
             _ => unasked(TOO_MANY_CONNECTIONS, context, output),
         }
+    }
+
+    /// Tells a client that speaks without the TLS of this port, in the words of Go's server.
+    pub fn refuse_plain(&self, context: &WorkerContext, output: &mut Output) {
+        context.wrong_port(self.service, Service::Http, self.peer);
+        plain_at_tls(context, output);
     }
 
     /// Takes what is complete of `input`, as far as the iteration and the output have room, and stages the responses.
@@ -152,8 +160,11 @@ impl Session {
 
     /// Responds to `input`, which is no request.
     fn refuse(&self, refusal: Refusal, input: &[u8], context: &WorkerContext, output: &mut Output) {
+        let is_tls = self.service.is_tls();
         if input.starts_with(MAGIC) {
-            context.wrong_port(Protocol::Http, self.peer);
+            context.wrong_port(self.service, Service::of(Protocol::V1, is_tls), self.peer);
+        } else if !is_tls && transport::begins_tls(input) {
+            context.wrong_port(self.service, Service::Https, self.peer);
         }
         if let Some(limit) = refusal.limit() {
             context.exceeded(limit, self.peer);
@@ -330,7 +341,7 @@ mod tests {
             context.create(topic, None).expect("within the limits");
         }
         context.commit();
-        let mut session = Session::new("127.0.0.1:1".parse().expect("an address"));
+        let mut session = Session::new(Service::Http, "127.0.0.1:1".parse().expect("an address"));
         let (mut output, mut sent) = (Output::new(limits.size(Limit::OutputSize)), Vec::new());
         let mut rest = requests.as_bytes();
         loop {

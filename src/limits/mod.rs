@@ -27,6 +27,8 @@ pub const ITERATION_WEIGHT_MAX: u32 = 1024;
 pub const DISCONNECT_WEIGHT: u32 = 128;
 /// What a commit counts for that cannot wait for the end of the iteration.
 pub const COMMIT_WEIGHT: u32 = 16;
+/// What each of the two messages of a client's TLS handshake counts for: together they take about a tenth of a millisecond.
+pub const HANDSHAKE_WEIGHT: u32 = 64;
 /// Names without producers that a worker forgets at a tick: the work of an iteration.
 pub const FORGOTTEN_TOGETHER: usize = ITERATION_WEIGHT_MAX as usize;
 /// Input that counts for one: some PINGs, or a piece of the JSON of an IDENTIFY.

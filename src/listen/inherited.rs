@@ -7,7 +7,7 @@ use std::{env, fmt, io, iter};
 use listenfd::ListenFd;
 use socket2::SockRef;
 
-use super::Protocol;
+use super::Service;
 
 /// The inherited sockets, each with the name that `LISTEN_FDNAMES` has for it.
 #[derive(Debug, Default)]
@@ -16,7 +16,7 @@ pub struct Inherited(Vec<(String, io::Result<TcpListener>)>);
 /// Why an inherited socket cannot be used: one line for the operator.
 #[derive(Debug)]
 pub enum InheritedError {
-    /// It has another name than those of the two protocols.
+    /// It is not named after a service.
     Name(String),
     /// It is no TCP socket.
     Socket { name: String, error: io::Error },
@@ -29,7 +29,7 @@ impl fmt::Display for InheritedError {
         match self {
             Self::Name(name) => write!(
                 f,
-                "the inherited socket {name:?} has to be named tcp or http: set FileDescriptorName= in its systemd unit, or \
+                "the inherited socket {name:?} has to be named tcp, http, tcp-tls or https: set FileDescriptorName= in its systemd unit, or \
                  --fdname= of systemd-socket-activate"
             ),
             Self::Socket { name, error } => {
@@ -58,21 +58,21 @@ impl Inherited {
         Self(all.filter_map(socket).collect())
     }
 
-    /// The sockets by protocol, in the order in which they were inherited.
+    /// The sockets by service, in the order in which they were inherited.
     ///
     /// # Errors
-    /// One of them is not named after a protocol, or no listening TCP socket.
-    pub fn listeners(self) -> Result<Vec<(Protocol, TcpListener)>, InheritedError> {
+    /// One of them is not named after a service, or no listening TCP socket.
+    pub fn listeners(self) -> Result<Vec<(Service, TcpListener)>, InheritedError> {
         self.0.into_iter().map(|(name, socket)| listener(name, socket)).collect()
     }
 }
 
-fn listener(name: String, socket: io::Result<TcpListener>) -> Result<(Protocol, TcpListener), InheritedError> {
-    let Some(protocol) = Protocol::ALL.into_iter().find(|protocol| protocol.label() == name) else {
+fn listener(name: String, socket: io::Result<TcpListener>) -> Result<(Service, TcpListener), InheritedError> {
+    let Some(service) = Service::ALL.into_iter().find(|service| service.label() == name) else {
         return Err(InheritedError::Name(name));
     };
     match socket {
-        Ok(socket) if SockRef::from(&socket).is_listener().unwrap_or(false) => Ok((protocol, socket)),
+        Ok(socket) if SockRef::from(&socket).is_listener().unwrap_or(false) => Ok((service, socket)),
         Ok(_) => Err(InheritedError::NotListening { name }),
         Err(error) => Err(InheritedError::Socket { name, error }),
     }
@@ -96,8 +96,8 @@ mod tests {
         let inherited = Inherited(vec![("http".to_owned(), Ok(http)), ("tcp".to_owned(), Ok(tcp))]);
         let listeners = inherited.listeners().expect("both are named");
         let found: Vec<_> =
-            listeners.iter().map(|(protocol, socket)| (*protocol, socket.local_addr().ok())).collect();
-        assert_eq!(found, [(Protocol::Http, Some(ports[0])), (Protocol::V1, Some(ports[1]))]);
+            listeners.iter().map(|(service, socket)| (*service, socket.local_addr().ok())).collect();
+        assert_eq!(found, [(Service::Http, Some(ports[0])), (Service::Tcp, Some(ports[1]))]);
     }
 
     #[test]
@@ -106,7 +106,9 @@ mod tests {
         for name in ["", "nsqd", "TCP", "ringlookupd.socket"] {
             let text = error(name, listener());
             assert!(
-                text.starts_with(&format!("the inherited socket {name:?} has to be named tcp or http")),
+                text.starts_with(&format!(
+                    "the inherited socket {name:?} has to be named tcp, http, tcp-tls or https"
+                )),
                 "{text}"
             );
         }

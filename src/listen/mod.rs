@@ -27,22 +27,68 @@ pub enum Protocol {
 
 impl Protocol {
     pub const ALL: [Self; 2] = [Self::V1, Self::Http];
+}
+
+/// What a listener serves: a protocol, in plain bytes or within TLS.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Service {
+    Tcp,
+    Http,
+    TcpTls,
+    Https,
+}
+
+impl Service {
+    pub const ALL: [Self; 4] = [Self::Tcp, Self::Http, Self::TcpTls, Self::Https];
+
+    /// The service of a protocol.
+    #[must_use]
+    pub fn of(protocol: Protocol, is_tls: bool) -> Self {
+        match (protocol, is_tls) {
+            (Protocol::V1, false) => Self::Tcp,
+            (Protocol::Http, false) => Self::Http,
+            (Protocol::V1, true) => Self::TcpTls,
+            (Protocol::Http, true) => Self::Https,
+        }
+    }
+
+    #[must_use]
+    pub fn protocol(self) -> Protocol {
+        match self {
+            Self::Tcp | Self::TcpTls => Protocol::V1,
+            Self::Http | Self::Https => Protocol::Http,
+        }
+    }
+
+    #[must_use]
+    pub fn is_tls(self) -> bool {
+        matches!(self, Self::TcpTls | Self::Https)
+    }
 
     /// The name of its listeners, in metrics and among inherited sockets.
     #[must_use]
     pub fn label(self) -> &'static str {
         match self {
-            Self::V1 => "tcp",
+            Self::Tcp => "tcp",
             Self::Http => "http",
+            Self::TcpTls => "tcp-tls",
+            Self::Https => "https",
         }
     }
 }
 
+/// Plain bytes.
+impl From<Protocol> for Service {
+    fn from(protocol: Protocol) -> Self {
+        Self::of(protocol, false)
+    }
+}
+
 /// An address at which each worker has a socket. Several may be of one protocol.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Debug)]
 pub struct Listener {
     pub address: SocketAddr,
-    pub protocol: Protocol,
+    pub service: Service,
     pub transport: transport::Kind,
     /// What becomes of the connections that wait when the server stops.
     pub queue: Queue,
@@ -51,14 +97,20 @@ pub struct Listener {
 impl Listener {
     /// One whose sockets are this process's alone.
     #[must_use]
-    pub fn bound(address: SocketAddr, protocol: Protocol) -> Self {
-        Self { address, protocol, transport: transport::Kind::Plain, queue: Queue::Accept }
+    pub fn bound(address: SocketAddr, service: impl Into<Service>) -> Self {
+        Self { address, service: service.into(), transport: transport::Kind::Plain, queue: Queue::Accept }
     }
 
     /// One whose socket another process has, too, and listens on when this one has ended.
     #[must_use]
-    pub fn inherited(address: SocketAddr, protocol: Protocol) -> Self {
-        Self { queue: Queue::Leave, ..Self::bound(address, protocol) }
+    pub fn inherited(address: SocketAddr, service: Service) -> Self {
+        Self { queue: Queue::Leave, ..Self::bound(address, service) }
+    }
+
+    /// The same with this transport.
+    #[must_use]
+    pub fn with(self, transport: transport::Kind) -> Self {
+        Self { transport, ..self }
     }
 }
 

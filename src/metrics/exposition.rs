@@ -15,7 +15,7 @@ use super::requests::{ROUTES, route_name};
 use super::worker::Counters;
 use super::{Gauges, process};
 use crate::limits::Limit;
-use crate::listen::Protocol;
+use crate::listen::Service;
 
 /// Nanoseconds of a second.
 const NANOS: f64 = 1e9;
@@ -109,18 +109,20 @@ impl Scrape {
     }
 
     fn connections(&self, families: &mut Families<'_>) -> fmt::Result {
-        let open = Protocol::ALL.map(|protocol| {
-            (listener(protocol), self.workers.iter().map(|worker| worker.open(protocol)).sum::<u64>())
+        let open = Service::ALL.map(|service| {
+            (listener(service), self.workers.iter().map(|worker| worker.open(service)).sum::<u64>())
         });
         families.gauges("connections", "Open connections, by listener.", open)?;
-        let mut by_listener = |name, help, of: fn(&Counters) -> &[Counter; Protocol::ALL.len()]| {
-            let total = |protocol| self.total(|all| &of(all)[protocol as usize]);
-            families.counters(name, help, Protocol::ALL.map(|protocol| (listener(protocol), total(protocol))))
+        let mut by_listener = |name, help, of: fn(&Counters) -> &[Counter; Service::ALL.len()]| {
+            let total = |service| self.total(|all| &of(all)[service as usize]);
+            families.counters(name, help, Service::ALL.map(|service| (listener(service), total(service))))
         };
         by_listener("connections_accepted", "Connections accepted.", |all| &all.accepted)?;
         by_listener("connections_closed", "Connections closed.", |all| &all.closed)?;
         by_listener("accept_failures", "Failures to accept.", |all| &all.accept_failures)?;
-        by_listener("wrong_port", "Connections that spoke the other listener's protocol.", |all| &all.wrong_ports)
+        by_listener("wrong_port", "Connections that spoke another listener's protocol.", |all| &all.wrong_ports)?;
+        let help = "TLS connections that ended because the client's TLS could not be served.";
+        by_listener("tls_failures", help, |all| &all.tls_failures)
     }
 
     fn commands(&self, families: &mut Families<'_>) -> fmt::Result {
@@ -199,7 +201,7 @@ impl Scrape {
     fn by_worker(&self, families: &mut Families<'_>) -> fmt::Result {
         let workers = || self.workers.iter().enumerate().map(|(number, worker)| ([("worker", number)], &**worker));
         let connections = workers().map(|(labels, worker)| {
-            (labels, Protocol::ALL.map(|protocol| worker.open(protocol)).iter().sum::<u64>())
+            (labels, Service::ALL.map(|service| worker.open(service)).iter().sum::<u64>())
         });
         families.gauges("worker_connections", "Open connections, by worker.", connections)?;
         let served = workers().map(|(labels, worker)| (labels, worker.served()));
@@ -234,12 +236,6 @@ impl Collector for Process {
     }
 }
 
-fn listener(protocol: Protocol) -> [(&'static str, &'static str); 1] {
-    [(
-        "listener",
-        match protocol {
-            Protocol::V1 => "tcp",
-            Protocol::Http => "http",
-        },
-    )]
+fn listener(service: Service) -> [(&'static str, &'static str); 1] {
+    [("listener", service.label())]
 }

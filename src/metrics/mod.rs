@@ -28,7 +28,7 @@ use self::process::Started;
 use self::recurrent::Recurrent;
 use crate::clock::Timestamp;
 use crate::limits::Limit;
-use crate::listen::Protocol;
+use crate::listen::Service;
 
 pub use self::counter::Counter;
 pub use self::format::Format;
@@ -44,7 +44,8 @@ pub struct Metrics {
     last_reload_failed: AtomicBool,
     exceeded_lines: [Recurrent; Limit::ALL.len()],
     accept_lines: Recurrent,
-    wrong_port_lines: [Recurrent; Protocol::ALL.len()],
+    wrong_port_lines: [Recurrent; Service::ALL.len()],
+    tls_failure_lines: [Recurrent; Service::ALL.len()],
 }
 
 /// What others count, or what is not counted but is so at the moment.
@@ -107,9 +108,15 @@ impl Metrics {
     }
 
     /// The same for connections to the wrong port.
-    pub fn wrong_ports_to_tell(&self, protocol: Protocol, now: Timestamp) -> Option<u64> {
-        let place = protocol as usize;
+    pub fn wrong_ports_to_tell(&self, service: Service, now: Timestamp) -> Option<u64> {
+        let place = service as usize;
         self.wrong_port_lines[place].due(now, || self.total(|counters| &counters.wrong_ports[place..=place]))
+    }
+
+    /// The same for TLS that cannot be served.
+    pub fn tls_failures_to_tell(&self, service: Service, now: Timestamp) -> Option<u64> {
+        let place = service as usize;
+        self.tls_failure_lines[place].due(now, || self.total(|counters| &counters.tls_failures[place..=place]))
     }
 
     /// Everything.

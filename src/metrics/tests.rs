@@ -14,9 +14,9 @@ fn assert_has(text: &str, lines: &[&str]) {
 fn counters_of_all_workers_are_added_up() {
     let metrics = Metrics::default();
     let (some, other) = (metrics.worker(START), metrics.worker(START));
-    some.accepted[Protocol::Http as usize].increment();
-    other.accepted[Protocol::Http as usize].add(2);
-    other.closed[Protocol::Http as usize].increment();
+    some.accepted[Service::Http as usize].increment();
+    other.accepted[Service::Http as usize].add(2);
+    other.closed[Service::Http as usize].increment();
     some.exceeded[Limit::Topics as usize].increment();
     some.requests.count(Some(Endpoint::Lookup), "200");
     other.requests.count(Some(Endpoint::Lookup), "404");

@@ -8,18 +8,20 @@ use super::histogram::{CHANGES, Histogram, WORK_NANOS, nanos};
 use super::requests::Requests;
 use crate::clock::Timestamp;
 use crate::limits::Limit;
-use crate::listen::Protocol;
+use crate::listen::Service;
 
 /// Aligned so that no two workers share a line, nor the pair of lines that is fetched together.
 #[derive(Default)]
 #[repr(align(128))]
 pub struct Counters {
-    /// Connections, by [`Protocol`].
-    pub accepted: [Counter; Protocol::ALL.len()],
-    pub closed: [Counter; Protocol::ALL.len()],
-    pub accept_failures: [Counter; Protocol::ALL.len()],
+    /// Connections, by [`Service`].
+    pub accepted: [Counter; Service::ALL.len()],
+    pub closed: [Counter; Service::ALL.len()],
+    pub accept_failures: [Counter; Service::ALL.len()],
     /// Connections that began with the other protocol, by that of the listener they came to.
-    pub wrong_ports: [Counter; Protocol::ALL.len()],
+    /// TLS connections that ended because of what the client's TLS was.
+    pub tls_failures: [Counter; Service::ALL.len()],
+    pub wrong_ports: [Counter; Service::ALL.len()],
     pub pings: Counter,
     pub identifies: Counter,
     pub registers: Counter,
@@ -77,9 +79,9 @@ impl Counters {
     }
 
     /// How many connections are open. What is closed is read first, so that no more are closed than were accepted.
-    pub(super) fn open(&self, protocol: Protocol) -> u64 {
-        let closed = self.closed[protocol as usize].get();
-        self.accepted[protocol as usize].get().saturating_sub(closed)
+    pub(super) fn open(&self, service: Service) -> u64 {
+        let closed = self.closed[service as usize].get();
+        self.accepted[service as usize].get().saturating_sub(closed)
     }
 
     /// HTTP requests and commands.

@@ -136,8 +136,8 @@ mod tests {
         assert_eq!(given.log_level, Some(Level::Warn));
         assert_eq!(given.log_prefix.as_deref(), Some("p "));
         assert_eq!(given.log_format, Some(Format::Json));
-        assert_eq!(given.tcp_address.unwrap().to_string(), "127.0.0.1:1");
-        assert_eq!(given.http_address.unwrap().to_string(), ":2");
+        assert_eq!(given.tcp_address.unwrap().unwrap().to_string(), "127.0.0.1:1");
+        assert_eq!(given.http_address.unwrap().unwrap().to_string(), ":2");
         assert_eq!(given.broadcast_address.as_deref(), Some(""));
         assert_eq!(given.inactive_producer_timeout, Some(Duration::from_secs(90)));
         assert_eq!(given.tombstone_lifetime, Some(Duration::from_millis(1500)));
@@ -158,9 +158,9 @@ mod tests {
 
     #[test]
     fn an_unknown_key_is_told_what_is_allowed() {
-        let keys = "log_level, log_prefix, log_format, verbose, tcp_address, http_address, broadcast_address, \
+        let keys = "log_level, log_prefix, log_format, verbose, tcp_address, http_address, tcp_tls_address, https_address, broadcast_address, \
             inactive_producer_timeout, tombstone_lifetime, forget_ephemeral_after, forget_unused_after, \
-            workers, pin_workers, io, busy_poll, warm_up, shutdown_delay, allow_config_from_cidr, max_command_size, ";
+            workers, pin_workers, io, busy_poll, warm_up, shutdown_delay, allow_config_from_cidr, tls_cert, tls_key, tls_root_ca_file, tls_client_auth_policy, tls_min_version, max_command_size, ";
         for (text, advice) in [
             ("tcp-address = ':1'", format!(r#""tcp-address": did you mean tcp_address? use {keys}"#)),
             ("data_path = ''", format!(r#""data_path": use {keys}"#)),

@@ -17,6 +17,7 @@ use super::{AddressRange, ListenAddress, Options, OptionsError, Overrides};
 use crate::io::BackendChoice;
 use crate::limits::Limit;
 use crate::log::{Format, Level};
+use crate::transport::{ClientAuth, MinVersion};
 
 /// One flag. Those of [`settings`] are keys of the file too.
 pub(super) struct Flag {
@@ -72,6 +73,17 @@ macro_rules! setting {
     };
 }
 
+/// A flag of TLS, whose value is a field of [`TlsOptions`](crate::transport::TlsOptions).
+macro_rules! tls {
+    ($name:literal, $field:ident: $type:ty, $of:ident, $meaning:literal) => {
+        Flag {
+            default: |options| Some(options.tls.$of.show()),
+            value: |options| Some(options.tls.$of.value()),
+            ..choice!(Tls, $name, $field: $type, $meaning)
+        }
+    };
+}
+
 /// The flag of a limit, as its row says.
 macro_rules! limit {
     ($group:ident, $limit:ident) => {
@@ -106,7 +118,7 @@ const COMMAND_LINE_ONLY: [Flag; 2] = [
     choice!(General, "version", version: bool, "print the version and exit"),
 ];
 
-const SETTINGS: [Flag; 18] = [
+const SETTINGS: [Flag; 25] = [
     setting!(
         Logging, "log-level",
         log_level: Level,
@@ -131,11 +143,21 @@ const SETTINGS: [Flag; 18] = [
         default_in_words: "",
         set: |_, value| bool::read(value).map(|_| ()),
     },
-    setting!(Listening, "tcp-address", tcp_address: ListenAddress, "where to listen for nsqd, as host:port"),
+    setting!(Listening, "tcp-address", tcp_address: Option<ListenAddress>, "where to listen for nsqd, as host:port"),
     setting!(
         Listening, "http-address",
-        http_address: ListenAddress,
+        http_address: Option<ListenAddress>,
         "where to listen for HTTP clients, as host:port"
+    ),
+    setting!(
+        Listening, "tcp-tls-address",
+        tcp_tls_address: Option<ListenAddress>,
+        "where to listen for nsqd behind a TLS proxy, as host:port"
+    ),
+    setting!(
+        Listening, "https-address",
+        https_address: Option<ListenAddress>,
+        "where to listen for HTTPS clients, as host:port"
     ),
     Flag {
         default_in_words: "the hostname",
@@ -195,6 +217,21 @@ const SETTINGS: [Flag; 18] = [
         allow_config_from_cidr: AddressRange,
         "addresses from which /config may be read and changed"
     ),
+    tls!("tls-cert", tls_cert: String, cert, "file of the server's certificate and those that vouch for it, in PEM"),
+    tls!("tls-key", tls_key: String, key, "file of the certificate's private key, in PEM"),
+    tls!(
+        "tls-root-ca-file",
+        tls_root_ca_file: String,
+        root_ca_file,
+        "file of the certificates that vouch for clients', in PEM"
+    ),
+    tls!(
+        "tls-client-auth-policy",
+        tls_client_auth_policy: ClientAuth,
+        client_auth,
+        "what is asked of TLS clients: require (a certificate) or require-verify (one that -tls-root-ca-file vouches for)"
+    ),
+    tls!("tls-min-version", tls_min_version: MinVersion, min_version, "oldest version of TLS: tls1.2 or tls1.3"),
 ];
 
 const LIMITS: [Flag; Limit::ALL.len()] = [
@@ -384,7 +421,8 @@ mod tests {
     #[test]
     fn a_value_that_is_not_allowed_is_told_what_is() {
         let durations = "use a duration from 0s to 292 years such as 300s, 1m30s or 1.5h (ns, us, ms, s, m, h)";
-        let addresses = "use host:port, [IPv6]:port or :port, with a port from 0 to 65535";
+        let addresses =
+            "use host:port, [IPv6]:port or :port, with a port from 0 to 65535, or an empty text for none";
         let workers = "use a whole number from 1 to 1024";
         for (name, value, advice) in [
             ("log-level", "loud", "use debug, info, warn, error or fatal".to_owned()),

@@ -15,6 +15,7 @@ pub enum Group {
     Listening,
     Producers,
     Access,
+    Tls,
     Workers,
     Limits,
     Timeouts,
@@ -24,11 +25,12 @@ pub enum Group {
 
 impl Group {
     /// Every group, in the order of the help.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::General,
         Self::Listening,
         Self::Producers,
         Self::Access,
+        Self::Tls,
         Self::Workers,
         Self::Limits,
         Self::Timeouts,
@@ -45,6 +47,7 @@ impl fmt::Display for Group {
             Self::Listening => "Listening",
             Self::Producers => "Producers and names",
             Self::Access => "Access",
+            Self::Tls => "TLS",
             Self::Workers => "Workers",
             Self::Limits => "Limits",
             Self::Timeouts => "Timeouts",

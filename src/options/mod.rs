@@ -29,15 +29,22 @@ use crate::io;
 use crate::limits::{Limit, Limits, WORKERS_MAX};
 use crate::log::{Format, Level, LogOptions};
 use crate::registry::Lifetimes;
+use crate::transport::{ClientAuth, MinVersion, TlsOptions};
 use crate::version_lines;
 
 /// The settings of a server.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Options {
     /// Where nsqd nodes connect.
-    pub tcp_address: ListenAddress,
+    pub tcp_address: Option<ListenAddress>,
     /// Where HTTP clients connect.
-    pub http_address: ListenAddress,
+    pub http_address: Option<ListenAddress>,
+    /// Where nsqd nodes connect with TLS.
+    pub tcp_tls_address: Option<ListenAddress>,
+    /// Where HTTP clients connect with TLS.
+    pub https_address: Option<ListenAddress>,
+    /// Certificates, and what is asked of clients, where TLS is spoken.
+    pub tls: TlsOptions,
     /// How this node names itself in the response to IDENTIFY. Kept as given, even if empty, as in stock.
     pub broadcast_address: String,
     /// For how long after its last ping a producer is listed. Less than 2^63 ns.
@@ -110,6 +117,7 @@ impl fmt::Display for OptionsError {
 impl std::error::Error for OptionsError {}
 
 /// What one source says; `None` leaves the choice to the next one.
+#[expect(clippy::option_option, reason = "the inner one is an address or none")]
 #[derive(Debug, Default)]
 struct Overrides {
     config: Option<String>,
@@ -117,8 +125,15 @@ struct Overrides {
     log_level: Option<Level>,
     log_prefix: Option<String>,
     log_format: Option<Format>,
-    tcp_address: Option<ListenAddress>,
-    http_address: Option<ListenAddress>,
+    tcp_address: Option<Option<ListenAddress>>,
+    http_address: Option<Option<ListenAddress>>,
+    tcp_tls_address: Option<Option<ListenAddress>>,
+    https_address: Option<Option<ListenAddress>>,
+    tls_cert: Option<String>,
+    tls_key: Option<String>,
+    tls_root_ca_file: Option<String>,
+    tls_client_auth_policy: Option<ClientAuth>,
+    tls_min_version: Option<MinVersion>,
     broadcast_address: Option<String>,
     inactive_producer_timeout: Option<Duration>,
     tombstone_lifetime: Option<Duration>,
@@ -178,6 +193,15 @@ impl Overrides {
         Options {
             tcp_address: self.tcp_address.unwrap_or(base.tcp_address),
             http_address: self.http_address.unwrap_or(base.http_address),
+            tcp_tls_address: self.tcp_tls_address.unwrap_or(base.tcp_tls_address),
+            https_address: self.https_address.unwrap_or(base.https_address),
+            tls: TlsOptions {
+                cert: self.tls_cert.unwrap_or(base.tls.cert),
+                key: self.tls_key.unwrap_or(base.tls.key),
+                root_ca_file: self.tls_root_ca_file.unwrap_or(base.tls.root_ca_file),
+                client_auth: self.tls_client_auth_policy.unwrap_or(base.tls.client_auth),
+                min_version: self.tls_min_version.unwrap_or(base.tls.min_version),
+            },
             broadcast_address: self.broadcast_address.unwrap_or(base.broadcast_address),
             inactive_producer_timeout: self.inactive_producer_timeout.unwrap_or(base.inactive_producer_timeout),
             tombstone_lifetime: self.tombstone_lifetime.unwrap_or(base.tombstone_lifetime),
@@ -201,11 +225,14 @@ impl Overrides {
 impl Default for Options {
     /// Stock's defaults, with a worker for each core that this process may use.
     fn default() -> Self {
-        let address = |text: &str| text.parse().expect("a default is well-formed");
+        let address = |text: &str| Some(text.parse().expect("a default is well-formed"));
         let log = LogOptions::default();
         Self {
             tcp_address: address("0.0.0.0:4160"),
             http_address: address("0.0.0.0:4161"),
+            tcp_tls_address: None,
+            https_address: None,
+            tls: TlsOptions::default(),
             broadcast_address: rustix::system::uname().nodename().to_string_lossy().into_owned(),
             inactive_producer_timeout: Duration::from_secs(5 * 60),
             tombstone_lifetime: Duration::from_secs(45),
@@ -242,8 +269,10 @@ mod tests {
     fn the_defaults_are_stocks() {
         let options = run(&[]);
         assert_eq!(options, Options::default());
-        assert_eq!(options.tcp_address.to_string(), "0.0.0.0:4160");
-        assert_eq!(options.http_address.to_string(), "0.0.0.0:4161");
+        let shown = |address: &Option<ListenAddress>| address.as_ref().map(ToString::to_string);
+        assert_eq!(shown(&options.tcp_address).as_deref(), Some("0.0.0.0:4160"));
+        assert_eq!(shown(&options.http_address).as_deref(), Some("0.0.0.0:4161"));
+        assert_eq!((&options.tcp_tls_address, &options.https_address), (&None, &None));
         assert!(!options.broadcast_address.is_empty());
         assert_eq!(options.inactive_producer_timeout, Duration::from_secs(5 * 60));
         assert_eq!(options.tombstone_lifetime, Duration::from_secs(45));

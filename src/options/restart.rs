@@ -4,8 +4,18 @@ use super::flags::settings;
 use super::{Options, SettingValue};
 
 /// The keys of the settings that a reload does not change.
-const AT_RESTART: [&str; 8] =
-    ["tcp_address", "http_address", "broadcast_address", "workers", "pin_workers", "io", "busy_poll", "warm_up"];
+const AT_RESTART: [&str; 10] = [
+    "tcp_address",
+    "http_address",
+    "tcp_tls_address",
+    "https_address",
+    "broadcast_address",
+    "workers",
+    "pin_workers",
+    "io",
+    "busy_poll",
+    "warm_up",
+];
 
 impl Options {
     /// The value of a key of the file, with the JSON types that nsqd's `/config` has; `None` where there is no such key.
@@ -27,6 +37,8 @@ impl Options {
         Self {
             tcp_address: in_force.tcp_address.clone(),
             http_address: in_force.http_address.clone(),
+            tcp_tls_address: in_force.tcp_tls_address.clone(),
+            https_address: in_force.https_address.clone(),
             broadcast_address: in_force.broadcast_address.clone(),
             workers: in_force.workers,
             pin_workers: in_force.pin_workers,
@@ -55,7 +67,15 @@ mod tests {
     /// Each of them is named where it differs, and keeps its value; the others are taken.
     #[test]
     fn what_only_a_restart_changes_keeps_its_value() {
-        let flags = ["-tcp-address=:1", "-http-address=:2", "-broadcast-address=b", "-workers=77", "-pin-workers"];
+        let flags = [
+            "-tcp-address=:1",
+            "-http-address=:2",
+            "-tcp-tls-address=:3",
+            "-https-address=:4",
+            "-broadcast-address=b",
+            "-workers=77",
+            "-pin-workers",
+        ];
         let more = ["-io=epoll", "-busy-poll=1us", "-warm-up=1s", "-max-topics=3", "-shutdown-delay=1s"];
         let (in_force, read) = (options(&[]), options(&[&flags[..], &more].concat()));
         let named = read.changed_at_restart(&in_force);

@@ -11,6 +11,7 @@ use super::duration::{GoDuration, from_milliseconds, parse_duration};
 use crate::io::BackendChoice;
 use crate::limits::{Limit, Unit, WORKERS_MAX};
 use crate::log::{Format, Level};
+use crate::transport::{ClientAuth, MinVersion};
 
 /// A setting as nsqd's `/config` shows one of its type.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -119,25 +120,34 @@ macro_rules! named {
 
 named!(Level, "level", "use debug, info, warn, error or fatal", SettingValue::of_level);
 named!(Format, "format", "use text or json", |format: Format| SettingValue::Text(format.name().to_owned()));
+named!(ClientAuth, "policy", "use require, require-verify or an empty text", |policy: Self| SettingValue::Text(
+    policy.name().to_owned()
+));
+named!(MinVersion, "version", "use tls1.2 or tls1.3", |version: Self| SettingValue::Text(
+    version.name().to_owned()
+));
 named!(BackendChoice, "backend", "use auto, uring or epoll", |io: BackendChoice| SettingValue::Text(
     io.name().to_owned()
 ));
 
-impl Setting for ListenAddress {
+impl Setting for Option<ListenAddress> {
     const ARGUMENT: &'static str = "address";
-    const ALLOWED: &'static str = "use host:port, [IPv6]:port or :port, with a port from 0 to 65535";
+    const ALLOWED: &'static str =
+        "use host:port, [IPv6]:port or :port, with a port from 0 to 65535, or an empty text for none";
 
     fn read(value: &Value) -> Result<Self, String> {
-        let text = value.as_str().ok_or(Self::ALLOWED)?;
-        text.parse().map_err(|error| format!("{error}, {}", Self::ALLOWED))
+        match value.as_str().ok_or(Self::ALLOWED)? {
+            "" => Ok(None),
+            text => text.parse().map(Some).map_err(|error| format!("{error}, {}", Self::ALLOWED)),
+        }
     }
 
     fn show(&self) -> String {
-        format!("\"{self}\"")
+        self.as_ref().map_or_else(|| "\"\"".to_owned(), |address| format!("\"{address}\""))
     }
 
     fn value(&self) -> SettingValue {
-        SettingValue::Text(self.to_string())
+        SettingValue::Text(self.as_ref().map_or_else(String::new, ToString::to_string))
     }
 }
 

@@ -10,12 +10,14 @@ use crate::cause::Cause;
 use crate::clock::Timestamp;
 use crate::context::{Advance, WorkerContext};
 use crate::limits::Limit;
-use crate::listen::Protocol;
+use crate::listen::{Protocol, Service};
 use crate::output::Output;
 use crate::registry::{Change, Lifetimes, Name, Producer, ProducerId, Registered};
+use crate::transport;
 
 /// The protocol's state on one connection.
 pub struct Session {
+    service: Service,
     state: State,
     /// Who this connection is, once identified.
     producer: Option<Arc<Producer>>,
@@ -44,8 +46,9 @@ enum State {
 }
 
 impl Session {
-    pub fn new(id: ProducerId, peer: SocketAddr) -> Self {
+    pub fn new(service: Service, id: ProducerId, peer: SocketAddr) -> Self {
         Self {
+            service,
             state: State::Magic,
             producer: None,
             id,
@@ -158,6 +161,12 @@ impl Session {
         ));
     }
 
+    /// Tells a client that speaks without the TLS of this port.
+    pub fn refuse_plain(&mut self, context: &mut WorkerContext, output: &mut Output) {
+        context.wrong_port(self.service, Service::Tcp, self.peer);
+        self.refuse(Error::BadProtocol, context, output.staged());
+    }
+
     /// Takes one item off the front of `input`; `None` when it is not all there. An error ends the connection.
     fn step<'a>(
         &mut self,
@@ -173,8 +182,11 @@ impl Session {
                 log.info(format_args!("CLIENT({peer}): desired protocol magic '{text}'"));
                 if magic != MAGIC {
                     log.error(format_args!("client({peer}) bad protocol magic '{text}'"));
+                    let is_tls = self.service.is_tls();
                     if parse::begins_http(*magic) {
-                        context.wrong_port(Protocol::V1, peer);
+                        context.wrong_port(self.service, Service::of(Protocol::Http, is_tls), peer);
+                    } else if !is_tls && transport::begins_tls(magic) {
+                        context.wrong_port(self.service, Service::TcpTls, peer);
                     }
                     return Err(Error::BadProtocol);
                 }

@@ -22,17 +22,18 @@ impl Worker {
         }
         // A listener for every interface is an IPv6 socket; stock shows the IPv4 peers as such.
         let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
-        let Listener { protocol, transport, .. } = self.listeners.get(listener);
-        self.context.counters.accepted[protocol as usize].increment();
-        if protocol == Protocol::V1 {
+        let Listener { service, ref transport, .. } = *self.listeners.get(listener);
+        let transport = Transport::new(transport);
+        self.context.counters.accepted[service as usize].increment();
+        if service.protocol() == Protocol::V1 {
             self.context.log.client(&peer).info(format_args!("TCP: new client({peer})"));
         }
         let next = self.slots.next();
         let id = ProducerId::new(Source::Worker(self.number), next.slot, next.generation);
-        let session = Session::new(protocol, id, peer);
+        let session = Session::new(service, id, peer);
         let (admitted, permit) = self.context.shared.admission.enter(peer.ip(), &self.context.limits);
         let output = Output::new(self.context.limits.size(Limit::OutputSize));
-        let token = self.slots.insert(Connection::new(session, permit, Transport::new(transport), output));
+        let token = self.slots.insert(Connection::new(service, session, permit, transport, output));
         self.requests.push(Request::Open { token, socket });
         match admitted {
             Admitted::Welcome => {
@@ -51,7 +52,7 @@ impl Worker {
         let mut until = self.context.now;
         if let Some(error) = error {
             until = until.after(ACCEPT_BACKOFF);
-            self.context.counters.accept_failures[self.listeners.get(listener).protocol as usize].increment();
+            self.context.counters.accept_failures[self.listeners.get(listener).service as usize].increment();
             if let Some(times) = self.context.shared.metrics.accept_failures_to_tell(self.context.now) {
                 self.context.log.warn(format_args!(
                     "temporary Accept() failure - {error} (times since the last such line: {times})"

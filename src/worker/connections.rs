@@ -116,7 +116,7 @@ impl Worker {
             Phase::Open if connection.is_behind() => self.stop_receiving(token),
             Phase::Open | Phase::Lingering => self.receive(token),
             Phase::Flushing => {
-                if !connection.sending && connection.output.is_empty() {
+                if !connection.sending && !connection.has_output() {
                     self.linger(token);
                 } else {
                     self.receive(token);
@@ -204,6 +204,6 @@ impl Worker {
         self.timers.cancel(token.slot);
         let connection = self.slots.remove(token);
         assert_eq!(connection.phase, Phase::Closing, "closed when asked to");
-        self.context.counters.closed[connection.session.protocol() as usize].increment();
+        self.context.counters.closed[connection.service as usize].increment();
     }
 }

@@ -14,7 +14,7 @@ impl Worker {
         if !connection.is_waiting() {
             return;
         }
-        let awaited = connection.session.awaited(&connection.input);
+        let awaited = connection.awaited();
         // These count from the accept and from the first byte: another byte that completes nothing does not move
         // them.
         let from_its_begin = matches!(awaited, Some(Limit::HandshakeTimeout | Limit::RequestTimeout));

@@ -40,13 +40,14 @@ enum State {
 impl Listeners {
     /// Sockets that will accept from `now` on.
     pub(super) fn new(listeners: &[Listener], now: Timestamp) -> Self {
-        let socket = |&listener: &Listener| Socket { listener, state: State::Resting { until: now } };
+        let socket =
+            |listener: &Listener| Socket { listener: listener.clone(), state: State::Resting { until: now } };
         Self(listeners.iter().map(socket).collect())
     }
 
     /// The listener of a socket.
-    pub(super) fn get(&self, id: ListenerId) -> Listener {
-        self.0[id.index()].listener
+    pub(super) fn get(&self, id: ListenerId) -> &Listener {
+        &self.0[id.index()].listener
     }
 
     /// Notes that an accept is over, and when the next may begin.

@@ -75,10 +75,10 @@ fn talk(protocol: Protocol, pieces: &[&[u8]]) -> (Vec<u8>, Vec<u8>) {
         WorkerContext::new(Arc::clone(&registry), info, limits, Arc::clone(&shared), Log::disabled(), now);
     context.tick(SystemTime::UNIX_EPOCH);
     let peer = SocketAddr::from((Ipv4Addr::LOCALHOST, 1));
-    let session = Session::new(protocol, ProducerId::new(Source::Worker(0), 0, 0), peer);
+    let session = Session::new(protocol.into(), ProducerId::new(Source::Worker(0), 0, 0), peer);
     let (_, permit) = shared.admission.enter(peer.ip(), &limits);
     let output = Output::new(limits.size(Limit::OutputSize));
-    let mut connection = Connection::new(session, permit, Transport::Plain, output);
+    let mut connection = Connection::new(protocol.into(), session, permit, Transport::Plain, output);
     let mut said = Vec::new();
     for piece in pieces {
         take(&mut connection, piece, &mut context, &mut said);

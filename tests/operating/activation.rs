@@ -118,7 +118,7 @@ fn a_socket_that_cannot_be_used_is_named() {
         return;
     }
     for (options, error) in [
-        (&["--fdname=web"][..], "the inherited socket \"web\" has to be named tcp or http"),
+        (&["--fdname=web"][..], "the inherited socket \"web\" has to be named tcp, http, tcp-tls or https"),
         (&["--fdname=tcp", "--datagram"], "the inherited socket \"tcp\" is no TCP socket"),
     ] {
         let free = TcpListener::bind("127.0.0.1:0").expect("loopback").local_addr().expect("bound");

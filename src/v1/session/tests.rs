@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::*;
 use crate::context::ServerInfo;
 use crate::limits::Limits;
+use crate::listen::Service;
 use crate::log::{Log, LogOptions, LogWriter};
 use crate::metrics::Format;
 use crate::registry::{Lifetimes, Registry, Source};
@@ -42,7 +43,8 @@ impl Scene {
         let options = LogOptions { prefix: String::new(), ..LogOptions::default() };
         let (log, writer) = Log::start_with(sink.clone(), options).expect("a thread");
         let context = WorkerContext::new(registry, server, Limits::default(), Arc::default(), log, START);
-        let session = Session::new(ProducerId::new(Source::Worker(0), 0, 0), ([127, 0, 0, 1], 5).into());
+        let session =
+            Session::new(Service::Tcp, ProducerId::new(Source::Worker(0), 0, 0), ([127, 0, 0, 1], 5).into());
         let mut scene = Self { context, session, sink, writer };
         let body = br#"{"broadcast_address":"n","tcp_port":1,"http_port":2,"version":"1"}"#;
         let len = u32::try_from(body.len()).expect("short").to_be_bytes();

@@ -36,7 +36,7 @@ pub fn read_answer(stream: &mut impl Read) -> String {
     try_read_answer(stream).expect("a response")
 }
 
-fn try_read_answer(stream: &mut impl Read) -> io::Result<String> {
+pub fn try_read_answer(stream: &mut impl Read) -> io::Result<String> {
     let (mut response, mut wanted) = (Vec::new(), 1);
     while wanted > 0 {
         let from = response.len();
