@@ -13,8 +13,9 @@ use std::time::{Duration, Instant, SystemTime};
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use population::{NOW, Population};
+use ringlookupd::access::{AccessOptions, Policy};
 use ringlookupd::clock::Clock;
-use ringlookupd::context::{ServerInfo, WorkerContext};
+use ringlookupd::context::{ServerInfo, Shared, WorkerContext};
 use ringlookupd::io::{Event, ListenerId, Request, SendBuffer, Token};
 use ringlookupd::limits::Limits;
 use ringlookupd::listen::{Listener, Protocol};
@@ -41,10 +42,16 @@ struct Simulation {
 impl Simulation {
     /// Workers beside each other need a number each, so that their producers differ.
     fn new(number: u32, protocol: Protocol, clients: u16) -> Self {
+        Self::with_access(number, protocol, clients, Policy::default())
+    }
+
+    fn with_access(number: u32, protocol: Protocol, clients: u16, access: Policy) -> Self {
         let server = ServerInfo { identify_reply: b"{}".to_vec(), info: b"{}".to_vec(), ..ServerInfo::default() };
         let registry = Arc::clone(&Population::of(100_000).registry);
         let (server, limits) = (Arc::new(server), Limits::default());
-        let context = WorkerContext::new(registry, server, limits, Arc::default(), Log::disabled(), NOW);
+        let shared = Arc::<Shared>::default();
+        shared.access.store(Arc::new(access));
+        let context = WorkerContext::new(registry, server, limits, shared, Log::disabled(), NOW);
         let listener = Listener::bound(([127, 0, 0, 1], 4160).into(), protocol);
         let worker = Worker::new(number, context, Arc::new(Mailbox::new().expect("an eventfd")), &[listener]);
         let mut simulation = Self { worker, clients: Vec::new(), sending: Vec::new(), clock: Clock::start() };
@@ -104,6 +111,48 @@ fn lookups(c: &mut Criterion) {
     }
 }
 
+/// A thousand tokens, and a thousand ranges none of which has the clients.
+fn access() -> Policy {
+    let tokens: Vec<_> = (0..1000).map(|nth| format!("n{nth} read token-{nth}\n")).collect();
+    let file = tempfile::NamedTempFile::new().expect("a file");
+    std::fs::write(file.path(), tokens.concat()).expect("space for a file");
+    let ranges: Vec<_> = (0..1000).map(|nth| format!("172.16.{}.{}/32", nth / 256, nth % 256)).collect();
+    let options = AccessOptions {
+        http_allow: Some(ranges.join(",").parse().expect("ranges")),
+        auth_token_file: file.path().to_str().expect("UTF-8").to_owned(),
+        ..AccessOptions::default()
+    };
+    Policy::load(&options, 1).expect("a policy")
+}
+
+/// The same lookups with the last of the tokens, and with the token where nobody asks for one.
+fn lookups_with_tokens(c: &mut Criterion) {
+    for (name, is_asked) in
+        [("iteration of lookups, token unasked", false), ("iteration of lookups, 1,000 rules", true)]
+    {
+        let mut group = c.benchmark_group(name);
+        for clients in [1, 64] {
+            let mut made = None;
+            group.throughput(Throughput::Elements(clients.into()));
+            group.bench_function(clients.to_string(), |b| {
+                let (simulation, requests) = made.get_or_insert_with(|| {
+                    let topics = &Population::of(100_000).topics;
+                    let topics = topics.iter().step_by(100).take(clients.into());
+                    let requests: Vec<_> = topics.map(|topic| with_token(&request(topic))).collect();
+                    let access = if is_asked { access() } else { Policy::default() };
+                    (Simulation::with_access(1, Protocol::Http, clients, access), requests)
+                });
+                simulation.iterate(requests);
+                b.iter(|| simulation.iterate(requests));
+            });
+        }
+    }
+}
+
+fn with_token(request: &[u8]) -> Vec<u8> {
+    [request.strip_suffix(b"\r\n").expect("a head"), b"Authorization: Bearer token-999\r\n\r\n"].concat()
+}
+
 /// As go-nsq 1.1.0 sends it.
 fn request(topic: &impl std::fmt::Display) -> Vec<u8> {
     format!(
@@ -156,6 +205,6 @@ fn registers(c: &mut Criterion) {
 criterion_group! {
     name = benches;
     config = Criterion::default().warm_up_time(Duration::from_secs(1)).measurement_time(Duration::from_secs(3));
-    targets = lookups, registers
+    targets = lookups, lookups_with_tokens, registers
 }
 criterion_main!(benches);

@@ -27,6 +27,10 @@ pub enum Admitted {
     Refused(Limit),
     /// It is closed without an error: too many connections are being sent one already.
     Dropped(Limit),
+    /// Its address may not connect: it gets an error, if not too many connections are being sent one already, and is closed.
+    Denied {
+        told: bool,
+    },
 }
 
 /// A connection's share of the limits. Dropping it gives the share back.
@@ -51,6 +55,13 @@ impl Admission {
             Err(limit) => (Admitted::Dropped(limit), Taken::Nothing),
         };
         (admitted, Permit { admission: Arc::clone(self), taken })
+    }
+
+    /// Turns a connection away whose address may not connect. It takes no permit.
+    pub fn deny(self: &Arc<Self>) -> (Admitted, Permit) {
+        let told = take_one(&self.refused, REFUSALS);
+        let taken = if told { Taken::Refusal } else { Taken::Nothing };
+        (Admitted::Denied { told }, Permit { admission: Arc::clone(self), taken })
     }
 
     fn take(&self, peer: IpAddr, limits: &Limits) -> Result<Taken, Limit> {
@@ -172,6 +183,17 @@ mod tests {
         assert_eq!(enter().0, Admitted::Dropped(Limit::Connections));
         drop(refused);
         assert_eq!(enter().0, Admitted::Refused(Limit::Connections));
+    }
+
+    #[test]
+    fn who_may_not_connect_takes_no_permit() {
+        let (admission, limits) = (Arc::<Admission>::default(), limits(1, 0));
+        let denied: Vec<_> = (0..REFUSALS).map(|_| admission.deny()).collect();
+        assert!(denied.iter().all(|(admitted, _)| *admitted == Admitted::Denied { told: true }));
+        assert_eq!(admission.deny().0, Admitted::Denied { told: false });
+        assert_eq!(admission.enter(address(1), &limits).0, Admitted::Welcome);
+        drop(denied);
+        assert_eq!(admission.deny().0, Admitted::Denied { told: true });
     }
 
     #[test]

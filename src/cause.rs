@@ -15,6 +15,8 @@ pub enum Cause<'a> {
     /// A send failed.
     Send(&'a io::Error),
     Over(Limit),
+    /// Its address may not connect.
+    Denied,
     /// The peer's TLS is none that can be served.
     Tls(&'a TlsError),
     /// The server stops.
@@ -30,6 +32,7 @@ impl fmt::Display for Cause<'_> {
             Self::Send(error) => write!(f, "write: {}", go_text(error)),
             Self::Tls(error) => write!(f, "tls: {error}"),
             Self::Over(limit) => write!(f, "exceeds {}", limit.name()),
+            Self::Denied => f.write_str("address is not allowed"),
             Self::Shutdown => f.write_str("use of closed network connection"),
         }
     }

@@ -169,12 +169,21 @@ impl Connection {
     /// Acts on input as far as there is room for the replies, reading `bytes` where they lie when nothing
     /// waits before them.
     pub fn take_input(&mut self, bytes: &[u8], context: &mut WorkerContext) {
-        if self.transport.is_handshaking() && !bytes.is_empty() {
+        let was_handshaking = self.transport.is_handshaking();
+        if was_handshaking && !bytes.is_empty() {
             context.batch.count_handshake();
         }
         let mut scratch = mem::take(&mut context.scratch);
         match self.transport.receive(bytes, &mut scratch) {
-            Ok(bytes) => self.take_plain(bytes, context),
+            Ok(bytes) => {
+                if was_handshaking
+                    && !self.transport.is_handshaking()
+                    && let Session::Http(session) = &mut self.session
+                {
+                    session.is_named(self.transport.peer_name());
+                }
+                self.take_plain(bytes, context);
+            }
             Err(error) => self.end_transport(&error, context),
         }
         scratch.clear();
@@ -228,6 +237,14 @@ impl Connection {
     pub fn refuse_over(&mut self, limit: Limit, context: &mut WorkerContext) {
         self.session.refuse_over(limit, context, &mut self.output);
         self.flush(Cause::Over(limit), context);
+    }
+
+    /// Ends the protocol of a client whose address may not connect.
+    pub fn refuse_address(&mut self, context: &mut WorkerContext) {
+        if let Session::V1(session) = &mut self.session {
+            session.refuse_address(context, &mut self.output);
+        }
+        self.flush(Cause::Denied, context);
     }
 
     /// Stops acting on input; the protocol is over. A protocol that refused the client has its own cause.

@@ -1,11 +1,13 @@
 //! What the sessions of a worker share: the time, the registry, the log, the batch of changes for the next commit.
 
 use std::fmt;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use arc_swap::ArcSwap;
 
+use crate::access::{Denials, Policy, Reason};
 use crate::admission::Admission;
 use crate::api;
 use crate::batch::Batch;
@@ -32,6 +34,7 @@ pub struct WorkerContext {
     pub server: Arc<ServerInfo>,
     pub limits: Limits,
     pub lifetimes: Lifetimes,
+    pub access: Arc<Policy>,
     /// This worker's.
     pub counters: Arc<Counters>,
     pub shared: Arc<Shared>,
@@ -62,6 +65,8 @@ pub struct ServerInfo {
     pub info: Vec<u8>,
     /// Where clients of each [`Service`] connect, as the log shows it; empty where it is not served.
     pub addresses: [String; Service::ALL.len()],
+    /// Where HTTPS is served, if it is.
+    pub https_port: Option<u16>,
     /// The name of what serves, io_uring or epoll.
     pub backend: &'static str,
 }
@@ -72,6 +77,9 @@ pub struct ServerInfo {
 pub struct Shared {
     /// The settings in force. A worker takes them when it is told to reload.
     pub options: ArcSwap<Options>,
+    /// Who may do what. Taken together with the settings.
+    pub access: ArcSwap<Policy>,
+    pub denials: Denials,
     pub readiness: Readiness,
     pub admission: Arc<Admission>,
     pub metrics: Metrics,
@@ -94,6 +102,7 @@ impl WorkerContext {
             server,
             limits,
             lifetimes: registry.lifetimes(),
+            access: shared.access.load_full(),
             counters: shared.metrics.worker(now),
             shared,
             response_head: ResponseHead::new(SystemTime::UNIX_EPOCH),
@@ -108,6 +117,7 @@ impl WorkerContext {
     pub fn reload(&mut self) {
         self.limits = self.shared.options.load().limits;
         self.lifetimes = self.registry.lifetimes();
+        self.access = self.shared.access.load_full();
     }
 
     /// Counts that a client has exceeded a limit, and logs it once a minute at most.
@@ -122,6 +132,17 @@ impl WorkerContext {
             let name = limit.name();
             log.warn(format_args!(
                 "{who} exceeded the limit -{name} ({times} times since the last such line); see /metrics"
+            ));
+        }
+    }
+
+    /// Counts that access was refused, and logs it once a minute for each address; `attempt` is what it tried.
+    pub fn denied(&self, reason: Reason, client: SocketAddr, attempt: impl fmt::Display) {
+        self.counters.denied[reason as usize].increment();
+        if let Some(times) = self.shared.denials.to_log(client.ip(), self.now) {
+            let why = reason.text();
+            self.log.client(&client).warn(format_args!(
+                "client({client}) may not {attempt}: {why} (times since the last such line: {times}); see /metrics"
             ));
         }
     }

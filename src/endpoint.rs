@@ -1,7 +1,10 @@
-//! The endpoints of the HTTP API, by their paths: what the route table leads to, and what requests are counted by.
+//! The endpoints of the HTTP API, by their paths: what the route table leads to, what requests are counted by, and what
+//! each asks of its client.
+
+use crate::access::Class;
 
 macro_rules! endpoints {
-    ($($name:ident $path:literal)*) => {
+    ($($name:ident $path:literal $class:ident $(or $other:ident for $method:ident)?;)*) => {
         /// What a request asks for. Each has a path of its own.
         #[derive(Debug, Clone, Copy, PartialEq, Eq)]
         pub enum Endpoint { $($name),* }
@@ -13,26 +16,35 @@ macro_rules! endpoints {
             pub fn path(self) -> &'static str {
                 match self { $(Self::$name => $path),* }
             }
+
+            /// What a request with this method asks of its client.
+            #[must_use]
+            pub fn class(self, method: &str) -> Class {
+                match self {
+                    $($(Self::$name if method == stringify!($method) => Class::$other,)?)*
+                    $(Self::$name => Class::$class,)*
+                }
+            }
         }
     };
 }
 
 endpoints! {
-    Ping "/ping"
-    Info "/info"
-    Lookup "/lookup"
-    Topics "/topics"
-    Channels "/channels"
-    Nodes "/nodes"
-    Debug "/debug"
-    Metrics "/metrics"
-    TopicMetrics "/metrics/topics"
-    Health "/health"
-    Ready "/ready"
-    Config "/config/{key}"
-    CreateTopic "/topic/create"
-    DeleteTopic "/topic/delete"
-    CreateChannel "/channel/create"
-    DeleteChannel "/channel/delete"
-    TombstoneTopic "/topic/tombstone"
+    Ping "/ping" Open;
+    Info "/info" Read;
+    Lookup "/lookup" Read;
+    Topics "/topics" Read;
+    Channels "/channels" Read;
+    Nodes "/nodes" Read;
+    Debug "/debug" Read;
+    Metrics "/metrics" Read;
+    TopicMetrics "/metrics/topics" Read;
+    Health "/health" Open;
+    Ready "/ready" Open;
+    Config "/config/{key}" Read or Admin for PUT;
+    CreateTopic "/topic/create" Admin;
+    DeleteTopic "/topic/delete" Admin;
+    CreateChannel "/channel/create" Admin;
+    DeleteChannel "/channel/delete" Admin;
+    TombstoneTopic "/topic/tombstone" Admin;
 }

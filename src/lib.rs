@@ -8,6 +8,7 @@
 //! - [`options`]: what the operator asked for, on the command line and in the file.
 //! - [`limits`]: every cap of the server, in one place.
 //! - [`admission`]: permits for connections, in all and for each address.
+//! - [`access`]: who may do what, by address, token or certificate.
 //! - [`server`]: binds, starts the workers, waits for a signal, drains.
 //! - [`reload`]: which settings a running server takes.
 //! - [`readiness`]: whether clients should be sent here.
@@ -36,6 +37,7 @@
 //! - [`json`]: strings and lists as Go writes them.
 //! - [`clock`], [`log`] and [`metrics`]: time, lines and figures for the operator.
 
+pub mod access;
 pub mod admission;
 pub mod api;
 pub mod batch;

@@ -6,6 +6,7 @@
 use std::ffi::OsString;
 use std::sync::Arc;
 
+use crate::access::Policy;
 use crate::clock::Timestamp;
 use crate::context::Shared;
 use crate::limits::Limit;
@@ -29,6 +30,24 @@ pub struct Reloader {
     mailboxes: Vec<Arc<Mailbox>>,
 }
 
+/// What was read, and can be used.
+struct Read {
+    options: Options,
+    tls: Option<Loaded>,
+    access: Policy,
+}
+
+/// nsqd has no token, so it needs an address that may read.
+pub fn warn_of_hidden_channels(access: &Policy, log: &Log) {
+    if access.hides_channels() {
+        log.warn(format_args!(
+            "-auth-token-file without -http-allow: nsqd asks for the channels of a topic without a token before it starts \
+             the topic, and is refused, so that channels are not made beforehand; add the networks of nsqd nodes to \
+             -http-allow"
+        ));
+    }
+}
+
 impl Reloader {
     /// For a server that was started with these arguments.
     pub fn new(
@@ -46,7 +65,7 @@ impl Reloader {
     /// Reads the settings again. The log, the registry and the workers take what has changed.
     pub fn reload(&self, now: Timestamp) {
         match self.read() {
-            Ok((options, tls)) => self.apply(options, tls, now),
+            Ok(read) => self.apply(read, now),
             Err(error) => {
                 self.shared.metrics.reload_failed();
                 self.log.warn(format_args!("reload failed, the settings stay as they were - {error}"));
@@ -55,18 +74,21 @@ impl Reloader {
     }
 
     /// Everything that can fail.
-    fn read(&self) -> Result<(Options, Option<Loaded>), String> {
+    fn read(&self) -> Result<Read, String> {
         let options =
             match Options::from_args(self.arguments.iter().cloned()).map_err(|error| error.to_string())? {
                 Invocation::Run(options) => *options,
                 Invocation::Print(_) => unreachable!("a server was started with these arguments"),
             };
         let tls = self.tls.as_ref().map(|_| TlsConfigs::read(&options.tls)).transpose();
-        Ok((options, tls.map_err(|error| error.to_string())?))
+        let tls = tls.map_err(|error| error.to_string())?;
+        let generation = self.shared.access.load().generation() + 1;
+        let access = Policy::load(&options.access, generation).map_err(|error| error.to_string())?;
+        Ok(Read { options, tls, access })
     }
 
-    fn apply(&self, read: Options, loaded: Option<Loaded>, now: Timestamp) {
-        if let (Some(tls), Some(loaded)) = (&self.tls, loaded) {
+    fn apply(&self, Read { options: read, tls, access }: Read, now: Timestamp) {
+        if let (Some(tls), Some(loaded)) = (&self.tls, tls) {
             tls.replace(loaded);
         }
         let in_force = self.shared.options.load();
@@ -80,6 +102,8 @@ impl Reloader {
         if lifetimes != self.registry.lifetimes() {
             self.registry.commit(|writer| writer.apply(&Change::SetLifetimes(lifetimes), now));
         }
+        warn_of_hidden_channels(&access, &self.log);
+        self.shared.access.store(Arc::new(access));
         self.shared.options.store(Arc::new(options));
         for mailbox in &self.mailboxes {
             let sent = mailbox.send(Message::Reload);

@@ -8,6 +8,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 use std::{fmt, io};
 
+use crate::access::{AccessError, Policy};
 use crate::admission::Room;
 use crate::clock::Clock;
 use crate::context::{ServerInfo, Shared, WorkerContext};
@@ -22,7 +23,7 @@ use crate::options::{GoDuration, ListenAddress, Options};
 use crate::process::{Asked, ProcessSignals, open_files, raise_open_file_limit};
 use crate::readiness::NotReady;
 use crate::registry::{Registered, Registry};
-use crate::reload::Reloader;
+use crate::reload::{Reloader, warn_of_hidden_channels};
 use crate::service_manager::ServiceManager;
 use crate::threads::{End, Threads, Work};
 use crate::transport::{TlsConfigError, TlsConfigs};
@@ -38,6 +39,8 @@ pub enum ServerError {
     NoListener(Protocol),
     /// The certificate cannot be used.
     Tls(TlsConfigError),
+    /// The file of tokens cannot be used.
+    Access(AccessError),
     /// A port is taken, or an address is not this machine's.
     Listen { address: ListenAddress, error: io::Error },
     /// The kernel gives us no ring, and nothing else may serve.
@@ -64,6 +67,7 @@ impl fmt::Display for ServerError {
                 f.write_str("HTTP clients have nowhere to connect: set -http-address or -https-address")
             }
             Self::Tls(why) => why.fmt(f),
+            Self::Access(why) => why.fmt(f),
             Self::NoRing(why) => why.fmt(f),
             Self::Start { what, error } => write!(f, "cannot start {what} - {error}"),
             Self::Io(error) => write!(f, "a worker's loop failed - {error}"),
@@ -112,6 +116,7 @@ impl Server {
         let places = places(options, inherited.listeners().map_err(ServerError::Inherited)?)?;
         let tls = places.iter().any(|place| place.service().is_tls()).then(|| TlsConfigs::load(&options.tls));
         let tls = tls.transpose().map_err(ServerError::Tls)?;
+        let access = Policy::load(&options.access, 0).map_err(ServerError::Access)?;
         let (count, connections, limits) = within_open_files(raise_open_file_limit(), places.len(), options, log);
         let threads = Threads::start(count, options, log)?;
         let backend = threads.backend;
@@ -119,6 +124,8 @@ impl Server {
         let info = Arc::new(server_info(options, &listeners, backend));
         let shared = Arc::<Shared>::default();
         shared.options.store(Arc::new(Options { limits, ..options.clone() }));
+        warn_of_hidden_channels(&access, log);
+        shared.access.store(Arc::new(access));
         let registry = Arc::new(Registry::new(options.lifetimes()));
         let clock = Clock::start();
         let mailboxes: Vec<_> = (0..count)
@@ -350,7 +357,14 @@ fn server_info(options: &Options, listeners: &[Listener], backend: Backend) -> S
         of_service.map(|listener| listener.address.to_string()).collect::<Vec<_>>().join(", ")
     });
     let backend = backend.full_name();
-    ServerInfo { identify_reply: identify_reply.into_bytes(), info: info.into_bytes(), addresses, backend }
+    let https = listeners.iter().find(|listener| listener.service == Service::Https);
+    ServerInfo {
+        identify_reply: identify_reply.into_bytes(),
+        info: info.into_bytes(),
+        addresses,
+        https_port: https.map(|listener| listener.address.port()),
+        backend,
+    }
 }
 
 pub(crate) fn starting(what: &'static str) -> impl Fn(io::Error) -> ServerError {

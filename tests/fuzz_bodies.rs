@@ -113,3 +113,19 @@ fn options_file() {
     let numbers = b"tombstone_lifetime = 45000\ninactive_producer_timeout = \"1m30s\"\nlog_prefix = \"\"\n";
     fuzz(bodies::options, &[example, texts.to_vec(), numbers.to_vec()]);
 }
+
+#[test]
+fn token_file() {
+    let whole =
+        b"# ours\n\nreader read 4f5c0b9d1e7a==\n  deploy\tadmin  91d2-e8._~+/  \r\nops admin cert:ops example\n";
+    let seeds =
+        [&whole[..], b"a read t\nb read t\n", b"a admin cert:\n", b"read read read", b"a  read\t\ttoken\r\n"];
+    fuzz(bodies::tokens, &seeds.map(<[u8]>::to_vec));
+}
+
+#[test]
+fn authorization_header() {
+    let seeds =
+        [&b"Bearer 4f5c0b9d1e7a=="[..], b"bearer   x ", b"Basic eDp5", b"Bearer", b"\tBEARER\ta b", b"Bearer a,b"];
+    fuzz(bodies::authorization, &seeds.map(<[u8]>::to_vec));
+}

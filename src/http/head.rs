@@ -22,6 +22,8 @@ pub struct Head<'a> {
     pub expect: Expect,
     /// The client asks for metrics in the format OpenMetrics.
     pub accepts_openmetrics: bool,
+    /// What stands behind `Bearer` in the one `Authorization` header.
+    pub token: Option<&'a [u8]>,
 }
 
 impl Head<'_> {

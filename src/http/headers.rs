@@ -1,7 +1,7 @@
 //! What the headers of a request say, as far as it matters to a server that only frames and
 //! answers.
 //!
-//! Each header is validated as it is read, so nothing of it needs to be kept.
+//! Each header is validated as it is read, so nothing of it needs to be kept, but for a token.
 
 use super::accept;
 use super::head::{Body, Expect, Refusal};
@@ -9,7 +9,7 @@ use super::target::cut;
 
 /// What the headers of one request say.
 #[derive(Default)]
-pub(super) struct Headers {
+pub(super) struct Headers<'a> {
     pub(super) count: usize,
     pub(super) invalid_name: bool,
     bad_trailer: bool,
@@ -19,6 +19,17 @@ pub(super) struct Headers {
     pub(super) connection: Option<Connection>,
     pub(super) expect: Option<Expect>,
     pub(super) accepts_openmetrics: bool,
+    authorization: Authorization<'a>,
+}
+
+/// The `Authorization` header.
+#[derive(Default, Clone, Copy)]
+enum Authorization<'a> {
+    #[default]
+    Absent,
+    Bearer(&'a [u8]),
+    /// Of another scheme, without a token, folded or repeated.
+    Unusable,
 }
 
 /// A header that must not be repeated.
@@ -49,9 +60,22 @@ pub(super) struct Connection {
     pub(super) keep_alive_10: bool,
 }
 
-impl Headers {
-    /// Takes an unfolded header line, which has a colon.
-    pub(super) fn add_line(&mut self, line: &[u8]) -> Result<(), Refusal> {
+impl<'a> Headers<'a> {
+    /// Takes a header line of the head, which has a colon.
+    pub(super) fn add_line(&mut self, line: &'a [u8]) -> Result<(), Refusal> {
+        let (name, value) = self.check_line(line)?;
+        self.add(name, value);
+        Ok(())
+    }
+
+    /// Takes a header line that was several in the head.
+    pub(super) fn add_unfolded(&mut self, line: &[u8]) -> Result<(), Refusal> {
+        let (name, value) = self.check_line(line)?;
+        self.add_kept(name, value, None);
+        Ok(())
+    }
+
+    fn check_line<'l>(&mut self, line: &'l [u8]) -> Result<(&'l [u8], &'l [u8]), Refusal> {
         let (name, value) = cut(line, b':');
         let name_ok = !name.is_empty() && name.iter().all(|&b| is_field_name_byte(b));
         if !name_ok || !value.iter().all(|&b| is_field_value_byte(b)) {
@@ -59,13 +83,18 @@ impl Headers {
         }
         // Stock looks for a space in a name only after everything else.
         self.invalid_name |= name.contains(&b' ');
-        self.add(name, trim_start(value));
-        Ok(())
+        Ok((name, trim_start(value)))
     }
 
     /// Takes a header whose name and value hold no forbidden bytes, the value without space around
     /// it.
-    pub(super) fn add(&mut self, name: &[u8], value: &[u8]) {
+    pub(super) fn add(&mut self, name: &[u8], value: &'a [u8]) {
+        self.add_kept(name, value, Some(value));
+    }
+
+    /// The value also as it is in the head, if it is there in one piece.
+    #[inline]
+    fn add_kept(&mut self, name: &[u8], value: &[u8], kept: Option<&'a [u8]>) {
         self.count += 1;
         let is = |known: &[u8]| name.eq_ignore_ascii_case(known);
         match name.len() {
@@ -76,6 +105,7 @@ impl Headers {
             }
             7 if is(b"trailer") => self.bad_trailer |= elements(value).any(is_bad_trailer),
             10 if is(b"connection") => self.add_connection(value),
+            13 if is(b"authorization") => self.authorization.add(kept),
             14 if is(b"content-length") => self.content_length.add(value),
             17 if is(b"transfer-encoding") => self.transfer_encoding.add(value.eq_ignore_ascii_case(b"chunked")),
             _ => {}
@@ -95,6 +125,14 @@ impl Headers {
                     keep_alive_10: has_word(value, b"keep-alive"),
                 });
             }
+        }
+    }
+
+    /// The token of the one `Authorization` header (RFC 6750, 2.1).
+    pub(super) fn token(&self) -> Option<&'a [u8]> {
+        match self.authorization {
+            Authorization::Bearer(token) => Some(token),
+            Authorization::Absent | Authorization::Unusable => None,
         }
     }
 
@@ -118,6 +156,20 @@ impl Headers {
             ContentLength::Valid { length, .. } if length > 0 => Ok(Body::Length(length)),
             ContentLength::Valid { .. } | ContentLength::Absent => Ok(Body::None),
         }
+    }
+}
+
+impl<'a> Authorization<'a> {
+    /// What is no token of the file is not told apart here: `Bearer a b` holds a token that nobody has.
+    fn add(&mut self, value: Option<&'a [u8]>) {
+        let token = || {
+            let (scheme, token) = value?.split_at_checked("Bearer ".len())?;
+            scheme.eq_ignore_ascii_case(b"Bearer ").then(|| trim(token)).filter(|token| !token.is_empty())
+        };
+        *self = match self {
+            Self::Absent => token().map_or(Self::Unusable, Self::Bearer),
+            _ => Self::Unusable,
+        };
     }
 }
 

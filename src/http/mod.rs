@@ -1,6 +1,7 @@
 //! The HTTP API that consumers and nsqadmin ask.
 
 mod accept;
+mod access;
 mod body;
 mod config;
 mod handlers;

@@ -16,8 +16,9 @@
 //! when the line is (a malformed request line is refused at once, as there).
 
 use std::mem::MaybeUninit;
+use std::ops::Range;
 
-use memchr::{memchr, memchr_iter};
+use memchr::{memchr, memchr_iter, memmem};
 
 use super::head::{Body, Expect, Head, Persistence, Refusal, Version};
 use super::headers::{Headers, SingleHeader, is_token_byte, trim};
@@ -67,6 +68,8 @@ enum Before {
 struct KnownFields {
     lines: Vec<u8>,
     info: MessageInfo,
+    /// Where in the lines the token is.
+    token: Option<Range<usize>>,
 }
 
 /// The buffer through which Go's server reads a connection (`newBufioReader` in net/http).
@@ -102,7 +105,10 @@ impl HeadReader {
                 && start + len <= limits.bytes
             {
                 return match line.url() {
-                    Ok(url) => Parsed::Request { head: line.head(url, self.known.info), used: start + len },
+                    Ok(url) => {
+                        let head = line.head(url, self.known.info, self.known.token(&rest[..len]));
+                        Parsed::Request { head, used: start + len }
+                    }
                     Err(refusal) => Parsed::Refused(refusal),
                 };
             }
@@ -110,9 +116,10 @@ impl HeadReader {
             {
                 let validated = validate_head(&line, &headers, limits.headers);
                 if let Ok((_, info)) = validated {
-                    self.known.learn(&line, &rest[..len], info);
+                    self.known.learn(&line, &rest[..len], info, headers.token());
                 }
-                return parsed(validated.map(|(url, info)| line.head(url, info)), start + len);
+                let head = validated.map(|(url, info)| line.head(url, info, headers.token()));
+                return parsed(head, start + len);
             }
         }
         match self.scan.find_end(input) {
@@ -144,12 +151,22 @@ impl KnownFields {
     }
 
     /// Too many lines, and what is no usual request's, are not remembered.
-    fn learn(&mut self, line: &RequestLine<'_>, head: &[u8], info: MessageInfo) {
+    fn learn(&mut self, line: &RequestLine<'_>, head: &[u8], info: MessageInfo, token: Option<&[u8]>) {
         self.lines.clear();
         let lines = memchr(b'\n', head).map_or(&[][..], |newline| &head[newline + 1..]);
         if lines.len() <= HTTP_KNOWN_FIELDS_BYTES_MAX && line.is_usual() {
             (self.info, self.lines) = (info, lines.to_vec());
+            // Wherever else the same bytes are, they are the same token.
+            let place = |token: &[u8]| memmem::find(lines, token).map(|from| from..from + token.len());
+            self.token = token.and_then(place);
         }
+    }
+
+    /// The token of a head that has these header lines.
+    #[inline]
+    fn token<'a>(&self, head: &'a [u8]) -> Option<&'a [u8]> {
+        let lines = &head[head.len() - self.lines.len()..];
+        self.token.clone().map(|place| &lines[place])
     }
 }
 
@@ -160,7 +177,7 @@ fn read_again(head: &[u8], limits: HeadLimits) -> Result<Head<'_>, Refusal> {
         None => parse_careful(head)?,
     };
     let (url, info) = validate_head(&line, &headers, limits.headers)?;
-    Ok(line.head(url, info))
+    Ok(line.head(url, info, headers.token()))
 }
 
 impl Scan {
@@ -251,7 +268,7 @@ fn check_unfinished<'a>(partial: &[u8], start: usize, scan: &mut Scan, bytes_max
 
 /// What `httparse` makes of the head that `input` starts with, and its length; `None` also when it is not
 /// all there.
-fn parse_fast(input: &[u8]) -> Option<(RequestLine<'_>, Headers, usize)> {
+fn parse_fast(input: &[u8]) -> Option<(RequestLine<'_>, Headers<'_>, usize)> {
     // Blank lines ahead of a request pass with httparse, not with stock.
     if matches!(input.first(), None | Some(b'\r' | b'\n')) {
         return None;
@@ -271,7 +288,7 @@ fn parse_fast(input: &[u8]) -> Option<(RequestLine<'_>, Headers, usize)> {
 }
 
 /// Stock: `textproto.Reader.ReadMIMEHeader`.
-fn parse_careful(head: &[u8]) -> Result<(RequestLine<'_>, Headers), Refusal> {
+fn parse_careful(head: &[u8]) -> Result<(RequestLine<'_>, Headers<'_>), Refusal> {
     let mut lines = head.split(|&b| b == b'\n').map(without_cr).peekable();
     let line = parse_request_line(lines.next().unwrap_or_default())?;
     let mut headers = Headers::default();
@@ -282,13 +299,17 @@ fn parse_careful(head: &[u8]) -> Result<(RequestLine<'_>, Headers), Refusal> {
         if is_continuation(first) || memchr(b':', first).is_none() {
             return Err(Refusal::BadRequest);
         }
+        if lines.peek().is_none_or(|next| !is_continuation(next)) {
+            headers.add_line(trim(first))?;
+            continue;
+        }
         unfolded.clear();
         unfolded.extend(trim(first));
         while let Some(more) = lines.next_if(|line| is_continuation(line)) {
             unfolded.push(b' ');
             unfolded.extend(trim(more));
         }
-        headers.add_line(&unfolded)?;
+        headers.add_unfolded(&unfolded)?;
     }
     Ok((line, headers))
 }
@@ -337,11 +358,11 @@ impl<'a> RequestLine<'a> {
     }
 
     #[inline]
-    fn head(&self, url: Url<'a>, info: MessageInfo) -> Head<'a> {
+    fn head(&self, url: Url<'a>, info: MessageInfo, token: Option<&'a [u8]>) -> Head<'a> {
         let MessageInfo { persistence, body, expect, accepts_openmetrics } = info;
         let version = if self.version >= (1, 1) { Version::Http11 } else { Version::Http10 };
         let (method, target) = (self.method, self.target);
-        Head { method, target, url, version, persistence, body, expect, accepts_openmetrics }
+        Head { method, target, url, version, persistence, body, expect, accepts_openmetrics, token }
     }
 }
 
@@ -365,7 +386,7 @@ fn parse_request_line(line: &[u8]) -> Result<RequestLine<'_>, Refusal> {
 /// `conn.readRequest`.
 fn validate_head<'a>(
     line: &RequestLine<'a>,
-    headers: &Headers,
+    headers: &Headers<'_>,
     headers_max: usize,
 ) -> Result<(Url<'a>, MessageInfo), Refusal> {
     if headers.count > headers_max {

@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::time::Instant;
 
+use super::access::{Denial, audit};
 use super::body::{BodyDecoder, BodyState};
 use super::handlers;
 use super::head::{Body, Expect, Head, Persistence, Refusal};
@@ -13,7 +14,9 @@ use super::status::{
     ApiError, BODY_TOO_LARGE, INVALID_REQUEST, METHOD_NOT_ALLOWED, NOT_FOUND, REQUEST_TIMEOUT, Status,
     TOO_MANY_CONNECTIONS,
 };
+use crate::access::{Class, Client, Decision};
 use crate::context::{Advance, WorkerContext};
+use crate::endpoint::Endpoint;
 use crate::limits::{
     CONFIG_VALUE_BYTES_MAX, HTTP_OPTIONS_BODY_BYTES_MAX, HTTP_UNREAD_BODY_BYTES_MAX, Limit, Limits,
 };
@@ -30,6 +33,7 @@ pub struct Session {
     heads: Box<HeadReader>,
     service: Service,
     peer: SocketAddr,
+    client: Client,
 }
 
 enum State {
@@ -78,11 +82,16 @@ impl Reader {
 
 impl Session {
     pub fn new(service: Service, peer: SocketAddr) -> Self {
-        Self { state: State::Head, heads: Box::default(), service, peer }
+        Self { state: State::Head, heads: Box::default(), service, peer, client: Client::default() }
     }
 
     pub fn peer(&self) -> SocketAddr {
         self.peer
+    }
+
+    /// The client has shown a certificate with this name, if any.
+    pub fn is_named(&mut self, name: Option<String>) {
+        self.client.is_named(name);
     }
 
     /// What runs while nothing comes, `rest` being what is there of a request's head.
@@ -261,7 +270,7 @@ impl Session {
     }
 
     fn respond(
-        &self,
+        &mut self,
         head: &Head<'_>,
         body: &[u8],
         close: bool,
@@ -272,7 +281,7 @@ impl Session {
         let (status, keep) = match route(head.method, &head.url) {
             Route::Endpoint(endpoint) => {
                 let exchange = Exchange { request: head, endpoint: Some(endpoint), close, body, output };
-                handlers::call(endpoint, exchange, self.peer, context)
+                self.call(endpoint, exchange, context)
             }
             Route::Redirect { status, location, body } => {
                 let (status, kind) = match status {
@@ -302,6 +311,23 @@ impl Session {
             context.log.client(&peer).debug(format_args!("{code} {method} {target} ({peer}) {took:?}"));
         }
         keep
+    }
+
+    /// Has an endpoint respond, if the client may use it.
+    fn call(&mut self, endpoint: Endpoint, exchange: Exchange<'_>, context: &mut WorkerContext) -> (Status, bool) {
+        let (request, peer) = (exchange.request, self.peer);
+        let class = endpoint.class(request.method);
+        let decision = self.client.decide(class, (peer.ip(), request.token), &context.access);
+        if let Some(denial) = Denial::of(&decision, self.service, context.server.https_port) {
+            return denial.respond(exchange, peer, context);
+        }
+        let (status, keep) = handlers::call(endpoint, exchange, peer, context);
+        if class == Class::Admin
+            && let Decision::Allowed(who) = decision
+        {
+            audit(request, who.as_deref(), peer, status, context);
+        }
+        (status, keep)
     }
 }
 

@@ -7,6 +7,7 @@ pub enum Status {
     MovedPermanently,
     TemporaryRedirect,
     BadRequest,
+    Unauthorized,
     Forbidden,
     NotFound,
     MethodNotAllowed,
@@ -24,6 +25,7 @@ impl Status {
             Self::MovedPermanently => "301 Moved Permanently\r\n",
             Self::TemporaryRedirect => "307 Temporary Redirect\r\n",
             Self::BadRequest => "400 Bad Request\r\n",
+            Self::Unauthorized => "401 Unauthorized\r\n",
             Self::Forbidden => "403 Forbidden\r\n",
             Self::NotFound => "404 Not Found\r\n",
             Self::MethodNotAllowed => "405 Method Not Allowed\r\n",
@@ -58,6 +60,8 @@ pub const INVALID_OPTION: ApiError = ApiError(Status::BadRequest, "INVALID_OPTIO
 pub const INVALID_VALUE: ApiError = ApiError(Status::BadRequest, "INVALID_VALUE");
 pub const INVALID_VALUE_LENGTH: ApiError = ApiError(Status::PayloadTooLarge, "INVALID_VALUE");
 pub const FORBIDDEN: ApiError = ApiError(Status::Forbidden, "FORBIDDEN");
+/// Of access control, together with [`FORBIDDEN`].
+pub const UNAUTHORIZED: ApiError = ApiError(Status::Unauthorized, "UNAUTHORIZED");
 /// Of `/ready`.
 pub const STARTING: ApiError = ApiError(Status::ServiceUnavailable, "STARTING");
 pub const WARMING_UP: ApiError = ApiError(Status::ServiceUnavailable, "WARMING_UP");

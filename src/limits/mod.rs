@@ -92,6 +92,16 @@ pub const HTTP_OPTIONS_BODY_BYTES_MAX: u64 = 4 << 10;
 /// A value that PUT sets by `/config`.
 pub const CONFIG_VALUE_BYTES_MAX: usize = 64;
 
+/// Ranges of addresses of one flag.
+pub const ADDRESS_RANGES_MAX: usize = 10_000;
+/// The file of tokens, its tokens and certificates, and one token and one name in it.
+pub const TOKEN_FILE_BYTES_MAX: usize = 8 << 20;
+pub const TOKENS_MAX: usize = 10_000;
+pub const TOKEN_BYTES_MAX: usize = 512;
+pub const TOKEN_NAME_BYTES_MAX: usize = 64;
+/// Addresses that were refused and of which the log tells one by one; more share a line.
+pub const DENIED_ADDRESSES_MAX: usize = 1024;
+
 /// Input of a connection that waits for its replies to go out. Over it no more is received.
 pub const INPUT_BACKLOG_MAX: usize = 64 << 10;
 /// A body at least so long is sent from where it lies; a shorter one is copied behind its head. (From 4 KiB on, with a copy

@@ -14,6 +14,7 @@ use super::histogram::{CHANGES, RESPONSE_NANOS, Total, WORK_NANOS};
 use super::requests::{ROUTES, route_name};
 use super::worker::Counters;
 use super::{Gauges, process};
+use crate::access::Reason;
 use crate::limits::Limit;
 use crate::listen::Service;
 
@@ -188,6 +189,13 @@ impl Scrape {
         let exceeded =
             Limit::ALL.map(|limit| ([("limit", limit.name())], self.total(|all| &all.exceeded[limit as usize])));
         families.counters("limit_exceeded", "How often clients exceeded a limit, by its flag.", exceeded)?;
+        let denied = Reason::ALL
+            .map(|reason| ([("reason", reason.name())], self.total(|all| &all.denied[reason as usize])));
+        families.counters(
+            "access_denied",
+            "Requests and connections refused by access control, by reason.",
+            denied,
+        )?;
         let no_buffers = self.total(|all| &all.no_buffers);
         families.counter("receive_buffers_exhausted", "Receives without a buffer.", no_buffers)?;
         let stopped = self.total(|all| &all.receives_stopped);

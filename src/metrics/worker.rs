@@ -6,6 +6,7 @@ use std::time::Duration;
 use super::counter::Counter;
 use super::histogram::{CHANGES, Histogram, WORK_NANOS, nanos};
 use super::requests::Requests;
+use crate::access::Reason;
 use crate::clock::Timestamp;
 use crate::limits::Limit;
 use crate::listen::Service;
@@ -22,6 +23,8 @@ pub struct Counters {
     /// TLS connections that ended because of what the client's TLS was.
     pub tls_failures: [Counter; Service::ALL.len()],
     pub wrong_ports: [Counter; Service::ALL.len()],
+    /// Refusals of access, by [`Reason`].
+    pub denied: [Counter; Reason::ALL.len()],
     pub pings: Counter,
     pub identifies: Counter,
     pub registers: Counter,

@@ -14,6 +14,7 @@ use super::help::{FILE, Group};
 use super::setting::{self, Setting, SettingValue};
 use super::suggest::suggest;
 use super::{AddressRange, ListenAddress, Options, OptionsError, Overrides};
+use crate::access::AddressRanges;
 use crate::io::BackendChoice;
 use crate::limits::Limit;
 use crate::log::{Format, Level};
@@ -84,6 +85,24 @@ macro_rules! tls {
     };
 }
 
+/// A flag of ranges of addresses, which may be repeated: each adds to those before.
+macro_rules! ranges {
+    ($name:literal, $field:ident, $default:literal, $meaning:literal) => {
+        Flag {
+            value: |options| {
+                let ranges = options.access.$field.as_ref();
+                Some(ranges.map_or_else(|| SettingValue::Json("null".to_owned()), Setting::value))
+            },
+            default_in_words: $default,
+            set: |given, value| {
+                let ranges = given.$field.get_or_insert_default();
+                ranges.add(AddressRanges::read(value)?).map_err(|_| AddressRanges::ALLOWED.to_owned())
+            },
+            ..choice!(Access, $name, $field: AddressRanges, $meaning)
+        }
+    };
+}
+
 /// The flag of a limit, as its row says.
 macro_rules! limit {
     ($group:ident, $limit:ident) => {
@@ -118,7 +137,7 @@ const COMMAND_LINE_ONLY: [Flag; 2] = [
     choice!(General, "version", version: bool, "print the version and exit"),
 ];
 
-const SETTINGS: [Flag; 25] = [
+const SETTINGS: [Flag; 29] = [
     setting!(
         Logging, "log-level",
         log_level: Level,
@@ -217,6 +236,29 @@ const SETTINGS: [Flag; 25] = [
         allow_config_from_cidr: AddressRange,
         "addresses from which /config may be read and changed"
     ),
+    ranges!("tcp-allow", tcp_allow, "everybody", "ranges of addresses from which nsqd may connect"),
+    ranges!(
+        "http-allow",
+        http_allow,
+        "everybody, or nobody with -auth-token-file",
+        "ranges of addresses that may read over HTTP without a token"
+    ),
+    ranges!(
+        "http-admin-allow",
+        http_admin_allow,
+        "those of -http-allow, or nobody with -auth-token-file",
+        "ranges of addresses that may read and change over HTTP without a token"
+    ),
+    Flag {
+        argument: FILE,
+        default: |options| Some(options.access.auth_token_file.show()),
+        value: |options| Some(options.access.auth_token_file.value()),
+        ..choice!(
+            Access, "auth-token-file",
+            auth_token_file: String,
+            "file of those who may use HTTP with a token or a certificate: NAME ROLE TOKEN or NAME ROLE cert:CN a line"
+        )
+    },
     tls!("tls-cert", tls_cert: String, cert, "file of the server's certificate and those that vouch for it, in PEM"),
     tls!("tls-key", tls_key: String, key, "file of the certificate's private key, in PEM"),
     tls!(

@@ -25,6 +25,7 @@ pub use duration::{DurationError, GoDuration, parse_duration};
 pub use help::{FlagHelp, Group, flags};
 pub use setting::SettingValue;
 
+use crate::access::{AccessOptions, AddressRanges};
 use crate::io;
 use crate::limits::{Limit, Limits, WORKERS_MAX};
 use crate::log::{Format, Level, LogOptions};
@@ -76,6 +77,8 @@ pub struct Options {
     pub warm_up: Duration,
     /// Who may use `/config`.
     pub allow_config_from_cidr: AddressRange,
+    /// Who may do what.
+    pub access: AccessOptions,
     /// What clients may do.
     pub limits: Limits,
 }
@@ -146,6 +149,10 @@ struct Overrides {
     shutdown_delay: Option<Duration>,
     warm_up: Option<Duration>,
     allow_config_from_cidr: Option<AddressRange>,
+    tcp_allow: Option<AddressRanges>,
+    http_allow: Option<AddressRanges>,
+    http_admin_allow: Option<AddressRanges>,
+    auth_token_file: Option<String>,
     limits: BTreeMap<Limit, u64>,
 }
 
@@ -217,6 +224,12 @@ impl Overrides {
             shutdown_delay: self.shutdown_delay.unwrap_or(base.shutdown_delay),
             warm_up: self.warm_up.unwrap_or(base.warm_up),
             allow_config_from_cidr: self.allow_config_from_cidr.unwrap_or(base.allow_config_from_cidr),
+            access: AccessOptions {
+                tcp_allow: self.tcp_allow.or(base.access.tcp_allow),
+                http_allow: self.http_allow.or(base.access.http_allow),
+                http_admin_allow: self.http_admin_allow.or(base.access.http_admin_allow),
+                auth_token_file: self.auth_token_file.unwrap_or(base.access.auth_token_file),
+            },
             limits,
         }
     }
@@ -249,6 +262,7 @@ impl Default for Options {
             // Two of nsqd's heartbeats.
             warm_up: Duration::from_secs(30),
             allow_config_from_cidr: AddressRange::default(),
+            access: AccessOptions::default(),
             limits: Limits::default(),
         }
     }

@@ -8,6 +8,7 @@ use toml::Value;
 use super::address::ListenAddress;
 use super::address_range::AddressRange;
 use super::duration::{GoDuration, from_milliseconds, parse_duration};
+use crate::access::AddressRanges;
 use crate::io::BackendChoice;
 use crate::limits::{Limit, Unit, WORKERS_MAX};
 use crate::log::{Format, Level};
@@ -158,6 +159,32 @@ impl Setting for AddressRange {
 
     fn read(value: &Value) -> Result<Self, String> {
         value.as_str().and_then(|text| text.parse().ok()).ok_or_else(|| Self::ALLOWED.to_owned())
+    }
+
+    fn show(&self) -> String {
+        format!("\"{self}\"")
+    }
+
+    fn value(&self) -> SettingValue {
+        SettingValue::Text(self.to_string())
+    }
+}
+
+impl Setting for AddressRanges {
+    const ARGUMENT: &'static str = "ranges";
+    const ALLOWED: &'static str = "use ranges of addresses such as 10.0.0.0/8,::1/128 (in the file also an array of them), or an empty text for nobody";
+
+    fn read(value: &Value) -> Result<Self, String> {
+        let texts = match value {
+            Value::Array(texts) => texts.iter().map(Value::as_str).collect(),
+            other => other.as_str().map(|text| vec![text]),
+        };
+        let mut ranges = Self::default();
+        let mut add = |text: &str| text.parse().and_then(|more| ranges.add(more)).ok();
+        texts
+            .and_then(|texts| texts.into_iter().try_for_each(&mut add))
+            .ok_or_else(|| Self::ALLOWED.to_owned())?;
+        Ok(ranges)
     }
 
     fn show(&self) -> String {

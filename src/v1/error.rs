@@ -36,6 +36,8 @@ pub enum Error<'a> {
     MissingFields([bool; REQUIRED_FIELDS.len()]),
     /// A line over the limit. Stock reads on.
     LineTooLong,
+    /// The address of the client may not connect. Stock lets everybody.
+    Unauthorized,
     /// Over a limit that has no error of its own. Stock has none of them.
     Over(Limit),
     /// A REGISTER over a limit of topics or channels. nsqd takes the error for a reply and goes on. A close would take
@@ -97,6 +99,7 @@ impl Error<'_> {
             }
             Self::BadJson | Self::WrongType(_) => &[b"E_BAD_BODY IDENTIFY failed to decode JSON body"],
             Self::MissingFields(_) => &[b"E_BAD_BODY IDENTIFY missing fields"],
+            Self::Unauthorized => &[b"E_UNAUTHORIZED address is not allowed"],
             Self::LineTooLong => &[b"E_INVALID command line too long"],
             Self::Over(limit) | Self::RegisterOver(limit, _) => &[b"E_INVALID exceeds ", limit.name().as_bytes()],
         };

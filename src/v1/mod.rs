@@ -5,4 +5,4 @@ pub mod identify;
 pub mod parse;
 mod session;
 
-pub use session::Session;
+pub use session::{CONNECTING, Session};

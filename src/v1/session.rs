@@ -6,6 +6,7 @@ use std::sync::Arc;
 use super::error::Error;
 use super::identify::peer_info;
 use super::parse::{self, Command, MAGIC, Words};
+use crate::access::Reason;
 use crate::cause::Cause;
 use crate::clock::Timestamp;
 use crate::context::{Advance, WorkerContext};
@@ -31,6 +32,9 @@ pub struct Session {
     /// At least what it has registered: the last exact number, and what each REGISTER since may have added.
     registered: Registered,
 }
+
+/// What a client tries whose address is not allowed, for the log.
+pub const CONNECTING: &str = "connect as nsqd";
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum State {
@@ -79,6 +83,11 @@ impl Session {
     /// Tells the client of a limit that it has met by being there, or by not going on.
     pub fn refuse_over(&mut self, limit: Limit, context: &WorkerContext, output: &mut Output) {
         self.refuse(Error::Over(limit), context, output.staged());
+    }
+
+    /// Tells the client that its address may not connect.
+    pub fn refuse_address(&mut self, context: &WorkerContext, output: &mut Output) {
+        self.refuse(Error::Unauthorized, context, output.staged());
     }
 
     /// Takes what is complete of `input`, as far as the iteration and the output have room, and stages the replies.
@@ -355,6 +364,7 @@ impl Session {
             match (error, error.limit()) {
                 (Error::RegisterOver(limit, words), _) => self.register_exceeded(limit, words, context),
                 (_, Some(limit)) => context.exceeded(limit, self.peer),
+                (Error::Unauthorized, _) => context.denied(Reason::Address, self.peer, CONNECTING),
                 (_, None) => {
                     let (peer, detail) = (self.peer, error.detail());
                     context.log.client(&peer).error(format_args!("[{peer}] - {text}{detail}"));

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 
 use super::Worker;
 use super::listeners::Wanted;
+use crate::access::Reason;
 use crate::admission::Admitted;
 use crate::cause::Cause;
 use crate::connection::{Connection, Session};
@@ -14,6 +15,7 @@ use crate::listen::{Listener, Protocol};
 use crate::output::Output;
 use crate::registry::{ProducerId, Source};
 use crate::transport::Transport;
+use crate::v1::CONNECTING;
 
 impl Worker {
     pub(super) fn accepted(&mut self, listener: ListenerId, socket: Socket, peer: SocketAddr, armed: bool) {
@@ -25,13 +27,17 @@ impl Worker {
         let Listener { service, ref transport, .. } = *self.listeners.get(listener);
         let transport = Transport::new(transport);
         self.context.counters.accepted[service as usize].increment();
-        if service.protocol() == Protocol::V1 {
+        let is_nsqd = service.protocol() == Protocol::V1;
+        let is_allowed = !is_nsqd || self.context.access.allows_nsqd(peer.ip());
+        if is_nsqd && is_allowed {
             self.context.log.client(&peer).info(format_args!("TCP: new client({peer})"));
         }
         let next = self.slots.next();
         let id = ProducerId::new(Source::Worker(self.number), next.slot, next.generation);
         let session = Session::new(service, id, peer);
-        let (admitted, permit) = self.context.shared.admission.enter(peer.ip(), &self.context.limits);
+        let admission = &self.context.shared.admission;
+        let (admitted, permit) =
+            if is_allowed { admission.enter(peer.ip(), &self.context.limits) } else { admission.deny() };
         let output = Output::new(self.context.limits.size(Limit::OutputSize));
         let token = self.slots.insert(Connection::new(service, session, permit, transport, output));
         self.requests.push(Request::Open { token, socket });
@@ -44,6 +50,11 @@ impl Worker {
             Admitted::Dropped(limit) => {
                 self.context.exceeded(limit, peer);
                 self.shut_down(token, Cause::Over(limit));
+            }
+            Admitted::Denied { told: true } => self.refuse_address(token),
+            Admitted::Denied { told: false } => {
+                self.context.denied(Reason::Address, peer, CONNECTING);
+                self.shut_down(token, Cause::Denied);
             }
         }
     }

@@ -168,6 +168,12 @@ impl Worker {
         self.mark(token);
     }
 
+    /// The same for a client whose address may not connect.
+    pub(super) fn refuse_address(&mut self, token: Token) {
+        self.slots.get(token).refuse_address(&mut self.context);
+        self.mark(token);
+    }
+
     fn linger(&mut self, token: Token) {
         self.expect_within(token, LINGER);
         let connection = self.slots.get(token);

@@ -1,7 +1,8 @@
 //! What the fuzz targets do with their input. `cargo test --test fuzz_bodies` runs the same on seeds.
 //!
 //! Each body has an oracle beside "it does not panic": bytes mean the same however they are cut, HTTP answers are
-//! well-formed to `httparse`, IDENTIFY is what `serde_json` reads, a setting is the same in a file and as a flag.
+//! well-formed to `httparse`, IDENTIFY is what `serde_json` reads, a setting is the same in a file and as a flag, and a token
+//! is that of its line or header.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -10,10 +11,12 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use ringlookupd::access::Tokens;
 use ringlookupd::api;
 use ringlookupd::clock::Timestamp;
 use ringlookupd::connection::{Connection, Phase, Receive, Session};
 use ringlookupd::context::{ServerInfo, Shared, WorkerContext};
+use ringlookupd::http::parse::{HeadLimits, HeadReader, Parsed};
 use ringlookupd::limits::{Limit, Limits};
 use ringlookupd::listen::Protocol;
 use ringlookupd::log::Log;
@@ -251,5 +254,66 @@ fn options_of(args: Vec<OsString>) -> Result<Options, String> {
         Ok(Invocation::Run(options)) => Ok(*options),
         Ok(Invocation::Print(text)) => panic!("no file prints {text}"),
         Err(error) => Err(error.to_string()),
+    }
+}
+
+/// The file of tokens. Each line stands for whom its words say, up to the first one with a mistake.
+pub fn tokens(file: &[u8]) {
+    let lines: Vec<_> = file.split(|&byte| byte == b'\n').collect();
+    let tokens = match Tokens::parse(file) {
+        Ok(tokens) => tokens,
+        Err((line, error)) => {
+            assert!(!error.to_string().contains(char::is_control), "{error:?}");
+            assert!(Tokens::parse(lines[line - 1]).is_err() || error.to_string().contains(" of line "));
+            assert!(Tokens::parse(&lines[..line - 1].join(&b'\n')).is_ok(), "an earlier line than {line}");
+            return;
+        }
+    };
+    for line in lines {
+        let text = str::from_utf8(line).expect("it was read").trim();
+        let words: Vec<_> = text.split_whitespace().collect();
+        if text.is_empty() || text.starts_with('#') {
+            continue;
+        }
+        let secret = &text[text.find(words[2..].first().expect("three words")).expect("it is there")..];
+        let found = match secret.strip_prefix("cert:") {
+            // A word may be in an earlier one, too: then this is no place to look.
+            Some(_) if words[..2].iter().any(|word| word.contains("cert:")) => continue,
+            Some(name) => tokens.of_certificate(name),
+            None => tokens.of_token(words[2].as_bytes()),
+        };
+        let identity = found.expect("it is known");
+        assert_eq!((&*identity.name, identity.role.name()), (words[0], words[1]), "{text}");
+    }
+}
+
+/// The value of an `Authorization` header: its token is the same however the head is read.
+pub fn authorization(value: &[u8]) {
+    if value.iter().any(|byte| b"\r\n".contains(byte)) {
+        return;
+    }
+    let blank = |byte: &u8| b" \t".contains(byte);
+    let mut expected = value.trim_ascii_start();
+    expected = match expected.split_at_checked(7) {
+        Some((scheme, token)) if scheme.eq_ignore_ascii_case(b"bearer ") => token,
+        _ => b"",
+    };
+    while expected.first().is_some_and(blank) {
+        expected = &expected[1..];
+    }
+    while expected.last().is_some_and(blank) {
+        expected = &expected[..expected.len() - 1];
+    }
+    let expected = Some(expected).filter(|token| !token.is_empty());
+    let limits = HeadLimits::of(&Limits::default());
+    // The second way is for what the fast reader refuses.
+    for before in [&b""[..], b"Folded: a\r\n b\r\n"] {
+        let head = [b"GET / HTTP/1.1\r\nHost: h\r\n", before, b"Authorization: ", value, b"\r\n\r\n"].concat();
+        let mut reader = HeadReader::default();
+        for _ in 0..2 {
+            let Parsed::Request { head, .. } = reader.read(&head, limits) else { break };
+            assert_eq!(head.token, expected, "{}", value.escape_ascii());
+            reader.next("GET");
+        }
     }
 }

@@ -93,6 +93,7 @@ fn a_head_is_taken_apart() {
             body: Body::Length(3),
             expect: Expect::None,
             accepts_openmetrics: false,
+            token: None,
         }
     );
 }
@@ -444,5 +445,29 @@ fn a_request_for_openmetrics_is_known() {
         let Parsed::Request { head, .. } = heads.read(request, limits()) else { panic!("a request") };
         assert!(head.accepts_openmetrics);
         heads.next("GET");
+    }
+}
+
+/// Also where a request repeats the header lines of the one before, and where only the careful reading takes the head.
+#[test]
+fn the_token_of_a_request_is_known() {
+    for (headers, expected) in [
+        ("", None),
+        ("Authorization: Bearer t0ken\r\n", Some("t0ken")),
+        ("X: t0ken\r\nauthorization: bearer  t0ken\r\n", Some("t0ken")),
+        ("X: a\r\n b\r\nAuthorization: Bearer t0ken\r\n", Some("t0ken")),
+        ("Authorization: Bearer\r\n t0ken\r\n", None),
+        ("Authorization: Basic t0ken\r\n", None),
+        ("Authorization: Bearer a\r\nAuthorization: Bearer a\r\n", None),
+    ] {
+        let mut heads = HeadReader::default();
+        for target in ["/topics", "/nodes"] {
+            let request = format!("GET {target} HTTP/1.1\r\nHost: h\r\n{headers}\r\n");
+            let Parsed::Request { head, .. } = heads.read(request.as_bytes(), limits()) else {
+                panic!("a request")
+            };
+            assert_eq!(head.token, expected.map(str::as_bytes), "{request}");
+            heads.next("GET");
+        }
     }
 }
