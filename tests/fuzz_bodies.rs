@@ -97,6 +97,24 @@ fn http() {
     fuzz(bodies::http, &recorded("http"));
 }
 
+/// The begin of a hello, and records of every kind.
+#[test]
+fn tls() {
+    let hello = b"\x16\x03\x01\x00\x2d\x01\x00\x00\x29\x03\x03................................\x00\x00\x02\x13\x01\x01\x00";
+    let records = b"\x14\x03\x03\x00\x01\x01\x15\x03\x03\x00\x02\x01\x00\x16\x03\x03\x00\x00\x17\x03\x03\x00\x01a";
+    let seeds =
+        [&hello[..], records, &records[6..], b"GET / HTTP/1.1\r\n\r\n"].map(|talk| [b"\x07", talk].concat());
+    fuzz(bodies::tls, &seeds);
+}
+
+#[test]
+fn tls_handshake() {
+    // A version, a cut, and three places with what happens there.
+    let seeds =
+        [&b"\x00\xff"[..], b"\x01\x20", b"\x00\x10\x00\x05\x01\x00\xf0\x80\x01\x10\x04", b"\x01\x00\x00\x90\x20"];
+    fuzz(bodies::tls_handshake, &seeds.map(<[u8]>::to_vec));
+}
+
 #[test]
 fn identify_json() {
     let whole = br#"{"broadcast_address":"b","hostname":"h","tcp_port":1,"http_port":2,"version":"v","topology_zone":"z"}"#;

@@ -4,6 +4,8 @@
 //! well-formed to `httparse`, IDENTIFY is what `serde_json` reads, a setting is the same in a file and as a flag, and a token
 //! is that of its line or header.
 
+mod tls;
+
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fmt;
@@ -27,6 +29,8 @@ use ringlookupd::transport::Transport;
 use ringlookupd::v1::identify::peer_info;
 use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
 use serde_json::Value;
+
+pub use tls::{tls, tls_handshake};
 
 /// A talk with nsqd's port: the first byte says how the rest is cut.
 pub fn v1(data: &[u8]) {
@@ -67,21 +71,8 @@ fn same(one: &(Vec<u8>, Vec<u8>), other: &(Vec<u8>, Vec<u8>)) -> bool {
 
 /// What a server says to the pieces and a FIN behind them, and the registry before it.
 fn talk(protocol: Protocol, pieces: &[&[u8]]) -> (Vec<u8>, Vec<u8>) {
-    let minute = Duration::from_secs(60);
-    let registry = Registry::new(Lifetimes { inactive_producer_timeout: minute, ..Lifetimes::default() });
-    let registry = Arc::new(registry);
-    let now = Timestamp::from_nanos(1_700_000_000_000_000_000);
-    let (identify_reply, info) = (b"{\"i\":1}".into(), b"{\"v\":1}".into());
-    let info = Arc::new(ServerInfo { identify_reply, info, ..ServerInfo::default() });
-    let (limits, shared) = (Limits::default(), Arc::<Shared>::default());
-    let mut context =
-        WorkerContext::new(Arc::clone(&registry), info, limits, Arc::clone(&shared), Log::disabled(), now);
-    context.tick(SystemTime::UNIX_EPOCH);
-    let peer = SocketAddr::from((Ipv4Addr::LOCALHOST, 1));
-    let session = Session::new(protocol.into(), ProducerId::new(Source::Worker(0), 0, 0), peer);
-    let (_, permit) = shared.admission.enter(peer.ip(), &limits);
-    let output = Output::new(limits.size(Limit::OutputSize));
-    let mut connection = Connection::new(protocol.into(), session, permit, Transport::Plain, output);
+    let (mut connection, mut context) = connected(protocol, Transport::Plain);
+    let (registry, now) = (Arc::clone(&context.registry), context.now);
     let mut said = Vec::new();
     for piece in pieces {
         take(&mut connection, piece, &mut context, &mut said);
@@ -95,6 +86,24 @@ fn talk(protocol: Protocol, pieces: &[&[u8]]) -> (Vec<u8>, Vec<u8>) {
     take(&mut connection, &[], &mut context, &mut said);
     assert!(connection.phase != Phase::Open, "nothing is left to do after a FIN");
     (said, debug)
+}
+
+/// A new connection, and the worker that it is of.
+fn connected(protocol: Protocol, transport: Transport) -> (Connection, WorkerContext) {
+    let minute = Duration::from_secs(60);
+    let registry = Registry::new(Lifetimes { inactive_producer_timeout: minute, ..Lifetimes::default() });
+    let now = Timestamp::from_nanos(1_700_000_000_000_000_000);
+    let (identify_reply, info) = (b"{\"i\":1}".into(), b"{\"v\":1}".into());
+    let info = Arc::new(ServerInfo { identify_reply, info, ..ServerInfo::default() });
+    let (limits, shared) = (Limits::default(), Arc::<Shared>::default());
+    let mut context =
+        WorkerContext::new(Arc::new(registry), info, limits, Arc::clone(&shared), Log::disabled(), now);
+    context.tick(SystemTime::UNIX_EPOCH);
+    let peer = SocketAddr::from((Ipv4Addr::LOCALHOST, 1));
+    let session = Session::new(protocol.into(), ProducerId::new(Source::Worker(0), 0, 0), peer);
+    let (_, permit) = shared.admission.enter(peer.ip(), &limits);
+    let output = Output::new(limits.size(Limit::OutputSize));
+    (Connection::new(protocol.into(), session, permit, transport, output), context)
 }
 
 /// As the worker does it: turn after turn until all is out.

@@ -10,6 +10,12 @@
 mod support;
 
 mod beside;
+#[path = "../tls/certificates.rs"]
+#[allow(dead_code, reason = "each test target uses a part of this module")]
+mod certificates;
+#[path = "../tls/client.rs"]
+#[allow(dead_code, reason = "each test target uses a part of this module")]
+mod client;
 mod connections;
 mod consumers;
 mod log;
@@ -17,6 +23,7 @@ mod memory;
 mod peers;
 mod producers;
 mod smuggling;
+mod tls;
 
 /// The program under test.
 const PROGRAM: &str = env!("CARGO_BIN_EXE_ringlookupd");
@@ -32,6 +39,8 @@ macro_rules! on {
                 smuggling: conflicting_lengths length_with_chunked odd_lengths odd_lines chunk_sizes;
                 memory: endless body stalled_producers stalled_consumers topics;
                 connections: sigterm resets connect_and_leave descriptors receive_buffers;
+                tls: unfinished_handshakes flood_of_handshakes hello_byte_by_byte endless_hello endless_records early_data
+                    renegotiation;
                 log: forging unread full_disk;
             }
         }

@@ -105,10 +105,18 @@ impl Lookupd {
 
     /// How many commands of this name it has had from nsqd.
     pub fn commands(&self, command: &str) -> u64 {
+        self.metric(&format!("nsqlookupd_commands_total{{command=\"{command}\"}} "))
+    }
+
+    /// How many connections a listener has accepted.
+    pub fn accepted(&self, listener: &str) -> u64 {
+        self.metric(&format!("nsqlookupd_connections_accepted_total{{listener=\"{listener}\"}} "))
+    }
+
+    fn metric(&self, sample: &str) -> u64 {
         let metrics = send(Method::Get, self.http, "/metrics", "");
-        let sample = format!("nsqlookupd_commands_total{{command=\"{command}\"}} ");
         let text = metrics.as_str().expect("text");
-        let value = text.lines().find_map(|line| line.strip_prefix(&sample)).expect("each command is counted");
+        let value = text.lines().find_map(|line| line.strip_prefix(sample)).expect("it is counted");
         value.parse().expect("a number")
     }
 
@@ -198,12 +206,13 @@ pub struct Nsqadmin {
 
 impl Nsqadmin {
     pub fn start(programs: &Programs, lookupds: &[&Lookupd]) -> Self {
-        let daemon = Daemon::start(
-            programs
-                .command("nsqadmin")
-                .arg("-http-address=127.0.0.1:0")
-                .args(lookupds.iter().map(|lookupd| format!("-lookupd-http-address={}", lookupd.http))),
-        );
+        let args: Vec<_> =
+            lookupds.iter().map(|lookupd| format!("-lookupd-http-address={}", lookupd.http)).collect();
+        Self::start_with(programs, &args)
+    }
+
+    pub fn start_with(programs: &Programs, args: &[String]) -> Self {
+        let daemon = Daemon::start(programs.command("nsqadmin").arg("-http-address=127.0.0.1:0").args(args));
         Self { http: daemon.listening("HTTP"), _daemon: daemon }
     }
 

@@ -48,6 +48,15 @@ impl Daemon {
             .unwrap_or_else(|| self.fail(&format!("does not log {announcement:?}")))
     }
 
+    /// Waits until the log contains one of these.
+    ///
+    /// # Panics
+    /// When it does not in time.
+    pub fn wait_for_log(&self, needles: &[&str]) {
+        let found = self.stderr.wait_for(|log| needles.iter().any(|needle| log.contains(needle)).then_some(()));
+        found.unwrap_or_else(|| self.fail(&format!("logs none of {needles:?}")));
+    }
+
     /// The lines of standard output, sorted, once there are `count` of them.
     ///
     /// # Panics

@@ -18,8 +18,13 @@ mod limits;
 mod log;
 mod migration;
 mod prometheus;
+mod tls;
+mod tls_scan;
 mod versions;
 
+#[path = "../tls/certificates.rs"]
+#[allow(dead_code, reason = "each test target uses a part of this module")]
+mod certificates;
 mod cluster;
 mod daemon;
 mod load;

@@ -3,7 +3,6 @@
 use std::env;
 use std::ffi::OsString;
 use std::io::{self, Write};
-use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::thread;
@@ -63,7 +62,7 @@ impl Programs {
         topic: &str,
         channel: &str,
         count: usize,
-        lookupds: &[SocketAddr],
+        lookupds: &[impl ToString],
     ) -> Command {
         let mut command = match client {
             Client::GoNsq => self.command("interop_consumer"),
@@ -76,7 +75,7 @@ impl Programs {
                 command
             }
         };
-        command.args([topic, channel, &count.to_string()]).args(lookupds.iter().map(SocketAddr::to_string));
+        command.args([topic, channel, &count.to_string()]).args(lookupds.iter().map(ToString::to_string));
         command
     }
 }
@@ -118,6 +117,16 @@ pub fn prometheus() -> Option<Prometheus> {
     require(&prometheus, "PROMETHEUS_BIN", ".ci/prometheus");
     require(&promtool, "PROMTOOL_BIN", ".ci/prometheus");
     Some(Prometheus { prometheus, promtool })
+}
+
+/// Another project's program that speaks TLS. `None` where its variable is unset; the test is then to return at once.
+///
+/// # Panics
+/// When it is not there.
+pub fn tls_peer(variable: &str) -> Option<Command> {
+    let program = named_or_skipped(variable, "a program that speaks TLS")?;
+    require(&program, variable, ".ci/tls-peers");
+    Some(quiet(Command::new(program)))
 }
 
 /// What a variable names. Where it is unset, says that the test is skipped.
