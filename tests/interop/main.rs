@@ -8,6 +8,7 @@
 #[macro_use]
 mod both_drivers;
 
+mod access;
 mod admin;
 mod consumers;
 mod differential;

@@ -1,6 +1,7 @@
 //! Clients and nsqd reach the server within TLS: consumers and curl by `https://`, nsqadmin when the plain port sends it
 //! there, nsqd through stunnel.
 
+use std::fmt::Write as _;
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
@@ -61,7 +62,7 @@ impl Secure {
     }
 
     /// The address for HTTP clients, with the name that the certificate has.
-    fn url(&self) -> String {
+    pub fn url(&self) -> String {
         format!("https://localhost:{}", self.https.port())
     }
 
@@ -245,7 +246,7 @@ impl Stunnel {
         );
         if let Some(certified) = shown {
             let (cert, key) = (certified.cert.display(), certified.key.display());
-            configuration.push_str(&format!("cert = {cert}\nkey = {key}\n"));
+            write!(configuration, "cert = {cert}\nkey = {key}\n").expect("a String takes every write");
         }
         fs::write(&file, configuration).expect("the folder is ours");
         let daemon = Daemon::start(command.arg(&file));

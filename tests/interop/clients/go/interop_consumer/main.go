@@ -27,6 +27,8 @@ func main() {
 	config := nsq.NewConfig()
 	config.LookupdPollInterval = 500 * time.Millisecond
 	config.MaxInFlight = 10
+	// Sent to nsqlookupd as a bearer token.
+	config.AuthSecret = os.Getenv("INTEROP_AUTH_SECRET")
 	consumer, err := nsq.NewConsumer(topic, channel, config)
 	if err != nil {
 		log.Fatal(err)
