@@ -82,7 +82,7 @@ impl Reloader {
             };
         let tls = self.tls.as_ref().map(|_| TlsConfigs::read(&options.tls)).transpose();
         let tls = tls.map_err(|error| error.to_string())?;
-        let generation = self.shared.access.load().generation() + 1;
+        let generation = self.shared.access.load().generation().wrapping_add(1).max(1);
         let access = Policy::load(&options.access, generation).map_err(|error| error.to_string())?;
         Ok(Read { options, tls, access })
     }

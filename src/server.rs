@@ -116,7 +116,7 @@ impl Server {
         let places = places(options, inherited.listeners().map_err(ServerError::Inherited)?)?;
         let tls = places.iter().any(|place| place.service().is_tls()).then(|| TlsConfigs::load(&options.tls));
         let tls = tls.transpose().map_err(ServerError::Tls)?;
-        let access = Policy::load(&options.access, 0).map_err(ServerError::Access)?;
+        let access = Policy::load(&options.access, 1).map_err(ServerError::Access)?;
         let (count, connections, limits) = within_open_files(raise_open_file_limit(), places.len(), options, log);
         let threads = Threads::start(count, options, log)?;
         let backend = threads.backend;

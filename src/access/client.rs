@@ -9,67 +9,83 @@ use crate::limits::TOKEN_BYTES_MAX;
 /// What the policy says of a connection's client, kept until there is another policy.
 #[derive(Default)]
 pub struct Client {
-    /// That of its certificate.
-    name: Option<Box<str>>,
-    known: Option<Known>,
-}
-
-struct Known {
-    /// That of the policy.
-    generation: u64,
+    /// That of the policy; of none at first.
+    generation: u32,
     /// By the address.
     granted: Option<Role>,
-    /// The last token, and whom it stands for.
-    token: Option<Box<(Vec<u8>, Token)>>,
+    /// In a box, as most have nothing of it.
+    shown: Option<Box<Shown>>,
+}
+
+/// What the client has shown.
+#[derive(Default)]
+struct Shown {
+    /// That of its certificate.
+    name: Option<Box<str>>,
+    /// Its last token, and whom it stands for under the policy.
+    token: Option<(Box<[u8]>, Token)>,
 }
 
 impl Client {
     /// Notes the name of the verified certificate that the connection has begun with.
     pub fn is_named(&mut self, name: Option<String>) {
-        self.name = name.map(Into::into);
+        if let Some(name) = name {
+            self.shown.get_or_insert_default().name = Some(name.into());
+        }
     }
 
     /// Decides on a request of this class from this address, with the token of its header.
+    #[inline]
     pub fn decide(
         &mut self,
         class: Class,
         (address, token): (IpAddr, Option<&[u8]>),
         policy: &Policy,
     ) -> Decision {
-        if class == Class::Open {
-            return Decision::Allowed(None);
-        }
-        let known = match &mut self.known {
-            Some(known) if known.generation == policy.generation() => known,
-            other => other.insert(Known {
-                generation: policy.generation(),
-                granted: policy.granted(address),
-                token: None,
-            }),
-        };
         // Who reads is of no interest where everybody at the address may.
-        if class == Class::Read && known.granted.is_some() {
+        let may_read = self.generation == policy.generation() && self.granted.is_some();
+        if class == Class::Open || (class == Class::Read && may_read) {
             return Decision::Allowed(None);
         }
-        let token = known.token(token, policy);
-        let granted = known.granted;
-        policy.decide(class, granted, &token, policy.certificate(self.name.as_deref()))
+        self.decide_by_all(class, (address, token), policy)
     }
-}
 
-impl Known {
-    fn token(&mut self, token: Option<&[u8]>, policy: &Policy) -> Token {
-        let Some(bytes) = token.filter(|bytes| bytes.len() <= TOKEN_BYTES_MAX) else { return policy.token(token) };
-        match &self.token {
-            Some(last) if last.0 == bytes => last.1.clone(),
-            _ => {
-                let found = policy.token(token);
-                if found != Token::None {
-                    self.token = Some(Box::new((bytes.to_vec(), found.clone())));
-                }
-                found
+    #[inline(never)]
+    fn decide_by_all(
+        &mut self,
+        class: Class,
+        (address, token): (IpAddr, Option<&[u8]>),
+        policy: &Policy,
+    ) -> Decision {
+        if self.generation != policy.generation() {
+            (self.generation, self.granted) = (policy.generation(), policy.granted(address));
+            if let Some(shown) = &mut self.shown {
+                shown.token = None;
             }
         }
+        let granted = self.granted;
+        if class == Class::Read && granted.is_some() {
+            return Decision::Allowed(None);
+        }
+        let token = self.token(token, policy);
+        let name = self.shown.as_ref().and_then(|shown| shown.name.as_deref());
+        policy.decide(class, granted, &token, policy.certificate(name))
+    }
+
+    fn token(&mut self, token: Option<&[u8]>, policy: &Policy) -> Token {
+        if let (Some(token), Some((last, found))) =
+            (token, self.shown.as_ref().and_then(|shown| shown.token.as_ref()))
+            && **last == *token
+        {
+            return found.clone();
+        }
+        let found = policy.token(token);
+        if let Some(token) = token.filter(|token| token.len() <= TOKEN_BYTES_MAX)
+            && found != Token::None
+        {
+            self.shown.get_or_insert_default().token = Some((token.into(), found.clone()));
+        }
+        found
     }
 }
 
@@ -81,7 +97,7 @@ mod tests {
     use super::*;
     use crate::access::{AccessOptions, Reason};
 
-    fn policy(tokens: &str, generation: u64) -> Arc<Policy> {
+    fn policy(tokens: &str, generation: u32) -> Arc<Policy> {
         let file = tempfile::NamedTempFile::new().expect("a file");
         fs::write(file.path(), tokens).expect("space");
         let auth_token_file = file.path().to_str().expect("UTF-8").to_owned();

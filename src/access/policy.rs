@@ -35,12 +35,17 @@ impl fmt::Display for AccessError {
 }
 
 /// The options, and the tokens of their file. The default lets everybody do everything.
-#[derive(Default)]
 pub struct Policy {
     options: AccessOptions,
     tokens: Option<Tokens>,
-    /// Differs from that of the policy before.
-    generation: u64,
+    /// From 1 on; differs from that of the policy before.
+    generation: u32,
+}
+
+impl Default for Policy {
+    fn default() -> Self {
+        Self { options: AccessOptions::default(), tokens: None, generation: 1 }
+    }
 }
 
 /// What a request is told.
@@ -65,15 +70,16 @@ pub(super) enum Token {
 impl Policy {
     /// # Errors
     /// The file of tokens cannot be used.
-    pub fn load(options: &AccessOptions, generation: u64) -> Result<Self, AccessError> {
+    pub fn load(options: &AccessOptions, generation: u32) -> Result<Self, AccessError> {
         let path = &options.auth_token_file;
         let tokens = (!path.is_empty()).then(|| Tokens::load(path)).transpose();
         let tokens = tokens.map_err(|error| AccessError { path: path.clone(), error })?;
         Ok(Self { options: options.clone(), tokens, generation })
     }
 
+    #[inline]
     #[must_use]
-    pub fn generation(&self) -> u64 {
+    pub fn generation(&self) -> u32 {
         self.generation
     }
 

@@ -109,7 +109,7 @@ fn bash_completes_flags_names_and_files() {
     for (words, expected) in [
         (&["-wo"][..], &["-workers"][..]),
         (&["--wo"], &["--workers"]),
-        (&["-io=epoll", "-tcp-a"], &["-tcp-address"]),
+        (&["-io=epoll", "-tcp-ad"], &["-tcp-address"]),
         (&["-io", ""], &["auto", "uring", "epoll"]),
         (&["--io", "u"], &["uring"]),
         (&["-io", "="], &["auto", "uring", "epoll"]),
