@@ -39,7 +39,7 @@ macro_rules! on {
                 smuggling: conflicting_lengths length_with_chunked odd_lengths odd_lines chunk_sizes;
                 memory: endless body stalled_producers stalled_consumers topics;
                 connections: sigterm resets connect_and_leave descriptors receive_buffers;
-                tls: unfinished_handshakes flood_of_handshakes hello_byte_by_byte endless_hello endless_records early_data
+                tls: unfinished_handshakes flood_of_handshakes burst_of_resumptions hello_byte_by_byte endless_hello endless_records early_data
                     renegotiation;
                 log: forging unread full_disk;
             }

@@ -7,14 +7,16 @@ use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::thread;
 
-use rustls::ClientConfig;
+use rustix::process::Signal;
+use rustls::pki_types::ServerName;
 use rustls::version::{TLS12, TLS13};
+use rustls::{ClientConfig, ClientConnection, HandshakeKind};
 
 use crate::beside::{Driver, Scene};
 use crate::certificates::Authority;
 use crate::client::{Stream, TlsServer, config, config_of, tls};
 use crate::peers::{pour, trickle, wait_until};
-use crate::support::clients::http::read_answer;
+use crate::support::clients::http::{read_answer, request};
 use crate::support::clients::{connect, get, reset, uninterrupted};
 
 /// Connections whose handshake does not end; `RINGLOOKUPD_HALF_OPEN` sets another number.
@@ -41,8 +43,10 @@ impl Target {
 
     /// What a client of the authority says first.
     fn hello(&self) -> Vec<u8> {
+        let name = ServerName::try_from("localhost").expect("a name");
+        let mut client = ClientConnection::new(config(&self.authority), name).expect("a configuration");
         let mut hello = Vec::new();
-        self.client().conn.write_tls(&mut hello).expect("a Vec takes every write");
+        client.write_tls(&mut hello).expect("a Vec takes every write");
         hello
     }
 }
@@ -123,6 +127,37 @@ fn shaken(target: &Target, config: &Arc<ClientConfig>) -> TcpStream {
         stream.conn.complete_io(&mut stream.sock).expect("the server shakes hands");
     }
     stream.sock
+}
+
+/// Many sessions are resumed at once, and with the end of each handshake comes a request, to which no message of the
+/// server's handshake is still to be sent: each is answered. The server is stopped while all of it is sent.
+pub fn burst_of_resumptions(driver: Driver) {
+    beside(driver, |scene, target| {
+        let config = config_of(&target.authority, &TLS12);
+        assert!(get(&mut tls(target.https, &config), "/ping").ends_with("OK"));
+        let mut clients: Vec<_> = (0..100).map(|_| resumed(target, &config)).collect();
+        scene.server.signal(Signal::STOP);
+        for client in &mut clients {
+            client.write_all(request("GET", "/lookup?topic=steady").as_bytes()).expect("the sockets hold it");
+        }
+        scene.server.signal(Signal::CONT);
+        for client in &mut clients {
+            assert!(read_answer(client).starts_with("HTTP/1.1 200 OK\r\n"));
+        }
+        clients
+    });
+}
+
+/// A client that has read the server's part of the handshake, and sends the end of its own with its first request.
+fn resumed(target: &Target, config: &Arc<ClientConfig>) -> Stream {
+    let mut stream = tls(target.https, config);
+    stream.conn.write_tls(&mut stream.sock).expect("the server reads");
+    while stream.conn.is_handshaking() {
+        stream.conn.read_tls(&mut stream.sock).expect("the server shakes hands");
+        stream.conn.process_new_packets().expect("the server shakes hands");
+    }
+    assert_eq!(stream.conn.handshake_kind(), Some(HandshakeKind::Resumed));
+    stream
 }
 
 pub fn hello_byte_by_byte(driver: Driver) {
