@@ -70,6 +70,18 @@ fn containers_are_given_the_time_to_stop() {
     }
 }
 
+/// The patch replaces the whole list of flags.
+#[test]
+fn the_secure_instances_are_those_of_the_manifest_with_more_flags() {
+    let (plain, secure) =
+        (read("contrib/kubernetes/ringlookupd.yaml"), read("contrib/kubernetes/secure-patch.yaml"));
+    let [plain, secure] = [&plain, &secure].map(|text| flags(text).into_iter().collect::<Vec<_>>());
+    assert!(secure.starts_with(&plain[..]), "{plain:?}, {secure:?}");
+    let options = options(&secure);
+    assert!(options.https_address.is_some() && !options.tls.cert.is_empty());
+    assert!(!options.access.auth_token_file.is_empty());
+}
+
 #[test]
 fn the_ports_are_the_defaults() {
     let options = options(&[]);
