@@ -24,6 +24,7 @@ mod peers;
 mod producers;
 mod smuggling;
 mod tls;
+mod tokens;
 
 /// The program under test.
 const PROGRAM: &str = env!("CARGO_BIN_EXE_ringlookupd");
@@ -41,6 +42,7 @@ macro_rules! on {
                 connections: sigterm resets connect_and_leave descriptors receive_buffers;
                 tls: unfinished_handshakes flood_of_handshakes burst_of_resumptions hello_byte_by_byte endless_hello endless_records early_data
                     renegotiation;
+                tokens: guesses huge_tokens;
                 log: forging unread full_disk;
             }
         }
