@@ -170,9 +170,6 @@ impl Connection {
     /// waits before them.
     pub fn take_input(&mut self, bytes: &[u8], context: &mut WorkerContext) {
         let was_handshaking = self.transport.is_handshaking();
-        if was_handshaking && !bytes.is_empty() {
-            context.batch.count_handshake();
-        }
         let mut scratch = mem::take(&mut context.scratch);
         match self.transport.receive(bytes, &mut scratch) {
             Ok(bytes) => {
@@ -188,6 +185,11 @@ impl Connection {
         }
         scratch.clear();
         context.scratch = scratch;
+        // After what came with it: where the handshake ends with the client, nothing that is sent would let a full iteration's
+        // request go on.
+        if was_handshaking && !bytes.is_empty() {
+            context.batch.count_handshake();
+        }
     }
 
     /// The transport cannot go on. What it has to say of that is still sent.
