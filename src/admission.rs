@@ -29,7 +29,7 @@ pub enum Admitted {
     Dropped(Limit),
     /// Its address may not connect: it gets an error, if not too many connections are being sent one already, and is closed.
     Denied {
-        told: bool,
+        with_error: bool,
     },
 }
 
@@ -59,9 +59,9 @@ impl Admission {
 
     /// Turns a connection away whose address may not connect. It takes no permit.
     pub fn deny(self: &Arc<Self>) -> (Admitted, Permit) {
-        let told = take_one(&self.refused, REFUSALS);
-        let taken = if told { Taken::Refusal } else { Taken::Nothing };
-        (Admitted::Denied { told }, Permit { admission: Arc::clone(self), taken })
+        let with_error = take_one(&self.refused, REFUSALS);
+        let taken = if with_error { Taken::Refusal } else { Taken::Nothing };
+        (Admitted::Denied { with_error }, Permit { admission: Arc::clone(self), taken })
     }
 
     fn take(&self, peer: IpAddr, limits: &Limits) -> Result<Taken, Limit> {
@@ -189,11 +189,11 @@ mod tests {
     fn who_may_not_connect_takes_no_permit() {
         let (admission, limits) = (Arc::<Admission>::default(), limits(1, 0));
         let denied: Vec<_> = (0..REFUSALS).map(|_| admission.deny()).collect();
-        assert!(denied.iter().all(|(admitted, _)| *admitted == Admitted::Denied { told: true }));
-        assert_eq!(admission.deny().0, Admitted::Denied { told: false });
+        assert!(denied.iter().all(|(admitted, _)| *admitted == Admitted::Denied { with_error: true }));
+        assert_eq!(admission.deny().0, Admitted::Denied { with_error: false });
         assert_eq!(admission.enter(address(1), &limits).0, Admitted::Welcome);
         drop(denied);
-        assert_eq!(admission.deny().0, Admitted::Denied { told: true });
+        assert_eq!(admission.deny().0, Admitted::Denied { with_error: true });
     }
 
     #[test]

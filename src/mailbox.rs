@@ -33,6 +33,14 @@ struct Queue<M> {
     is_woken: bool,
 }
 
+/// Queues a message for every worker.
+pub fn send_to_all(mailboxes: &[Arc<Mailbox>], message: Message) {
+    for mailbox in mailboxes {
+        let sent = mailbox.send(message);
+        debug_assert!(sent.is_ok(), "a queue holds each message once, and has room for every kind");
+    }
+}
+
 /// The worker has not taken any of its messages for so long that there is no room for another.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Full;

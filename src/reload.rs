@@ -11,7 +11,7 @@ use crate::clock::Timestamp;
 use crate::context::Shared;
 use crate::limits::Limit;
 use crate::log::Log;
-use crate::mailbox::{Mailbox, Message};
+use crate::mailbox::{Mailbox, Message, send_to_all};
 use crate::options::{Invocation, Options};
 use crate::registry::{Change, Registry};
 use crate::transport::{Loaded, TlsConfigs};
@@ -82,7 +82,7 @@ impl Reloader {
             };
         let tls = self.tls.as_ref().map(|_| TlsConfigs::read(&options.tls)).transpose();
         let tls = tls.map_err(|error| error.to_string())?;
-        let generation = self.shared.access.load().generation().wrapping_add(1).max(1);
+        let generation = self.shared.access.load().generation() + 1;
         let access = Policy::load(&options.access, generation).map_err(|error| error.to_string())?;
         Ok(Read { options, tls, access })
     }
@@ -94,9 +94,7 @@ impl Reloader {
         let in_force = self.shared.options.load();
         let restart = read.changed_at_restart(&in_force);
         let mut options = read.with_restart_settings_of(&in_force);
-        if options.limits.size(Limit::Connections) > self.connections_max {
-            options.limits.set(Limit::Connections, self.connections_max as u64);
-        }
+        options.limits.cap(Limit::Connections, self.connections_max);
         self.log.configure(options.log());
         let lifetimes = options.lifetimes();
         if lifetimes != self.registry.lifetimes() {
@@ -105,10 +103,7 @@ impl Reloader {
         warn_of_hidden_channels(&access, &self.log);
         self.shared.access.store(Arc::new(access));
         self.shared.options.store(Arc::new(options));
-        for mailbox in &self.mailboxes {
-            let sent = mailbox.send(Message::Reload);
-            debug_assert!(sent.is_ok(), "a queue holds each message once, and has room for every kind");
-        }
+        send_to_all(&self.mailboxes, Message::Reload);
         self.shared.metrics.reload_succeeded();
         self.log.info(format_args!("reloaded the settings"));
         if !restart.is_empty() {

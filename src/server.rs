@@ -18,7 +18,7 @@ use crate::json;
 use crate::limits::{CONNECTIONS_FEW, Limit, Limits};
 use crate::listen::{Inherited, InheritedError, Listener, Protocol, Service, bind, share};
 use crate::log::Log;
-use crate::mailbox::{Mailbox, Message};
+use crate::mailbox::{Mailbox, Message, send_to_all};
 use crate::options::{GoDuration, ListenAddress, Options};
 use crate::process::{Asked, ProcessSignals, open_files, raise_open_file_limit};
 use crate::readiness::NotReady;
@@ -164,10 +164,7 @@ impl Server {
         self.manager.ready(self.status());
         while !self.handle_signals(None).stop {}
         self.wait_for_shutdown_delay();
-        for mailbox in &self.mailboxes {
-            let sent = mailbox.send(Message::Stop);
-            debug_assert!(sent.is_ok(), "a queue holds each message once, and has room for every kind");
-        }
+        send_to_all(&self.mailboxes, Message::Stop);
         let ends: Vec<_> = self.workers.into_iter().map(JoinHandle::join).collect();
         for Listener { address, service, .. } in &self.listeners {
             self.log.info(format_args!("{}: closing {address}", stock_name(*service)));
@@ -307,17 +304,15 @@ fn listen_all(
     Ok((listeners, sockets))
 }
 
-/// How many workers serve, how many connections there may be, and the operator's limits, with no more workers and connections than there are descriptors
-/// for. `most` files may be open; the process has opened its own.
+/// How many workers serve, how many connections there may be, and the operator's limits, with no more workers and
+/// connections than there are descriptors for. `most` files may be open; the process has opened its own.
 fn within_open_files(most: usize, listeners: usize, options: &Options, log: &Log) -> (usize, usize, Limits) {
     let mut limits = options.limits;
     let free = most.saturating_sub(open_files());
     let Room { workers, connections } = Room::within(free, options.workers.get(), listeners);
     let asked = [options.workers.get() as u64, limits.value(Limit::Connections)];
     let is_few = limits.size(Limit::Connections) > connections && connections < CONNECTIONS_FEW;
-    if limits.size(Limit::Connections) > connections {
-        limits.set(Limit::Connections, connections as u64);
-    }
+    limits.cap(Limit::Connections, connections);
     let given = [workers as u64, limits.value(Limit::Connections)];
     if is_few || given[0] < asked[0] || given[1] < asked[1] {
         let text = |flag: usize| match (given[flag], asked[flag]) {

@@ -53,10 +53,7 @@ impl ServiceManager {
 
     /// A reload has begun; [`ServiceManager::ready`] ends it. The time is that of `Type=notify-reload`.
     pub fn reloading(&mut self) {
-        match NotifyState::monotonic_usec_now() {
-            Ok(now) => self.notify(&[Reloading, now]),
-            Err(_) => self.notify(&[Reloading, MonotonicUsec(0)]),
-        }
+        self.notify(&[Reloading, NotifyState::monotonic_usec_now().unwrap_or(MonotonicUsec(0))]);
     }
 
     /// The server stops.

@@ -48,7 +48,7 @@ impl Default for Policy {
     }
 }
 
-/// What a request is told.
+/// The decision on a request.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Decision {
     /// To whom, if by more than the address.

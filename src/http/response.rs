@@ -88,7 +88,7 @@ pub struct Exchange<'a> {
     pub endpoint: Option<Endpoint>,
     /// The connection closes after the response, whatever the client would like.
     pub close: bool,
-    /// The request's body, for an endpoint that takes one; see [`super::config::takes_body`].
+    /// The request's body, for an endpoint that takes one; see [`super::handlers::takes_body`].
     pub body: &'a [u8],
     pub output: &'a mut Output,
 }

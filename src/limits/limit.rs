@@ -252,6 +252,13 @@ impl Limits {
         self.0[limit as usize] = value;
     }
 
+    /// Lowers a limit of bytes or of a count to at most `most`.
+    pub fn cap(&mut self, limit: Limit, most: usize) {
+        if self.size(limit) > most {
+            self.set(limit, most as u64);
+        }
+    }
+
     /// A limit of bytes or of a count; [`usize::MAX`] where there is none.
     pub fn size(&self, limit: Limit) -> usize {
         match self.value(limit) {

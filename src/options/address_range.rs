@@ -1,27 +1,27 @@
 //! A range of addresses, as `-allow-config-from-cidr` has it.
 
 use std::fmt;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 use std::str::FromStr;
 
-use ipnet::{IpNet, Ipv4Net};
+use crate::access::AddressRanges;
 
 /// Addresses that share a prefix, or none.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct AddressRange(Option<IpNet>);
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct AddressRange(AddressRanges);
 
 impl AddressRange {
     /// Whether the address is in the range. An IPv4 address that is mapped to IPv6 is one of IPv4.
     #[must_use]
     pub fn contains(&self, address: IpAddr) -> bool {
-        self.0.is_some_and(|range| range.contains(&address.to_canonical()))
+        self.0.contains(address)
     }
 }
 
 impl Default for AddressRange {
-    /// nsqadmin's default, `127.0.0.1/8`: this machine.
+    /// nsqadmin's default: this machine.
     fn default() -> Self {
-        Self(Some(Ipv4Net::new_assert(Ipv4Addr::LOCALHOST, 8).into()))
+        "127.0.0.1/8".parse().expect("a default is well-formed")
     }
 }
 
@@ -32,23 +32,23 @@ pub struct ParseAddressRangeError;
 impl FromStr for AddressRange {
     type Err = ParseAddressRangeError;
 
-    /// Takes CIDR notation (RFC 4632, RFC 4291), with or without bits behind the prefix; an empty text is nobody.
+    /// Takes one of [`AddressRanges`], as nsqadmin's flag does; an empty text is nobody.
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        match text {
-            "" => Ok(Self(None)),
-            _ => text.parse().map(|range| Self(Some(range))).map_err(|_| ParseAddressRangeError),
-        }
+        let is_one = !text.contains(|character: char| character == ',' || character.is_whitespace());
+        text.parse().ok().filter(|_| is_one).map(Self).ok_or(ParseAddressRangeError)
     }
 }
 
 impl fmt::Display for AddressRange {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.iter().try_for_each(|range| range.fmt(f))
+        self.0.fmt(f)
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::net::Ipv4Addr;
+
     use super::*;
 
     #[test]

@@ -95,6 +95,9 @@ impl Setting for bool {
 
 /// A type whose values have names.
 macro_rules! named {
+    ($type:ty, $argument:literal, $allowed:literal) => {
+        named!($type, $argument, $allowed, |named: Self| SettingValue::Text(named.name().to_owned()));
+    };
     ($type:ty, $argument:literal, $allowed:literal, $value:expr) => {
         impl Setting for $type {
             const ARGUMENT: &'static str = $argument;
@@ -120,16 +123,10 @@ macro_rules! named {
 }
 
 named!(Level, "level", "use debug, info, warn, error or fatal", SettingValue::of_level);
-named!(Format, "format", "use text or json", |format: Format| SettingValue::Text(format.name().to_owned()));
-named!(ClientAuth, "policy", "use require, require-verify or an empty text", |policy: Self| SettingValue::Text(
-    policy.name().to_owned()
-));
-named!(MinVersion, "version", "use tls1.2 or tls1.3", |version: Self| SettingValue::Text(
-    version.name().to_owned()
-));
-named!(BackendChoice, "backend", "use auto, uring or epoll", |io: BackendChoice| SettingValue::Text(
-    io.name().to_owned()
-));
+named!(Format, "format", "use text or json");
+named!(ClientAuth, "policy", "use require, require-verify or an empty text");
+named!(MinVersion, "version", "use tls1.2 or tls1.3");
+named!(BackendChoice, "backend", "use auto, uring or epoll");
 
 impl Setting for Option<ListenAddress> {
     const ARGUMENT: &'static str = "address";

@@ -136,8 +136,8 @@ impl FromStr for MinVersion {
 }
 
 impl TlsOptions {
-    /// Reads the files. `alpn` are the protocols that are spoken, if clients name any.
-    fn load(&self, alpn: &[&[u8]]) -> Result<TlsSetting, TlsConfigError> {
+    /// Reads the files.
+    fn load(&self) -> Result<ServerConfig, TlsConfigError> {
         for (value, flag) in [(&self.cert, "-tls-cert"), (&self.key, "-tls-key")] {
             if value.is_empty() {
                 return Err(TlsConfigError::Missing { flag, because: "a TLS address" });
@@ -160,14 +160,10 @@ impl TlsOptions {
         };
         let mut config = builder.with_single_cert(chain, key).map_err(rejected)?;
         config.ignore_client_order = true;
-        config.alpn_protocols = alpn.iter().map(|protocol| protocol.to_vec()).collect();
-        // One ticketer for all workers, so that a session resumes whichever worker the client meets.
+        // One ticketer for all workers and both protocols, so that a session resumes whichever worker the client meets.
         config.ticketer = ring::Ticketer::new().map_err(rejected)?;
         config.send_tls13_tickets = 1;
-        Ok(TlsSetting {
-            config: Arc::new(config),
-            verifies_clients: self.client_auth == ClientAuth::RequireVerify,
-        })
+        Ok(config)
     }
 
     fn client_verifier(
@@ -221,7 +217,12 @@ impl TlsConfigs {
     /// # Errors
     /// A file is missing, cannot be read, or does not fit the others.
     pub fn read(options: &TlsOptions) -> Result<Loaded, TlsConfigError> {
-        Ok(Loaded { https: options.load(&[b"http/1.1"])?, tcp: options.load(&[])? })
+        let tcp = options.load()?;
+        let mut https = tcp.clone();
+        https.alpn_protocols = vec![b"http/1.1".to_vec()];
+        let verifies_clients = options.client_auth == ClientAuth::RequireVerify;
+        let setting = |config| TlsSetting { config: Arc::new(config), verifies_clients };
+        Ok(Loaded { https: setting(https), tcp: setting(tcp) })
     }
 
     /// Puts what was read into force.

@@ -36,10 +36,13 @@ pub struct TlsSetting {
     verifies_clients: bool,
 }
 
-/// Whether bytes begin as TLS does: with a record of a handshake (RFC 8446, 5.1).
+/// The first byte of TLS: a record with a handshake message (RFC 8446, 5.1).
+const HANDSHAKE: u8 = 22;
+
+/// Whether bytes begin as TLS does: with such a record, of any version since SSL 3.
 #[must_use]
 pub fn begins_tls(bytes: &[u8]) -> bool {
-    bytes.starts_with(&[22, 3])
+    bytes.starts_with(&[HANDSHAKE, 3])
 }
 
 /// The transport of one connection.

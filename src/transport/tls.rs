@@ -8,7 +8,7 @@ use rustls::{InvalidMessage, ServerConnection};
 use x509_parser::certificate::X509Certificate;
 use x509_parser::prelude::FromDer;
 
-use super::TlsSetting;
+use super::{HANDSHAKE, TlsSetting};
 
 use crate::io::SendBuffer;
 use crate::output::Output;
@@ -49,9 +49,6 @@ impl fmt::Display for TlsError {
         }
     }
 }
-
-/// The first byte of TLS: a record with a handshake message (RFC 8446, 5.1).
-const HANDSHAKE: u8 = 22;
 
 impl Tls {
     /// # Panics

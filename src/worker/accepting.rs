@@ -51,8 +51,8 @@ impl Worker {
                 self.context.exceeded(limit, peer);
                 self.shut_down(token, Cause::Over(limit));
             }
-            Admitted::Denied { told: true } => self.refuse_address(token),
-            Admitted::Denied { told: false } => {
+            Admitted::Denied { with_error: true } => self.refuse_address(token),
+            Admitted::Denied { with_error: false } => {
                 self.context.denied(Reason::Address, peer, CONNECTING);
                 self.shut_down(token, Cause::Denied);
             }
