@@ -199,7 +199,14 @@ impl Server {
         }
         loop {
             let left = until.saturating_duration_since(Instant::now());
-            if left.is_zero() || self.worker_ended.load(Relaxed) || self.signals.wait(Some(left)).stop {
+            if left.is_zero() || self.worker_ended.load(Relaxed) {
+                return;
+            }
+            let asked = self.signals.wait(Some(left));
+            if asked.reload {
+                self.reloader.reload(self.clock.now());
+            }
+            if asked.stop {
                 return;
             }
         }

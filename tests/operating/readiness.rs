@@ -54,6 +54,9 @@ fn everything_works_in_the_shutdown_delay() {
         assert!(response.starts_with(OK) && !response.contains("Connection: close"), "{response}");
     }
     assert!(get(&mut client, "/ping").ends_with("OK"));
+    server.signal(Signal::HUP);
+    server.wait_for_log("reloaded the settings");
+    assert_not_ready(&server, "STOPPING");
     assert!(server.exited().is_none());
     // Whoever does not want to wait sends the signal again.
     server.signal(Signal::INT);
