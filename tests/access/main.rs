@@ -1,7 +1,10 @@
-//! Access control: who may do what, by address and by token, and what is told, counted and logged of whoever may not.
+//! Access control: who may do what, by address and by token, what refused clients get, and what is counted and logged.
 
 #[path = "../support/mod.rs"]
 mod support;
+
+#[path = "../support/token_file.rs"]
+mod token_file;
 
 #[path = "../tls/certificates.rs"]
 #[allow(dead_code, reason = "a part is for the tests of TLS")]
@@ -17,7 +20,6 @@ mod reload;
 mod table;
 mod tcp;
 
-use std::fs;
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -25,19 +27,11 @@ use std::time::{Duration, Instant};
 use socket2::{Domain, Socket, Type};
 use support::clients::http::{exchange, split};
 use support::{PATIENCE, Server};
-use tempfile::NamedTempFile;
+use token_file::token_file;
 
 /// One token and one certificate for each role.
 const TOKENS: &str = "reader read read-s3cret\nadmin admin admin-s3cret\n\
     reader read cert:reader.example\nadmin admin cert:admin.example\n";
-
-/// A file that only its owner can read, and its flag.
-fn token_file(text: &str) -> (NamedTempFile, String) {
-    let file = NamedTempFile::new().expect("a file");
-    fs::write(file.path(), text).expect("space for a file");
-    let flag = format!("-auth-token-file={}", file.path().display());
-    (file, flag)
-}
 
 /// A connection from another address of this machine.
 fn connect_from(from: [u8; 4], to: SocketAddr) -> TcpStream {

@@ -1,16 +1,14 @@
 //! Real clients where not everybody may do everything: by token, by address, and nsqd, which has no token to show.
 
-use std::fs;
-
 use minreq::Method;
 use ringlookupd::io::Backend;
 use serde_json::json;
-use tempfile::NamedTempFile;
 
 use crate::cluster::{Lookupd, Nsqadmin, Nsqd};
 use crate::daemon::Daemon;
 use crate::programs::{Client, Programs};
 use crate::tls::Secure;
+use crate::token_file::token_file;
 use crate::wait;
 
 on_both_drivers!(
@@ -22,14 +20,6 @@ on_both_drivers!(
 
 /// The token of consumers, and that of nobody who is tested here.
 const TOKENS: &str = "consumers read s3cret\nadministrators admin 0ther\n";
-
-/// A file of tokens, and the flag for it.
-fn tokens() -> (NamedTempFile, String) {
-    let file = NamedTempFile::new().expect("a file");
-    fs::write(file.path(), TOKENS).expect("space");
-    let flag = format!("-auth-token-file={}", file.path().display());
-    (file, flag)
-}
 
 /// A consumer with the secret finds what is published; one with another secret is refused, and goes on asking.
 fn find_by_secret(programs: &Programs, lookupd: &Lookupd, address: &str, trust: Option<&str>) {
@@ -54,7 +44,7 @@ fn go_nsq_shows_its_secret(backend: Backend) {
     let Some(programs) = Programs::find() else {
         return;
     };
-    let (_file, flag) = tokens();
+    let (_file, flag) = token_file(TOKENS);
     let lookupd = Lookupd::start_with(backend, &[flag]);
     find_by_secret(&programs, &lookupd, &lookupd.http.to_string(), None);
 }
@@ -63,7 +53,7 @@ fn go_nsq_shows_its_secret_within_tls(backend: Backend) {
     let Some(programs) = Programs::find() else {
         return;
     };
-    let (_file, flag) = tokens();
+    let (_file, flag) = token_file(TOKENS);
     let secure = Secure::start(backend, &[&flag]);
     let trust = secure.authority.file().display().to_string();
     find_by_secret(&programs, &secure.lookupd, &secure.url(), Some(&trust));
@@ -76,7 +66,7 @@ fn nsqadmin_is_let_in_by_address(backend: Backend) {
     };
     let orders = json!({"topic": "orders", "channel": "archive"});
     for (admins, may_change) in [("127.0.0.1/32", true), ("10.0.0.0/8", false)] {
-        let (_file, tokens) = tokens();
+        let (_file, tokens) = token_file(TOKENS);
         let flags = [tokens, "-http-allow=127.0.0.0/8".to_owned(), format!("-http-admin-allow={admins}")];
         let lookupd = Lookupd::start_with(backend, &flags);
         let nsqd = Nsqd::start(&programs, &[&lookupd]);
@@ -102,7 +92,7 @@ fn nsqd_makes_channels_beforehand_where_its_network_is_listed(backend: Backend) 
         return;
     };
     for is_listed in [true, false] {
-        let (_file, tokens) = tokens();
+        let (_file, tokens) = token_file(TOKENS);
         let mut flags = vec![tokens, "-http-admin-allow=10.0.0.0/8".to_owned()];
         flags.extend(is_listed.then(|| "-http-allow=127.0.0.0/8".to_owned()));
         let lookupd = Lookupd::start_with(backend, &flags);

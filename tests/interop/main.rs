@@ -37,3 +37,5 @@ mod wait;
 
 #[path = "../support/mod.rs"]
 mod support;
+#[path = "../support/token_file.rs"]
+mod token_file;

@@ -3,10 +3,8 @@
 
 use std::fmt::Write as _;
 use std::fs;
-use std::io::{BufRead, BufReader, Write};
-use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::process::Command;
-use std::thread;
 
 use minreq::Method;
 use ringlookupd::io::Backend;
@@ -14,10 +12,11 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::certificates::{Authority, Certified};
-use crate::cluster::{Lookupd, Nsqadmin, Nsqd};
+use crate::cluster::{Lookupd, Nsqadmin, Nsqd, names};
 use crate::daemon::Daemon;
 use crate::programs::{Client, Programs, tls_peer};
 use crate::support::logged_address;
+use crate::token_file::token_file;
 use crate::wait;
 
 on_both_drivers!(
@@ -83,7 +82,7 @@ fn nsqjs_finds_its_topic(backend: Backend) {
     finds_its_topic(backend, Client::Nsqjs);
 }
 
-/// The variable by which a client's runtime is told of an authority.
+/// The variable that names an authority to a client's runtime.
 fn trust_variable(client: Client) -> &'static str {
     match client {
         // Python's TLS is OpenSSL's, which has the variable from there; Go has it for compatibility.
@@ -117,7 +116,7 @@ fn nsqjs_refuses_an_unknown_authority(backend: Backend) {
     refuses_an_unknown_authority(backend, Client::Nsqjs);
 }
 
-/// A consumer that has not been told of the authority connects, again and again, and asks for nothing.
+/// A consumer that does not know the authority connects, again and again, and asks for nothing.
 fn refuses_an_unknown_authority(backend: Backend, client: Client) {
     let Some(programs) = Programs::find() else {
         return;
@@ -179,12 +178,13 @@ fn nsqadmin_follows_a_refusal_to_https(backend: Backend) {
     let Some(programs) = Programs::find() else {
         return;
     };
-    let secure = Secure::start(backend, &[VERIFIED]);
+    let (_file, tokens) = token_file("nsqadmin admin cert:nsqadmin\n");
+    let secure = Secure::start(backend, &[VERIFIED, &tokens]);
+    let server = &secure.lookupd.server;
     let nsqd = Nsqd::start(&programs, &[&secure.lookupd]);
     nsqd.create_topic("orders");
-    secure.lookupd.await_producers("orders", &[&nsqd]);
-    let plain = refuse_in_favour_of(secure.https.port());
-    let lookupd = format!("-lookupd-http-address=localhost:{}", plain.port());
+    server.wait_for_log("REGISTER category:topic key:orders");
+    let lookupd = format!("-lookupd-http-address=localhost:{}", secure.lookupd.http.port());
     let roots = format!("-http-client-tls-root-ca-file={}", secure.authority.file().display());
 
     let certified = secure.authority.certify("nsqadmin");
@@ -193,35 +193,18 @@ fn nsqadmin_follows_a_refusal_to_https(backend: Backend) {
         format!("-http-client-tls-key={}", certified.key.display()),
     ];
     let admin = Nsqadmin::start_with(&programs, &[&[lookupd.clone(), roots.clone()], &shown[..]].concat());
-    assert_eq!(admin.get("/api/topics")["topics"], json!(["orders"]));
+    wait::until_eq("the topics", &json!(["orders"]), || admin.get("/api/topics")["topics"].clone());
     let nodes = admin.get("/api/nodes");
     assert_eq!(nodes["nodes"].as_array().map(Vec::len), Some(1), "{nodes}");
     admin.act(Method::Post, "/api/topics", &json!({"topic": "made", "channel": "archive"}));
-    assert!(secure.lookupd.topics().contains("made"));
+    assert!(names(&admin.get("/api/topics")["topics"]).contains("made"));
+    server.wait_for_log("403 POST /topic/create?topic=made");
+    server.wait_for_log("AUDIT: certificate(nsqadmin) ");
+    server.wait_for_log(" POST /topic/create topic(made): 200");
 
     let admin = Nsqadmin::start_with(&programs, &[lookupd, roots]);
     let refused = admin.try_act(Method::Get, "/api/topics", &Value::Null);
     assert_eq!(refused.status_code, 502, "{:?}", refused.as_str());
-}
-
-/// A plain port at which everything is refused to those without a certificate.
-fn refuse_in_favour_of(https_port: u16) -> SocketAddr {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
-    let address = listener.local_addr().expect("a bound port");
-    // It ends with the process.
-    thread::spawn(move || {
-        for mut stream in listener.incoming().map_while(Result::ok) {
-            let head = BufReader::new(&stream).lines().map_while(Result::ok).take_while(|line| !line.is_empty());
-            let _ = head.count();
-            let body = format!("{{\"https_port\":{https_port}}}");
-            let length = body.len();
-            let _ = write!(
-                stream,
-                "HTTP/1.1 403 Forbidden\r\nConnection: close\r\nContent-Length: {length}\r\n\r\n{body}"
-            );
-        }
-    });
-    address
 }
 
 /// A stunnel beside an nsqd, which knows the server's authority.
