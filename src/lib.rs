@@ -12,7 +12,7 @@
 //! - [`server`]: binds, starts the workers, waits for a signal, drains.
 //! - [`reload`]: which settings a running server takes.
 //! - [`readiness`]: whether clients should be sent here.
-//! - [`service_manager`]: what systemd is told.
+//! - [`service_manager`]: what is reported to systemd.
 //! - [`process`]: signals, the limit of open files, cores.
 //! - [`listen`]: the listening sockets, bound or inherited.
 //! - [`threads`]: the worker threads, and which backend all of them use.

@@ -1,5 +1,5 @@
-//! What the service manager is told (systemd's sd_notify(3)): that the server is ready, reloads or stops, what it serves, and
-//! that it is alive. Without `NOTIFY_SOCKET` in the environment nothing is sent.
+//! What is reported to the service manager (systemd's sd_notify(3)): that the server is ready, reloads or stops, what it
+//! serves, and that it is alive. Without `NOTIFY_SOCKET` in the environment nothing is sent.
 
 use std::env;
 use std::time::Duration;
@@ -15,7 +15,7 @@ pub struct ServiceManager {
     is_there: bool,
     /// It restarts a server that has not been alive for so long.
     watchdog: Option<Duration>,
-    /// What it was told last.
+    /// The last status that was sent.
     status: String,
     /// A message could not be sent, which is logged once.
     has_failed: bool,

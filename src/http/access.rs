@@ -1,4 +1,4 @@
-//! What a client is told that may not, and the log's lines of what others have changed.
+//! The response to a client that may not do what it asks for, and the audit lines in the log for changes by others.
 
 use std::borrow::Cow;
 use std::net::SocketAddr;

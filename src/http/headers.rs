@@ -160,7 +160,7 @@ impl<'a> Headers<'a> {
 }
 
 impl<'a> Authorization<'a> {
-    /// What is no token of the file is not told apart here: `Bearer a b` holds a token that nobody has.
+    /// The token's form is not checked here: `Bearer a b` holds a token that is in no file.
     fn add(&mut self, value: Option<&'a [u8]>) {
         let token = || {
             let (scheme, token) = value?.split_at_checked("Bearer ".len())?;

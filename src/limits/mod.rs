@@ -122,7 +122,7 @@ pub const DRAIN_GRACE: Duration = Duration::from_millis(50);
 /// Messages from other threads that wait for a worker; one more is refused.
 pub const MAILBOX_MESSAGES_MAX: usize = 64;
 
-/// How often the service manager is told what the server serves, when that has changed.
+/// How often the service manager gets the status line at most: it does when the line has changed.
 pub const STATUS_PERIOD: Duration = Duration::from_secs(5);
 
 /// Log lines that wait for the writer; more are dropped and counted.

@@ -281,7 +281,7 @@ fn a_certificate_that_is_not_verified_may_nothing() {
     check_all((setting, Proof::None, None), |ip| tls_from(ip, &started, &config(&authority)));
 }
 
-/// What leads nowhere is told to everybody: it says nothing of what is registered.
+/// A path that does not exist needs no permission: its response says nothing of what is registered.
 #[test]
 fn unknown_paths_and_redirects_are_open() {
     let (_file, tokens) = token_file(TOKENS);

@@ -1,5 +1,5 @@
-//! A cluster moves from nsqlookupd to ringlookupd and back, an instance at a time, as `docs/migrating.md` has it. Nothing
-//! is told to nsqd, consumers or nsqadmin.
+//! A cluster moves from nsqlookupd to ringlookupd and back, an instance at a time, as `docs/migrating.md` has it. No
+//! configuration of nsqd, consumers or nsqadmin is changed.
 
 use ringlookupd::io::Backend;
 

@@ -1,4 +1,4 @@
-//! What a service manager is told, by the protocol of sd_notify(3), with the test in systemd's place.
+//! What is reported to a service manager, by the protocol of sd_notify(3), with the test in systemd's place.
 
 use std::os::unix::net::UnixDatagram;
 use std::process::Command;
@@ -53,7 +53,7 @@ impl Manager {
 }
 
 #[test]
-fn start_reload_and_stop_are_told() {
+fn start_reload_and_stop_are_reported() {
     let manager = Manager::new();
     let mut server = manager.start(&["-warm-up=0s"], &[]);
     assert_eq!(manager.next(), ["READY=1", "STATUS=0 producers, 0 topics"]);
