@@ -5,9 +5,7 @@ use std::time::{Duration, Instant};
 
 use crate::change_log;
 use crate::clock::Timestamp;
-use crate::limits::{
-    COMMIT_WEIGHT, DISCONNECT_WEIGHT, HANDSHAKE_WEIGHT, INPUT_BYTES_FOR_WEIGHT, ITERATION_WEIGHT_MAX,
-};
+use crate::limits::{COMMIT_WEIGHT, DISCONNECT_WEIGHT, INPUT_BYTES_FOR_WEIGHT, ITERATION_WEIGHT_MAX};
 use crate::log::Log;
 use crate::registry::{Change, Registry, Writer};
 
@@ -46,11 +44,6 @@ impl Batch {
     pub fn count_input(&mut self, bytes: usize) {
         let weight = u32::try_from(bytes / INPUT_BYTES_FOR_WEIGHT).unwrap_or(u32::MAX);
         self.weight = self.weight.saturating_add(weight);
-    }
-
-    /// Counts a part of a TLS handshake.
-    pub fn count_handshake(&mut self) {
-        self.weight = self.weight.saturating_add(HANDSHAKE_WEIGHT);
     }
 
     /// Whether the iteration should end here: a longer one would keep other workers from committing, and this

@@ -185,11 +185,6 @@ impl Connection {
         }
         scratch.clear();
         context.scratch = scratch;
-        // After what came with it: where the handshake ends with the client, nothing that is sent would let a full iteration's
-        // request go on.
-        if was_handshaking && !bytes.is_empty() {
-            context.batch.count_handshake();
-        }
     }
 
     /// The transport cannot go on. What it has to say of that is still sent.
@@ -276,8 +271,11 @@ impl Connection {
         self.session.awaited(&self.input)
     }
 
-    /// Whether the peer should wait with more input until it has read replies.
+    /// Whether the peer should wait with more input until it has read replies, or its handshake has gone on.
     pub fn is_behind(&self) -> bool {
+        if self.transport.held() > INPUT_BACKLOG_MAX {
+            return true;
+        }
         let answering = self.sending || !self.output.is_empty();
         let backlog = if self.output.has_room() { INPUT_BACKLOG_MAX } else { 0 };
         answering && self.input.len() > backlog
@@ -328,6 +326,12 @@ impl Slots {
         }
         self.slots[token.slot as usize].connection = Some(Box::new(connection));
         token
+    }
+
+    /// The connection of a token; `None` when it is gone.
+    pub fn find(&mut self, token: Token) -> Option<&mut Connection> {
+        let slot = self.slots.get_mut(token.slot as usize).filter(|slot| slot.generation == token.generation)?;
+        slot.connection.as_deref_mut()
     }
 
     /// # Panics

@@ -95,6 +95,27 @@ impl Transport {
         }
     }
 
+    /// Keeps bytes of a handshake until [`Transport::receive`] is called again, which takes them first. Returns whether they are
+    /// the first that are kept.
+    ///
+    /// # Panics
+    /// When no handshake is under way.
+    pub fn hold(&mut self, bytes: &[u8]) -> bool {
+        match self {
+            Self::Tls(tls) if tls.is_handshaking() => tls.hold(bytes),
+            _ => panic!("bytes are held in a handshake alone"),
+        }
+    }
+
+    /// How many bytes are kept.
+    #[inline]
+    pub fn held(&self) -> usize {
+        match self {
+            Self::Plain => 0,
+            Self::Tls(tls) => tls.held(),
+        }
+    }
+
     /// Whether the peer has still to do its part before the session's bytes pass.
     #[inline]
     pub fn is_handshaking(&self) -> bool {

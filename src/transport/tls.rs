@@ -19,6 +19,8 @@ pub struct Tls {
     /// Somebody vouches for the certificate that the client has shown.
     verifies_clients: bool,
     received: Received,
+    /// What was received and waits, in a handshake.
+    held: Vec<u8>,
     /// A `close_notify` is sent, or about to be.
     is_closed: bool,
 }
@@ -55,11 +57,31 @@ impl Tls {
     /// Never: rustls refuses a configuration when it is built.
     pub(super) fn new(TlsSetting { config, verifies_clients }: TlsSetting) -> Self {
         let connection = ServerConnection::new(config).expect("the configuration was checked when it was built");
-        Self { connection, verifies_clients, received: Received::Nothing, is_closed: false }
+        Self { connection, verifies_clients, received: Received::Nothing, held: Vec::new(), is_closed: false }
     }
 
     /// Takes what was received, and appends what it says to `plain`.
-    pub(super) fn receive(&mut self, mut bytes: &[u8], plain: &mut Vec<u8>) -> Result<(), TlsError> {
+    pub(super) fn receive(&mut self, bytes: &[u8], plain: &mut Vec<u8>) -> Result<(), TlsError> {
+        if self.held.is_empty() {
+            return self.decrypt(bytes, plain);
+        }
+        let mut held = std::mem::take(&mut self.held);
+        held.extend_from_slice(bytes);
+        self.decrypt(&held, plain)
+    }
+
+    /// Keeps bytes for the next [`Tls::receive`]. Returns whether they are the first.
+    pub(super) fn hold(&mut self, bytes: &[u8]) -> bool {
+        let is_first = self.held.is_empty() && !bytes.is_empty();
+        self.held.extend_from_slice(bytes);
+        is_first
+    }
+
+    pub(super) fn held(&self) -> usize {
+        self.held.len()
+    }
+
+    fn decrypt(&mut self, mut bytes: &[u8], plain: &mut Vec<u8>) -> Result<(), TlsError> {
         if let (Received::Nothing, Some(&first)) = (self.received, bytes.first()) {
             if first != HANDSHAKE {
                 return Err(TlsError::Plain);

@@ -68,9 +68,14 @@ impl Worker {
         }
     }
 
-    fn take_input(&mut self, token: Token, bytes: &[u8]) {
+    pub(super) fn take_input(&mut self, token: Token, bytes: &[u8]) {
         let connection = self.slots.get(token);
         if connection.phase == Phase::Open {
+            if connection.transport.is_handshaking()
+                && self.handshakes.hold(token, &mut connection.transport, bytes)
+            {
+                return self.mark(token);
+            }
             connection.output.lend(|| self.spare.pop().unwrap_or_default());
             connection.take_input(bytes, &mut self.context);
             let listed_until = connection.session.listed_until(&self.context.lifetimes);

@@ -77,9 +77,10 @@ impl Worker {
     /// Goes to the next step when it is time. From the end of the grace on it ends connections that are owed nothing:
     /// before the commit, so that their producers are gone when the sockets close.
     pub(super) fn advance_drain(&mut self) {
-        let (now, closed, full) = (self.context.now, self.listeners.are_closed(), self.context.batch.is_full());
+        let (now, closed) = (self.context.now, self.listeners.are_closed());
+        let all_looked_at = !self.context.batch.is_full() && self.handshakes.is_empty();
         let Some(drain) = &mut self.drain else { return };
-        let idle = if drain.advance(now, closed, !full) {
+        let idle = if drain.advance(now, closed, all_looked_at) {
             self.slots.tokens(Connection::is_waiting)
         } else if drain.is_finishing() {
             // Only those that something has happened to can have become idle.

@@ -48,7 +48,7 @@ impl Worker {
         for slot in fired.drain(..) {
             let token = self.slots.token(slot);
             let connection = self.slots.get(token);
-            if connection.deadline < until && !connection.has_unread {
+            if connection.deadline < until && !connection.has_unread && connection.transport.held() == 0 {
                 self.expire(token);
             }
             let connection = self.slots.get(token);

@@ -11,6 +11,7 @@ mod accepting;
 mod connections;
 mod drain;
 mod expiry;
+mod handshakes;
 mod listeners;
 
 use std::io;
@@ -18,6 +19,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use self::drain::Drain;
+use self::handshakes::Handshakes;
 use self::listeners::Listeners;
 use crate::clock::{Clock, Timestamp};
 use crate::connection::Slots;
@@ -39,6 +41,8 @@ pub struct Worker {
     requests: Vec<Request>,
     /// Connections that may have something to send at the end of the iteration.
     dirty: Vec<Token>,
+    /// TLS handshakes that wait for an iteration that has time for them.
+    handshakes: Handshakes,
     /// Output buffers for reuse.
     spare: Vec<Vec<u8>>,
     next_tick: Timestamp,
@@ -65,6 +69,7 @@ impl Worker {
             listeners: Listeners::new(listeners, now),
             requests: Vec::new(),
             dirty: Vec::new(),
+            handshakes: Handshakes::default(),
             spare: Vec::new(),
             next_tick: now,
             timers: Timers::new(now),
@@ -136,6 +141,7 @@ impl Worker {
     pub fn begin_iteration(&mut self, now: Timestamp) {
         self.context.now = now;
         self.context.counters.begin_iteration(now);
+        self.resume_handshakes();
     }
 
     /// Takes how long the iteration was, for the metrics. What it has asked for is with the kernel now.
@@ -162,6 +168,9 @@ impl Worker {
 
     /// How long the worker may sleep if nothing happens.
     pub fn timeout(&self) -> Duration {
+        if !self.handshakes.is_empty() {
+            return Duration::ZERO;
+        }
         let grace_end = self.drain.as_ref().and_then(Drain::grace_end);
         let next = [self.listeners.next_accept(self.context.now), grace_end];
         next.into_iter().flatten().fold(self.next_tick, Timestamp::min).since(self.context.now).min(TICK)
