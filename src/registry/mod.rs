@@ -21,6 +21,7 @@ mod producer;
 mod producers;
 mod quota;
 mod reader;
+mod saved;
 mod snapshot;
 mod table;
 #[cfg(test)]
@@ -44,6 +45,7 @@ pub use lookup::LookupBody;
 pub use names::{Name, ProducerId, Source};
 pub use producer::{PeerInfo, Producer, Registered};
 pub use reader::{CacheUse, Reader};
+pub use saved::{Saved, SavedChannel, SavedExpiry, SavedProducer, SavedProducers, SavedTopic};
 pub use snapshot::Snapshot;
 pub use topic::{Channel, Topic};
 pub use unused::Forgotten;

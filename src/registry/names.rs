@@ -2,6 +2,9 @@
 
 use std::fmt;
 
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
 use crate::limits::{CONNECTIONS_MAX, WORKERS_MAX};
 
 /// Longest topic or channel name, in bytes (stock: `protocol.IsValidTopicName`).
@@ -42,6 +45,28 @@ impl Name {
     /// Never: a valid name is ASCII.
     pub fn as_str(&self) -> &str {
         str::from_utf8(self.as_bytes()).expect("a valid name is ASCII")
+    }
+}
+
+impl PartialEq for Name {
+    fn eq(&self, other: &Self) -> bool {
+        self.as_bytes() == other.as_bytes()
+    }
+}
+
+impl Eq for Name {}
+
+impl Serialize for Name {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.as_str())
+    }
+}
+
+/// A text that is no valid name is an error.
+impl<'de> Deserialize<'de> for Name {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = <&str>::deserialize(deserializer)?;
+        Self::new(text.as_bytes()).ok_or_else(|| D::Error::custom("no valid name"))
     }
 }
 

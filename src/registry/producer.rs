@@ -3,12 +3,14 @@
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard};
 
+use serde::{Deserialize, Serialize};
+
 use super::names::{ProducerId, TopicId};
 use crate::clock::Timestamp;
 use crate::json;
 
 /// What an nsqd says of itself in IDENTIFY.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PeerInfo {
     pub hostname: Box<str>,
     pub broadcast_address: Box<str>,
