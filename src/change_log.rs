@@ -3,7 +3,9 @@
 use std::fmt;
 
 use crate::log::{Level, Log};
-use crate::registry::{Change, ChannelNames, Deleted, Forgotten, Name, Outcome, Producer};
+use crate::registry::{
+    Change, ChannelNames, Deleted, Forgotten, Identified, Missing, Name, Older, Outcome, Producer, Registered,
+};
 
 /// Logs a change. The lines are stock's, but for a disconnect, which has one line with a count instead of one for each
 /// registration, and for what stock does not know.
@@ -12,10 +14,7 @@ pub fn write(change: &Change, outcome: &Outcome, log: &Log) {
         return;
     }
     match (change, outcome) {
-        (Change::Identify(producer), _) => {
-            let client = producer.remote_address();
-            log.client(&client).info(format_args!("DB: client({client}) REGISTER category:client key: subkey:"));
-        }
+        (Change::Identify(producer), Outcome::Identified(who)) => identified(producer, who, log),
         (Change::Register { producer, topic, channel }, Outcome::Registered(changed)) => {
             if channel.is_some() && changed.channels > 0 {
                 registration(producer, "REGISTER", "channel", topic, channel.as_ref(), log);
@@ -58,9 +57,33 @@ pub fn write(change: &Change, outcome: &Outcome, log: &Log) {
                 log.info(format_args!("DB: {forgotten}"));
             }
         }
-        // The reload that asks for it logs it.
-        (Change::SetLifetimes(_), _) => {}
+        (Change::Restore(_), Outcome::Restored { producers, registered: Registered { topics, channels } }) => {
+            log.info(format_args!("DB: restored producers:{producers} topics:{topics} channels:{channels}"));
+        }
+        (Change::EndGrace { .. }, Outcome::GraceEnded(Some(Missing { producers, topics }))) => {
+            log.info(format_args!(
+                "DB: -restore-grace is over: producers that did not come back:{producers}, topics that were not registered \
+                 again by others:{topics}"
+            ));
+        }
+        // A reload logs its own line, and the end of the grace has one.
+        (Change::SetLifetimes(_) | Change::EndGrace { .. }, _) => {}
         _ => unreachable!("an outcome is its change's"),
+    }
+}
+
+fn identified(producer: &Producer, Identified { is_expected, older }: &Identified, log: &Log) {
+    let client = producer.remote_address();
+    let (log, node) = (log.client(&client), producer.node());
+    log.info(format_args!("DB: client({client}) REGISTER category:client key: subkey:"));
+    if *is_expected {
+        log.info(format_args!("DB: client({client}) is back: node {node} was restored"));
+    }
+    if let Some(Older { remote_address, silence }) = older {
+        log.info(format_args!(
+            "DB: client({client}) is node {node} as client({remote_address}) is, whose last PING was {silence:.1?} ago: the older \
+             is not listed once it has been silent for -supersede-silent"
+        ));
     }
 }
 

@@ -13,14 +13,15 @@ use crate::api;
 use crate::batch::Batch;
 use crate::change_log;
 use crate::clock::Timestamp;
-use crate::limits::{FORGOTTEN_TOGETHER, Limit, Limits};
+use crate::limits::{FORGOTTEN_TOGETHER, Limit, Limits, MISSING_TOGETHER};
 use crate::listen::Service;
 use crate::log::{About, Log};
 use crate::metrics::{Counters, Format, Gauges, Metrics};
 use crate::options::Options;
 use crate::readiness::Readiness;
 use crate::registry::{
-    CacheUse, Change, Forgotten, Lifetimes, Name, Outcome, Producer, Reader, Registered, Registry, Writer,
+    CacheUse, Change, Forgotten, Lifetimes, Name, Outcome, Producer, ProducerId, Reader, Registered, Registry,
+    Writer,
 };
 use crate::response_head::ResponseHead;
 use crate::transport::TlsError;
@@ -147,6 +148,16 @@ impl WorkerContext {
         }
     }
 
+    /// Logs that two nsqd nodes call themselves the same, both of which PING.
+    pub fn share_an_address(&self, older: &Producer, newer: ProducerId) {
+        let Some(newer) = self.registry.snapshot().producer(newer).cloned() else { return };
+        let (client, other, node) = (older.remote_address(), newer.remote_address(), older.node());
+        self.log.client(&client).warn(format_args!(
+            "client({client}) and client({other}) are both node {node}: two nsqd nodes with one -broadcast-address; \
+             consumers reach one of them; give each its own"
+        ));
+    }
+
     /// Notes that a client of one service's port speaks another one. A log line says now and then which port is the
     /// right one.
     pub fn wrong_port(&self, service: Service, spoken: Service, client: impl fmt::Display) {
@@ -185,6 +196,7 @@ impl WorkerContext {
             backend: server.backend,
             ready: self.shared.readiness.check(self.now).is_ok(),
             producers: registry.producers(),
+            expected: registry.expected(),
             topics,
             channels,
             unused_topics: unused.topics,
@@ -269,6 +281,9 @@ impl WorkerContext {
         self.registry.catch_up();
         if self.registry.has_unused(self.now) {
             self.forget_unused();
+        }
+        if self.registry.is_grace_over(self.now) {
+            self.change_now(&Change::EndGrace { most: MISSING_TOGETHER });
         }
     }
 

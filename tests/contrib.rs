@@ -70,16 +70,20 @@ fn containers_are_given_the_time_to_stop() {
     }
 }
 
-/// The patch replaces the whole list of flags.
+/// A patch replaces the whole list of flags.
 #[test]
-fn the_secure_instances_are_those_of_the_manifest_with_more_flags() {
-    let (plain, secure) =
-        (read("contrib/kubernetes/ringlookupd.yaml"), read("contrib/kubernetes/secure-patch.yaml"));
-    let [plain, secure] = [&plain, &secure].map(|text| flags(text).into_iter().collect::<Vec<_>>());
-    assert!(secure.starts_with(&plain[..]), "{plain:?}, {secure:?}");
-    let options = options(&secure);
-    assert!(options.https_address.is_some() && !options.tls.cert.is_empty());
-    assert!(!options.access.auth_token_file.is_empty());
+fn patched_instances_are_those_of_the_manifest_with_more_flags() {
+    let patched = |patch: &str| {
+        let texts = [read("contrib/kubernetes/ringlookupd.yaml"), read(&format!("contrib/kubernetes/{patch}"))];
+        let [plain, patched] = texts.each_ref().map(|text| flags(text).into_iter().collect::<Vec<_>>());
+        assert!(patched.starts_with(&plain[..]), "{plain:?}, {patched:?}");
+        (options(&patched), texts)
+    };
+    let (secure, _) = patched("secure-patch.yaml");
+    assert!(secure.https_address.is_some() && !secure.tls.cert.is_empty());
+    assert!(!secure.access.auth_token_file.is_empty());
+    let (with_state, [_, text]) = patched("state-patch.yaml");
+    assert!(text.contains(&format!("mountPath: {}\n", with_state.data_path)));
 }
 
 #[test]

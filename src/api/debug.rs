@@ -49,7 +49,7 @@ impl Debug {
             }
             let (topic, next) = self.topic.as_ref().expect("a registration is a topic's");
             let is_topic = *next == 1;
-            write_producer(producer, topic.tombstoned_at(producer.id()).filter(|_| is_topic), out);
+            write_producer(producer, topic.tombstone_of(producer).filter(|_| is_topic), out);
             self.producers.next();
             out.push(if self.producers.as_slice().is_empty() { b']' } else { b',' });
         }

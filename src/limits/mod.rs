@@ -32,6 +32,8 @@ pub const COMMIT_WEIGHT: u32 = 16;
 pub const HANDSHAKES_TOGETHER: usize = 8;
 /// Names without producers that a worker forgets at a tick: the work of an iteration.
 pub const FORGOTTEN_TOGETHER: usize = ITERATION_WEIGHT_MAX as usize;
+/// Topics from which a worker removes, at a tick, producers that were restored and have not come back.
+pub const MISSING_TOGETHER: usize = 16 * ITERATION_WEIGHT_MAX as usize;
 /// Input that counts for one: some PINGs, or a piece of the JSON of an IDENTIFY.
 pub const INPUT_BYTES_FOR_WEIGHT: usize = 128;
 

@@ -94,10 +94,13 @@ impl Scrape {
         // In this order, so that nobody is back who has not been inactive.
         let over = self.total(|all| &all.silences_over);
         let inactive = self.total(|all| &all.silences).saturating_sub(over);
-        let active = (producers as u64).saturating_sub(inactive);
+        let connected = producers.saturating_sub(self.gauges.expected);
+        let active = (connected as u64).saturating_sub(inactive);
         let states = [([("state", "active")], active), ([("state", "inactive")], inactive)];
         let help = "Connected producers that have identified; inactive ones are not listed.";
         families.gauges("producers", help, states)?;
+        let expected = "Producers of before a restart that are listed and have not come back yet.";
+        families.gauge("producers_expected", expected, self.gauges.expected)?;
         families.gauge("topics", "Topics, with or without producers.", topics)?;
         families.gauge("channels", "Channels of all topics.", channels)?;
         let unused = [([("kind", "topic")], unused_topics), ([("kind", "channel")], unused_channels)];

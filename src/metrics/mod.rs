@@ -59,6 +59,8 @@ pub struct Gauges {
     pub ready: bool,
     /// Active or not.
     pub producers: usize,
+    /// Those among them that were restored and are not back.
+    pub expected: usize,
     pub topics: usize,
     pub channels: usize,
     /// Of the topics and channels, those without producers.

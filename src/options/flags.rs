@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use toml::Value;
 
-use super::help::{FILE, Group};
+use super::help::{FILE, FOLDER, Group};
 use super::setting::{self, Setting, SettingValue};
 use super::suggest::suggest;
 use super::{AddressRange, ListenAddress, Options, OptionsError, Overrides};
@@ -137,7 +137,7 @@ const COMMAND_LINE_ONLY: [Flag; 2] = [
     choice!(General, "version", version: bool, "print the version and exit"),
 ];
 
-const SETTINGS: [Flag; 29] = [
+const SETTINGS: [Flag; 33] = [
     setting!(
         Logging, "log-level",
         log_level: Level,
@@ -209,6 +209,25 @@ const SETTINGS: [Flag; 29] = [
         Producers, "forget-unused-after",
         forget_unused_after: Duration,
         "time after which any other topic or channel without producers is forgotten, 0 for never"
+    ),
+    setting!(
+        Producers, "supersede-silent",
+        supersede_silent: Duration,
+        "time without a ping after which an older connection of the same node is not listed, 0 for never"
+    ),
+    Flag {
+        argument: FOLDER,
+        ..setting!(
+            State, "data-path",
+            data_path: String,
+            "folder in which topics, channels and producers are kept across restarts, or an empty text for none"
+        )
+    },
+    setting!(State, "state-interval", state_interval: Duration, "shortest time between two writes of the state"),
+    setting!(
+        State, "restore-grace",
+        restore_grace: Duration,
+        "time after a start for which producers of before are listed that have not come back"
     ),
     Flag {
         default_in_words: "the usable cores",
@@ -449,7 +468,7 @@ mod tests {
         for (arg, advice) in [
             ("-tcp-adress=:1", r#""-tcp-adress": did you mean -tcp-address?"#),
             ("--log_level", r#""-log_level": did you mean -log-level?"#),
-            ("-data-path", r#""-data-path": -help lists the flags"#),
+            ("-mem-queue-size", r#""-mem-queue-size": -help lists the flags"#),
         ] {
             assert_eq!(error(&[arg]), format!("unknown flag {advice}"));
         }

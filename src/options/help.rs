@@ -7,6 +7,8 @@ use super::flags::all;
 
 /// What the help calls the value of a flag that names a file.
 pub(super) const FILE: &str = "file";
+/// The same for the path of a folder.
+pub(super) const FOLDER: &str = "folder";
 
 /// Flags that belong together.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -14,6 +16,7 @@ pub enum Group {
     General,
     Listening,
     Producers,
+    State,
     Access,
     Tls,
     Workers,
@@ -25,10 +28,11 @@ pub enum Group {
 
 impl Group {
     /// Every group, in the order of the help.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::General,
         Self::Listening,
         Self::Producers,
+        Self::State,
         Self::Access,
         Self::Tls,
         Self::Workers,
@@ -46,6 +50,7 @@ impl fmt::Display for Group {
             Self::General => "General",
             Self::Listening => "Listening",
             Self::Producers => "Producers and names",
+            Self::State => "State",
             Self::Access => "Access",
             Self::Tls => "TLS",
             Self::Workers => "Workers",
@@ -75,10 +80,10 @@ pub struct FlagHelp {
 }
 
 impl FlagHelp {
-    /// Whether the value is the path of a file.
+    /// Whether the value is the path of a file or a folder.
     #[must_use]
-    pub fn is_file(&self) -> bool {
-        self.argument == FILE
+    pub fn is_path(&self) -> bool {
+        [FILE, FOLDER].contains(&self.argument)
     }
 }
 

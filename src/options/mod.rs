@@ -57,6 +57,14 @@ pub struct Options {
     pub forget_ephemeral_after: Option<Duration>,
     /// The same for every other topic or channel.
     pub forget_unused_after: Duration,
+    /// After how long without a PING an older connection of a node is not listed; zero is never.
+    pub supersede_silent: Duration,
+    /// The folder of the state; empty for none.
+    pub data_path: String,
+    /// At most so often the state is written.
+    pub state_interval: Duration,
+    /// For how long after a start producers from before are listed that have not come back.
+    pub restore_grace: Duration,
     /// The least severe level that is logged.
     pub log_level: Level,
     /// The start of every log line of text.
@@ -142,6 +150,10 @@ struct Overrides {
     tombstone_lifetime: Option<Duration>,
     forget_ephemeral_after: Option<Duration>,
     forget_unused_after: Option<Duration>,
+    supersede_silent: Option<Duration>,
+    data_path: Option<String>,
+    state_interval: Option<Duration>,
+    restore_grace: Option<Duration>,
     workers: Option<NonZeroUsize>,
     pin_workers: Option<bool>,
     io: Option<io::BackendChoice>,
@@ -164,6 +176,7 @@ impl Options {
             tombstone_lifetime: self.tombstone_lifetime,
             forget_ephemeral_after: self.forget_ephemeral_after.unwrap_or(self.inactive_producer_timeout),
             forget_unused_after: self.forget_unused_after,
+            supersede_silent: self.supersede_silent,
         }
     }
 
@@ -214,6 +227,10 @@ impl Overrides {
             tombstone_lifetime: self.tombstone_lifetime.unwrap_or(base.tombstone_lifetime),
             forget_ephemeral_after: self.forget_ephemeral_after.or(base.forget_ephemeral_after),
             forget_unused_after: self.forget_unused_after.unwrap_or(base.forget_unused_after),
+            supersede_silent: self.supersede_silent.unwrap_or(base.supersede_silent),
+            data_path: self.data_path.unwrap_or(base.data_path),
+            state_interval: self.state_interval.unwrap_or(base.state_interval),
+            restore_grace: self.restore_grace.unwrap_or(base.restore_grace),
             log_level: self.log_level.unwrap_or(base.log_level),
             log_prefix: self.log_prefix.unwrap_or(base.log_prefix),
             log_format: self.log_format.unwrap_or(base.log_format),
@@ -251,6 +268,12 @@ impl Default for Options {
             tombstone_lifetime: Duration::from_secs(45),
             forget_ephemeral_after: None,
             forget_unused_after: Duration::ZERO,
+            // Two of nsqd's heartbeats.
+            supersede_silent: Duration::from_secs(30),
+            data_path: String::new(),
+            state_interval: Duration::from_secs(1),
+            // As long as nsqd takes at most to notice that its connection is lost and to connect again, twice.
+            restore_grace: Duration::from_secs(60),
             log_level: log.level,
             log_prefix: log.prefix,
             log_format: log.format,

@@ -4,7 +4,7 @@ use super::flags::settings;
 use super::{Options, SettingValue};
 
 /// The keys of the settings that a reload does not change.
-const AT_RESTART: [&str; 10] = [
+const AT_RESTART: [&str; 13] = [
     "tcp_address",
     "http_address",
     "tcp_tls_address",
@@ -15,6 +15,9 @@ const AT_RESTART: [&str; 10] = [
     "io",
     "busy_poll",
     "warm_up",
+    "data_path",
+    "state_interval",
+    "restore_grace",
 ];
 
 impl Options {
@@ -45,6 +48,9 @@ impl Options {
             io: in_force.io,
             busy_poll: in_force.busy_poll,
             warm_up: in_force.warm_up,
+            data_path: in_force.data_path.clone(),
+            state_interval: in_force.state_interval,
+            restore_grace: in_force.restore_grace,
             ..self
         }
     }
@@ -76,8 +82,9 @@ mod tests {
             "-workers=77",
             "-pin-workers",
         ];
+        let state = ["-data-path=d", "-state-interval=2s", "-restore-grace=1m1s"];
         let more = ["-io=epoll", "-busy-poll=1us", "-warm-up=1s", "-max-topics=3", "-shutdown-delay=1s"];
-        let (in_force, read) = (options(&[]), options(&[&flags[..], &more].concat()));
+        let (in_force, read) = (options(&[]), options(&[&flags[..], &more, &state].concat()));
         let named = read.changed_at_restart(&in_force);
         assert_eq!(named, AT_RESTART.map(|key| format!("-{}", key.replace('_', "-"))));
         let taken = read.clone().with_restart_settings_of(&in_force);

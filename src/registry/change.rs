@@ -2,11 +2,14 @@
 //! [`Outcome`], which is what the consumers of the stream get.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::contents::ChannelNames;
+use super::inheritance::Missing;
 use super::names::Name;
 use super::prefetch::prefetch_changes;
-use super::producer::Producer;
+use super::producer::{Producer, Registered};
+use super::restored::Restore;
 use super::unused::Forgotten;
 use super::visibility::Lifetimes;
 use super::writer::Writer;
@@ -16,7 +19,7 @@ use crate::limits::{CHANGES_PREFETCHED_MIN, CHANGES_PREFETCHED_TOPICS_MIN};
 /// A change to the registry.
 #[derive(Debug)]
 pub enum Change {
-    /// A producer without topics comes.
+    /// An nsqd comes: a producer without topics, but for those that it inherits from before a restart.
     Identify(Arc<Producer>),
     /// The producer is added to the topic and the channel, and both are made when they are new.
     Register { producer: Arc<Producer>, topic: Name, channel: Option<Name> },
@@ -38,12 +41,16 @@ pub enum Change {
     Forget { most: usize },
     /// Sets how long producers, tombstones and unused names are kept.
     SetLifetimes(Lifetimes),
+    /// Makes an empty registry what was saved.
+    Restore(Box<Restore>),
+    /// Removes what was restored and has not come back within the grace, that of so many topics at a time.
+    EndGrace { most: usize },
 }
 
 /// What a change has done.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Outcome {
-    Identified,
+    Identified(Identified),
     Registered(Changed),
     Unregistered {
         changed: Changed,
@@ -60,6 +67,29 @@ pub enum Outcome {
     },
     Forgotten(Forgotten),
     LifetimesSet,
+    Restored {
+        producers: usize,
+        registered: Registered,
+    },
+    /// What was removed in all; `None` when there is more.
+    GraceEnded(Option<Missing>),
+}
+
+/// Who has identified.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Identified {
+    /// It was expected back since a restart.
+    pub is_expected: bool,
+    /// The newest other connection of the same node.
+    pub older: Option<Older>,
+}
+
+/// An older connection of a node.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Older {
+    pub remote_address: Box<str>,
+    /// The time since its last PING.
+    pub silence: Duration,
 }
 
 /// What a REGISTER or UNREGISTER changed.
@@ -93,7 +123,12 @@ impl Change {
             | Self::Create { topic, .. }
             | Self::Delete { topic, .. }
             | Self::Tombstone { topic, .. } => Some(topic),
-            Self::Identify(_) | Self::Disconnect(_) | Self::Forget { .. } | Self::SetLifetimes(_) => None,
+            Self::Identify(_)
+            | Self::Disconnect(_)
+            | Self::Forget { .. }
+            | Self::SetLifetimes(_)
+            | Self::Restore(_)
+            | Self::EndGrace { .. } => None,
         }
     }
 }
@@ -113,13 +148,11 @@ impl Writer<'_> {
     /// Makes one change. It is visible when the commit is over, together with the others of its batch.
     ///
     /// # Panics
-    /// When a producer identifies twice or disconnects without having identified.
+    /// When a producer identifies twice or disconnects without having identified, and when something is restored into a registry
+    /// that is not empty.
     pub fn apply(&mut self, change: &Change, now: Timestamp) -> Outcome {
         match change {
-            Change::Identify(producer) => {
-                self.identify(Arc::clone(producer));
-                Outcome::Identified
-            }
+            Change::Identify(producer) => Outcome::Identified(self.identify(producer, now)),
             Change::Register { producer, topic, channel } => {
                 Outcome::Registered(self.register(producer, *topic, *channel))
             }
@@ -145,6 +178,11 @@ impl Writer<'_> {
                 self.set_lifetimes(*lifetimes);
                 Outcome::LifetimesSet
             }
+            Change::Restore(restore) => {
+                let (producers, registered) = self.restore(restore, now);
+                Outcome::Restored { producers, registered }
+            }
+            Change::EndGrace { most } => Outcome::GraceEnded(self.end_grace(now, *most)),
         }
     }
 

@@ -39,6 +39,6 @@ impl Writer<'_> {
         };
         let lifetimes = self.snapshot().lifetimes();
         let present = self.snapshot().present(producers);
-        present.filter(|producer| now <= lifetimes.listed_until(producer.last_update())).count()
+        present.filter(|producer| now <= producer.listed_until(producer.last_update(), &lifetimes)).count()
     }
 }

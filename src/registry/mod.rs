@@ -7,20 +7,24 @@
 //!
 //! - names: `names`. Values: `producer`, `topic`.
 //! - A snapshot: `snapshot`, from the tables `table`, `index`, `producers`, and `tombstones`.
-//! - Changing it: `change`, `writer`, `versions`, with `quota`, `contents` and `unused` at the side.
+//! - Changing it: `change`, `writer`, `versions`, with `quota`, `contents`, `unused` and `nodes` at the side.
+//! - Outliving the process: `saved`, `restored`, `inheritance`.
 //! - Reading it: `reader`, with `visibility`, `lookup`, `cache` and `prefetch`.
 
 mod cache;
 mod change;
 mod contents;
 mod index;
+mod inheritance;
 mod lookup;
 mod names;
+mod nodes;
 mod prefetch;
 mod producer;
 mod producers;
 mod quota;
 mod reader;
+mod restored;
 mod saved;
 mod snapshot;
 mod table;
@@ -39,13 +43,16 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 use arc_swap::{ArcSwap, Guard};
 
 use crate::clock::Timestamp;
-pub use change::{Change, Changed, Deleted, Outcome};
+pub use change::{Change, Changed, Deleted, Identified, Older, Outcome};
 pub use contents::ChannelNames;
+use inheritance::Grace;
+pub use inheritance::Missing;
 pub use lookup::LookupBody;
 pub use names::{Name, ProducerId, Source};
 pub use producer::{PeerInfo, Producer, Registered};
 pub use reader::{CacheUse, Reader};
-pub use saved::{Saved, SavedChannel, SavedExpiry, SavedProducer, SavedProducers, SavedTopic};
+pub use restored::Restore;
+pub use saved::{Saved, SavedChannel, SavedExpiry, SavedProducer, SavedProducers, SavedTopic, Saving};
 pub use snapshot::Snapshot;
 pub use topic::{Channel, Topic};
 pub use unused::Forgotten;
@@ -62,6 +69,8 @@ pub struct Registry {
     head: Mutex<Head>,
     /// Nanoseconds of the [`Timestamp`] at which the next unused name is to be forgotten.
     next_expiry: AtomicI64,
+    /// Nanoseconds of the [`Timestamp`] at which restored producers are not expected any more.
+    grace_end: AtomicI64,
     /// Every reader has a share in it.
     sharers: Arc<()>,
 }
@@ -85,7 +94,8 @@ impl Registry {
         let snapshot = ArcSwap::new(Arc::clone(head.versions.published()));
         let published = Arc::new(Published { snapshot, revision: AtomicU64::new(0) });
         let next_expiry = AtomicI64::new(Timestamp::MAX.nanos());
-        Self { published, head: Mutex::new(head), next_expiry, sharers: Arc::default() }
+        let grace_end = AtomicI64::new(Timestamp::MAX.nanos());
+        Self { published, head: Mutex::new(head), next_expiry, grace_end, sharers: Arc::default() }
     }
 
     /// The newest snapshot, for a moment: the next commit copies what is held.
@@ -114,8 +124,19 @@ impl Registry {
         snapshot.rest.tombstones.count(now, snapshot.lifetimes().tombstone_lifetime)
     }
 
+    /// How many producers of before a restart are expected back.
+    pub fn expected(&self) -> usize {
+        self.snapshot().rest.expected
+    }
+
     pub fn lifetimes(&self) -> Lifetimes {
         self.snapshot().lifetimes()
+    }
+
+    /// Whether the time is over in which producers of before a restart are expected back: then it is time for
+    /// [`Change::EndGrace`].
+    pub fn is_grace_over(&self, now: Timestamp) -> bool {
+        self.grace_end.load(Ordering::Relaxed) <= now.nanos()
     }
 
     /// Whether a name is to be forgotten, as of the last commit: then it is time for [`Change::Forget`].
@@ -153,10 +174,12 @@ impl Registry {
             self.published.revision.store(revision, Ordering::Release);
             head.versions.catch_up();
         }
-        // Stored only when it has changed: all workers read it.
-        let next_expiry = head.unused.next_expiry().nanos();
-        if self.next_expiry.load(Ordering::Relaxed) != next_expiry {
-            self.next_expiry.store(next_expiry, Ordering::Relaxed);
+        let grace_end = head.grace.as_ref().map_or(Timestamp::MAX, Grace::until);
+        for (at, then) in [(&self.next_expiry, head.unused.next_expiry()), (&self.grace_end, grace_end)] {
+            // Stored only when it has changed: all workers read it.
+            if at.load(Ordering::Relaxed) != then.nanos() {
+                at.store(then.nanos(), Ordering::Relaxed);
+            }
         }
         result
     }

@@ -119,6 +119,8 @@ impl TopicId {
 pub enum Source {
     /// The nsqd itself, over a connection of this worker.
     Worker(u32),
+    /// What the registry held before the process started; its slots are given once.
+    Restored,
 }
 
 /// A producer's source, its slot there, and the number of the producers that had the slot before: no two producers have
@@ -130,21 +132,47 @@ const SLOT_BITS: u32 = 20;
 /// More than there are workers: other sources take the higher numbers.
 const SOURCE_BITS: u32 = 12;
 const _: () = assert!(CONNECTIONS_MAX <= 1 << SLOT_BITS);
-const _: () = assert!(WORKERS_MAX.get() < 1 << SOURCE_BITS);
+const _: () = assert!(WORKERS_MAX.get() + 1 < 1 << SOURCE_BITS);
+/// The number of [`Source::Restored`]; those of the workers follow.
+pub(super) const RESTORED: u32 = 0;
 
 impl ProducerId {
     /// # Panics
     /// When source or slot does not fit its share of the bits: the limits keep both below.
     pub fn new(source: Source, slot: u32, generation: u32) -> Self {
-        let Source::Worker(source) = source;
-        assert!((source as usize) < WORKERS_MAX.get() && slot >> SLOT_BITS == 0);
+        let source = match source {
+            Source::Restored => RESTORED,
+            Source::Worker(worker) => {
+                assert!((worker as usize) < WORKERS_MAX.get(), "there are as many workers as numbers for them");
+                RESTORED + 1 + worker
+            }
+        };
+        assert!(slot >> SLOT_BITS == 0, "the limits keep slots below");
         Self(u64::from(source << SLOT_BITS | slot) << u32::BITS | u64::from(generation))
     }
 
     /// Where the registry knows this producer from.
     #[expect(clippy::cast_possible_truncation, reason = "of few bits")]
     pub fn source(self) -> Source {
-        Source::Worker(self.source_number() as u32)
+        match self.source_number() as u32 {
+            RESTORED => Source::Restored,
+            source => Source::Worker(source - RESTORED - 1),
+        }
+    }
+
+    /// The next producer in the same slot.
+    #[expect(clippy::cast_possible_truncation, reason = "the lower half")]
+    pub(super) fn next(self) -> Self {
+        let generation = (self.0 as u32).wrapping_add(1);
+        Self(self.0 >> u32::BITS << u32::BITS | u64::from(generation))
+    }
+
+    pub(super) fn to_bits(self) -> u64 {
+        self.0
+    }
+
+    pub(super) fn from_bits(bits: u64) -> Self {
+        Self(bits)
     }
 
     pub(super) fn source_number(self) -> usize {

@@ -1,11 +1,13 @@
 //! A producer: one nsqd, which is one identified connection.
 
-use std::sync::atomic::{AtomicBool, AtomicI64, AtomicUsize, Ordering};
-use std::sync::{Mutex, MutexGuard};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::names::{ProducerId, TopicId};
+use super::names::{ProducerId, Source, TopicId};
+use super::visibility::Lifetimes;
 use crate::clock::Timestamp;
 use crate::json;
 
@@ -38,6 +40,10 @@ pub struct Producer {
     last_update: AtomicI64,
     /// See [`Producer::object`].
     object: Box<[u8]>,
+    /// See [`Producer::newer`]; [`NONE`] where there is none.
+    newer: AtomicU64,
+    /// The end of the grace of one that was restored; `MAX` for every other.
+    expected_until: Timestamp,
     /// The topics that it registered, each once, in no order. No lookup reads them. (For 500 topics a tree took
     /// longer, and twice the memory; a copy for each batch a third of the time of a commit.)
     topics: Mutex<Vec<TopicId>>,
@@ -45,10 +51,24 @@ pub struct Producer {
     pub(super) was_tombstoned: AtomicBool,
     /// How many channels it registered. The writer's alone.
     pub(super) channels: AtomicUsize,
+    /// What it has taken over.
+    inheritance: OnceLock<Inheritance>,
     /// `host:port` of the connection, whatever the body said.
     remote_address: Box<str>,
     info: PeerInfo,
 }
+
+/// Registrations from before a restart that an nsqd has taken over and not made again yet. They are listed as its own, under an id
+/// of their own, so that those that it does not make again can be told from the others.
+#[derive(Debug)]
+pub(super) struct Inheritance {
+    pub(super) id: ProducerId,
+    /// The producer that was restored, with the topics in which the id may be.
+    pub(super) from: Arc<Producer>,
+}
+
+/// The bits of no producer's id.
+const NONE: u64 = u64::MAX;
 
 impl Producer {
     pub fn new(id: ProducerId, remote_address: String, info: PeerInfo, now: Timestamp) -> Self {
@@ -60,14 +80,85 @@ impl Producer {
             info,
             object,
             last_update,
+            newer: AtomicU64::new(NONE),
+            expected_until: Timestamp::MAX,
             topics: Mutex::default(),
             channels: AtomicUsize::new(0),
+            inheritance: OnceLock::new(),
             was_tombstoned: AtomicBool::new(false),
         }
     }
 
+    /// One from before a restart, which is listed until the grace is over.
+    pub(super) fn restored(
+        id: ProducerId,
+        remote_address: &str,
+        info: PeerInfo,
+        last_update: Timestamp,
+        grace_end: Timestamp,
+    ) -> Self {
+        Self { expected_until: grace_end, ..Self::new(id, remote_address.to_owned(), info, last_update) }
+    }
+
+    /// The same, which has lost the nsqd that had taken it over.
+    pub(super) fn restored_again(&self, id: ProducerId, last_update: Timestamp) -> Self {
+        let again = Self::restored(id, &self.remote_address, self.info.clone(), last_update, self.expected_until);
+        again.topics().append(&mut self.topics());
+        again.channels.store(self.channels.load(Ordering::Relaxed), Ordering::Relaxed);
+        again.was_tombstoned.store(self.was_tombstoned.load(Ordering::Relaxed), Ordering::Relaxed);
+        again
+    }
+
     pub fn id(&self) -> ProducerId {
         self.id
+    }
+
+    /// The newest other producer of the same node, if this is not the newest itself.
+    pub fn newer(&self) -> Option<ProducerId> {
+        let newer = self.newer.load(Ordering::Relaxed);
+        (newer != NONE).then(|| ProducerId::from_bits(newer))
+    }
+
+    /// Returns whether that is a change.
+    pub(super) fn set_newer(&self, newer: Option<ProducerId>) -> bool {
+        let newer = newer.map_or(NONE, ProducerId::to_bits);
+        self.newer.swap(newer, Ordering::Relaxed) != newer
+    }
+
+    pub(super) fn inheritance(&self) -> Option<&Inheritance> {
+        self.inheritance.get()
+    }
+
+    /// # Panics
+    /// When it has taken over before: it identifies once.
+    pub(super) fn inherit(&self, inheritance: Inheritance) {
+        self.inheritance.set(inheritance).expect("an nsqd takes over when it identifies");
+    }
+
+    /// Whether it is from before a restart, and its nsqd not back.
+    pub(super) fn is_restored(&self) -> bool {
+        self.id.source() == Source::Restored
+    }
+
+    /// The producer under whose id something is registered: this, or that from which it was inherited.
+    pub(super) fn registered_as(&self, id: ProducerId) -> &Self {
+        match self.inheritance() {
+            Some(Inheritance { id: inherited, from }) if *inherited == id => from,
+            _ => self,
+        }
+    }
+
+    /// Whether an id in a topic or channel is listed as this producer.
+    pub(super) fn is(&self, id: ProducerId) -> bool {
+        self.id == id || self.inheritance().is_some_and(|inheritance| inheritance.id == id)
+    }
+
+    /// The last moment at which it is listed without another sign of life than its last, which was seen at this time.
+    pub fn listed_until(&self, seen: Timestamp, lifetimes: &Lifetimes) -> Timestamp {
+        let Lifetimes { inactive_producer_timeout: inactive, supersede_silent, .. } = *lifetimes;
+        let is_superseded = !supersede_silent.is_zero() && self.newer().is_some();
+        let silence: Duration = if is_superseded { inactive.min(supersede_silent) } else { inactive };
+        seen.after(silence).min(self.expected_until)
     }
 
     pub fn info(&self) -> &PeerInfo {

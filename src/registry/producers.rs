@@ -23,7 +23,7 @@ impl Producers {
 
     #[inline]
     pub(super) fn get(&self, id: ProducerId) -> Option<&Arc<Producer>> {
-        self.sources.get(id.source_number())?.get(id.slot()).filter(|producer| producer.id() == id)
+        self.sources.get(id.source_number())?.get(id.slot()).filter(|producer| producer.is(id))
     }
 
     /// # Panics
@@ -40,6 +40,27 @@ impl Producers {
         self.len += 1;
     }
 
+    /// Lists what is in the place of an id as another producer, which has that place in addition to its own from now on.
+    pub(super) fn hand_over(&mut self, place: ProducerId, to: Arc<Producer>) {
+        self.set(place, Some(to));
+        self.len -= 1;
+    }
+
+    /// Puts a producer back into a place that was handed over.
+    pub(super) fn take_back(&mut self, producer: Arc<Producer>) {
+        self.set(producer.id(), Some(producer));
+        self.len += 1;
+    }
+
+    /// Empties a place that was handed over.
+    pub(super) fn clear(&mut self, place: ProducerId) {
+        self.set(place, None);
+    }
+
+    fn set(&mut self, place: ProducerId, producer: Option<Arc<Producer>>) {
+        Arc::make_mut(&mut self.sources)[place.source_number()].set(place.slot(), producer);
+    }
+
     /// # Panics
     /// When it is not there.
     pub(super) fn remove(&mut self, id: ProducerId) {
@@ -52,7 +73,19 @@ impl Producers {
     pub(super) fn after(&self, last: Option<ProducerId>) -> impl Iterator<Item = &Arc<Producer>> {
         let (source, slot) = last.map_or((0, 0), |id| (id.source_number(), id.slot() + 1));
         let rest = self.sources.iter().skip(source).enumerate();
-        rest.flat_map(move |(nth, places)| places.from(if nth == 0 { slot } else { 0 }))
-            .map(|(_, producer)| producer)
+        let all = rest.flat_map(move |(nth, places)| {
+            let source = source + nth;
+            places.from(if nth == 0 { slot } else { 0 }).map(move |(slot, producer)| (source, slot, producer))
+        });
+        // A place that was handed over holds what another place has.
+        let own = |&(source, slot, producer): &(usize, usize, &Arc<Producer>)| {
+            producer.id().source_number() == source && producer.id().slot() == slot
+        };
+        all.filter(own).map(|(_, _, producer)| producer)
+    }
+
+    /// The places of a source that are taken, each with what it holds.
+    pub(super) fn places(&self, source: usize) -> impl Iterator<Item = (usize, &Arc<Producer>)> {
+        self.sources.get(source).into_iter().flat_map(|places| places.from(0))
     }
 }

@@ -1,12 +1,16 @@
 //! What a registry holds, in a form that outlives it: for a file, and for the process that takes over. Producers are numbered, and
 //! times are relative to the moment at which it was taken, so that they mean something to another clock.
 
+use std::collections::HashMap;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::names::Name;
-use super::producer::PeerInfo;
+use super::names::{Name, ProducerId, RESTORED};
+use super::producer::{PeerInfo, Producer};
+use super::snapshot::Snapshot;
+use super::topic::{Channel, Topic};
+use crate::clock::Timestamp;
 
 /// All of it.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
@@ -67,4 +71,91 @@ pub enum SavedExpiry {
     Kept,
     /// After this time.
     After(Duration),
+}
+
+/// A snapshot on its way out, record by record: it takes no memory in proportion to the registry.
+pub struct Saving<'a> {
+    snapshot: &'a Snapshot,
+    /// The numbers of the producers.
+    numbers: HashMap<ProducerId, u32>,
+    now: Timestamp,
+}
+
+impl Snapshot {
+    /// What is there at this time.
+    #[must_use]
+    pub fn save(&self, now: Timestamp) -> Saving<'_> {
+        let mut numbers: HashMap<_, _> = (0..).zip(self.producers(None)).map(|(nth, by)| (by.id(), nth)).collect();
+        // What was inherited is its heir's.
+        for (_, producer) in self.rest.producers.places(RESTORED as usize) {
+            if let (Some(inheritance), Some(&number)) = (producer.inheritance(), numbers.get(&producer.id())) {
+                numbers.insert(inheritance.id, number);
+            }
+        }
+        Saving { snapshot: self, numbers, now }
+    }
+}
+
+impl Saving<'_> {
+    /// How many producers and topics follow.
+    #[must_use]
+    pub fn counts(&self) -> (usize, usize) {
+        let (producers, registered) = self.snapshot.counts();
+        (producers, registered.topics)
+    }
+
+    /// In the order of their numbers.
+    pub fn producers(&self) -> impl Iterator<Item = SavedProducer> {
+        self.snapshot.producers(None).map(|producer| SavedProducer {
+            info: producer.info().clone(),
+            remote_address: producer.remote_address().into(),
+            silence: self.silence(producer),
+        })
+    }
+
+    /// The producers' silences, in the order of their numbers.
+    pub fn silences(&self) -> impl Iterator<Item = Duration> {
+        self.snapshot.producers(None).map(|producer| self.silence(producer))
+    }
+
+    fn silence(&self, producer: &Producer) -> Duration {
+        self.now.since(producer.last_update())
+    }
+
+    pub fn topics(&self) -> impl Iterator<Item = SavedTopic> {
+        self.snapshot.topics(0).map(|(_, topic)| SavedTopic {
+            name: valid(topic.name()),
+            is_listed: topic.is_listed(),
+            expiry: topic.expiry.saved(self.now),
+            producers: self.numbers(topic.producers()),
+            tombstones: self.tombstones(topic),
+            channels: topic.channels().iter().map(|channel| self.channel(topic, channel)).collect(),
+        })
+    }
+
+    fn channel(&self, topic: &Topic, channel: &Channel) -> SavedChannel {
+        let producers = if channel.producers() == topic.producers() {
+            SavedProducers::All
+        } else {
+            SavedProducers::Some(self.numbers(channel.producers()))
+        };
+        SavedChannel { name: valid(channel.name()), expiry: channel.expiry.saved(self.now), producers }
+    }
+
+    fn tombstones(&self, topic: &Topic) -> Vec<(u32, Duration)> {
+        let tombstones = topic.tombstones.iter().flat_map(|tombstones| tombstones.iter());
+        tombstones.filter_map(|(id, at)| Some((*self.numbers.get(id)?, self.now.since(*at)))).collect()
+    }
+
+    /// In order, each once.
+    fn numbers(&self, ids: &[ProducerId]) -> Vec<u32> {
+        let mut numbers: Vec<_> = ids.iter().filter_map(|id| self.numbers.get(id).copied()).collect();
+        numbers.sort_unstable();
+        numbers.dedup();
+        numbers
+    }
+}
+
+fn valid(name: &str) -> Name {
+    Name::new(name.as_bytes()).expect("the names of a registry are valid")
 }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use super::index::Index;
 use super::names::{ProducerId, TopicId};
-use super::producer::{Producer, Registered};
+use super::producer::{Inheritance, Producer, Registered};
 use super::producers::Producers;
 use super::table::Table;
 use super::tombstones::TombstoneTimes;
@@ -39,6 +39,8 @@ pub(super) struct Rest {
     pub(super) listed: usize,
     /// How many channels the topics have together.
     pub(super) channels: usize,
+    /// How many of the producers are restored, and their nsqd not back.
+    pub(super) expected: usize,
     /// How many topics, listed or not, and how many channels have no producer.
     pub(super) without_producers: Registered,
     pub(super) tombstones: TombstoneTimes,
@@ -104,7 +106,12 @@ impl Snapshot {
     /// The topics that the producer has registered. They may be those of a later commit.
     pub fn topics_of(&self, producer: &Producer) -> impl Iterator<Item = &Arc<Topic>> {
         let ids = producer.topics().clone();
-        ids.into_iter().filter_map(|id| self.topic_at(id))
+        let own = ids.into_iter().filter_map(|id| self.topic_at(id));
+        own.chain(producer.inheritance().into_iter().flat_map(|Inheritance { id, from }| {
+            let ids = from.topics().clone();
+            let topics = ids.into_iter().filter_map(|topic| self.topic_at(topic));
+            topics.filter(|topic| topic.producers.contains(*id))
+        }))
     }
 
     /// The same for a name whose hash is known.

@@ -35,7 +35,7 @@ fn connect(registry: &Registry, slot: u32, hostname_bytes: usize, topics: &[&str
     };
     let producer = Arc::new(Producer::new(id(slot), format!("127.0.0.1:{slot}"), info, START));
     registry.commit(|writer| {
-        writer.identify(Arc::clone(&producer));
+        writer.identify(&producer, START);
         for topic in topics {
             writer.register(&producer, name(topic), None);
         }

@@ -9,8 +9,10 @@ use arc_swap::Guard;
 use smol_str::SmolStr;
 
 use super::cache::{CachedResponse, ResponseCell};
+use super::change::Changed;
 use super::lookup::Tombstones;
 use super::names::{Name, ProducerId, TopicId};
+use super::producer::Producer;
 use super::unused::{Expiry, Unused};
 use crate::clock::Timestamp;
 
@@ -76,8 +78,14 @@ impl Topic {
         self.response.get().map_or_else(|| Guard::from_inner(None), |cell| cell.load())
     }
 
-    /// When the producer was tombstoned for the topic; `None` when it was not.
-    pub fn tombstoned_at(&self, id: ProducerId) -> Option<Timestamp> {
+    /// When the producer was tombstoned for the topic, under its own id or that of what it has inherited; `None` when it was
+    /// not.
+    pub fn tombstone_of(&self, producer: &Producer) -> Option<Timestamp> {
+        let inherited = || self.tombstoned_at(producer.inheritance()?.id);
+        self.tombstoned_at(producer.id()).or_else(inherited)
+    }
+
+    pub(super) fn tombstoned_at(&self, id: ProducerId) -> Option<Timestamp> {
         let tombstones = self.tombstones.as_ref()?;
         let at = tombstones.binary_search_by_key(&id, |&(id, _)| id).ok()?;
         Some(tombstones[at].1)
@@ -85,6 +93,11 @@ impl Topic {
 
     pub(super) fn channel(&self, name: &[u8]) -> Result<usize, usize> {
         self.channels.binary_search_by(|channel| channel.name.as_bytes().cmp(name))
+    }
+
+    /// Whether the id is in the topic or in one of its channels.
+    pub(super) fn lists(&self, id: ProducerId) -> bool {
+        self.producers.contains(id) || self.channels.iter().any(|channel| channel.producers.contains(id))
     }
 
     /// Whether the producer has registered the topic, and the channel if there is one.
@@ -151,6 +164,48 @@ impl Topic {
         removed
     }
 
+    /// Lists a producer under another id, in the topic and in all its channels.
+    pub(super) fn rename(&mut self, from: ProducerId, to: ProducerId) {
+        let before = self.producers.clone();
+        self.rename_in_topic(from, to);
+        if !self.channels.iter().any(|channel| channel.producers.contains(from)) {
+            return;
+        }
+        for channel in Arc::make_mut(&mut self.channels) {
+            if channel.producers.shares(&before) {
+                channel.producers = self.producers.clone();
+            } else {
+                channel.producers.rename(from, to);
+            }
+        }
+    }
+
+    /// The same for the topic, and for one channel of it; returns whether the producer was in either.
+    pub(super) fn rename_in(&mut self, from: ProducerId, to: ProducerId, channel: Option<usize>) -> Changed {
+        let before = self.producers.clone();
+        let topic = self.rename_in_topic(from, to);
+        let is_in = |&at: &usize| self.channels[at].producers.contains(from);
+        let Some(at) = channel.filter(is_in) else { return Changed { topic, channels: 0 } };
+        let channel = &mut Arc::make_mut(&mut self.channels)[at];
+        if channel.producers.shares(&before) {
+            channel.producers = self.producers.clone();
+        } else {
+            channel.producers.rename(from, to);
+        }
+        Changed { topic, channels: 1 }
+    }
+
+    fn rename_in_topic(&mut self, from: ProducerId, to: ProducerId) -> bool {
+        if self.tombstoned_at(from).is_some()
+            && let Some(tombstones) = &mut self.tombstones
+        {
+            let tombstones = Arc::make_mut(tombstones);
+            tombstones.iter_mut().filter(|(id, _)| *id == from).for_each(|(id, _)| *id = to);
+            tombstones.sort_unstable_by_key(|&(id, _)| id);
+        }
+        self.producers.rename(from, to)
+    }
+
     pub(super) fn remove_channel(&mut self, at: usize) {
         let (before, after) = (&self.channels[..at], &self.channels[at + 1..]);
         self.channels = before.iter().chain(after).cloned().collect();
@@ -182,6 +237,21 @@ impl Channel {
 pub(super) struct Ids(Arc<[ProducerId]>);
 
 impl Ids {
+    /// In any order, and some more than once.
+    pub(super) fn of(mut ids: Vec<ProducerId>) -> Self {
+        if ids.is_empty() {
+            return Self::default();
+        }
+        ids.sort_unstable();
+        ids.dedup();
+        Self(ids.into())
+    }
+
+    /// Those that are in `other`, too.
+    pub(super) fn and(&self, other: &Self) -> Self {
+        Self::of(self.0.iter().copied().filter(|&id| other.contains(id)).collect())
+    }
+
     /// False when it was there already.
     pub(super) fn insert(&mut self, id: ProducerId) -> bool {
         let Err(at) = self.0.binary_search(&id) else { return false };
@@ -196,6 +266,16 @@ impl Ids {
         let (before, after) = (&self.0[..at], &self.0[at + 1..]);
         // An empty array of its own would be an allocation for each topic without producers.
         self.0 = if self.0.len() == 1 { Arc::default() } else { before.iter().chain(after).copied().collect() };
+        true
+    }
+
+    /// Puts one id in the place of another. False when that was not there.
+    fn rename(&mut self, from: ProducerId, to: ProducerId) -> bool {
+        let Ok(at) = self.0.binary_search(&from) else { return false };
+        let mut ids = self.0.to_vec();
+        ids[at] = to;
+        ids.sort_unstable();
+        self.0 = ids.into();
         true
     }
 

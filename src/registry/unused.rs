@@ -13,6 +13,7 @@ use smol_str::SmolStr;
 
 use super::names::{Name, TopicId, is_ephemeral};
 use super::producer::Registered;
+use super::saved::SavedExpiry;
 use super::topic::{Channel, Topic};
 use super::visibility::Lifetimes;
 use super::writer::{Head, Writer};
@@ -23,6 +24,15 @@ use crate::clock::Timestamp;
 pub(super) struct Expiry(Timestamp);
 
 impl Expiry {
+    /// As it is saved at this time.
+    pub(super) fn saved(self, now: Timestamp) -> SavedExpiry {
+        match self {
+            Self::NONE => SavedExpiry::None,
+            Self::KEPT => SavedExpiry::Kept,
+            Self(at) => SavedExpiry::After(at.since(now)),
+        }
+    }
+
     /// Of a name that has a producer, or that is not forgotten without one.
     const NONE: Self = Self(Timestamp::from_nanos(0));
     /// Of a name that was created over HTTP, with or without a producer.
@@ -85,6 +95,26 @@ impl Unused {
     /// The name was created over HTTP.
     pub(super) fn keep(&mut self, expiry: &mut Expiry, topic: TopicId, channel: Option<&SmolStr>) {
         self.remove(mem::replace(expiry, Expiry::KEPT), topic, channel);
+    }
+
+    /// The name was restored, so long after its expiry was saved.
+    pub(super) fn restore(
+        &mut self,
+        expiry: &mut Expiry,
+        (topic, topic_name): (TopicId, &SmolStr),
+        channel: Option<&SmolStr>,
+        (saved, is_used): (SavedExpiry, bool),
+        (gone, now): (Duration, Timestamp),
+    ) {
+        match saved {
+            SavedExpiry::Kept => *expiry = Expiry::KEPT,
+            _ if is_used => {}
+            SavedExpiry::After(rest) => {
+                *expiry = Expiry(now.after(rest.saturating_sub(gone)));
+                self.by_expiry.insert((expiry.0, (topic, channel.cloned())));
+            }
+            SavedExpiry::None => self.add(expiry, (topic, topic_name), channel, now),
+        }
     }
 
     /// The name is gone.
@@ -210,7 +240,7 @@ mod tests {
         let id = ProducerId::new(Source::Worker(0), slot, 0);
         let producer = Arc::new(Producer::new(id, String::new(), PeerInfo::default(), START));
         registry.commit(|writer| {
-            writer.identify(Arc::clone(&producer));
+            writer.identify(&producer, START);
             for (topic, channels) in names {
                 writer.register(&producer, name(topic), None);
                 for channel in *channels {
@@ -392,7 +422,7 @@ mod tests {
                     writer.disconnect(&producer, now);
                     let id = ProducerId::new(Source::Worker(1), u32::try_from(at).expect("few"), generation);
                     producers[at] = Arc::new(Producer::new(id, String::new(), PeerInfo::default(), now));
-                    writer.identify(Arc::clone(&producers[at]));
+                    writer.identify(&producers[at], START);
                 }
                 8..12 => drop(writer.unregister(&producer, topic, some_channel, now)),
                 12..14 => drop(writer.tombstone(topic, b":0", now)),

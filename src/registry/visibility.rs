@@ -21,6 +21,8 @@ pub struct Lifetimes {
     pub forget_ephemeral_after: Duration,
     /// The same for every other topic or channel.
     pub forget_unused_after: Duration,
+    /// A producer silent for longer is not listed when there is a newer one of the same node; zero is never.
+    pub supersede_silent: Duration,
 }
 
 impl Lifetimes {
@@ -73,7 +75,7 @@ impl Visibility {
     /// Whether the producer has given a sign of life recently enough.
     pub fn is_active(&mut self, producer: &Arc<Producer>) -> bool {
         let seen = producer.last_update();
-        let until = self.lifetimes.listed_until(seen);
+        let until = producer.listed_until(seen, &self.lifetimes);
         let active = self.now <= until;
         if active {
             self.until = self.until.min(until);
@@ -89,7 +91,7 @@ impl Visibility {
         if !producer.was_tombstoned.load(Ordering::Relaxed) {
             return false;
         }
-        let Some(at) = topic.tombstoned_at(producer.id()) else { return false };
+        let Some(at) = topic.tombstone_of(producer) else { return false };
         // Stock: `now - tombstoned_at < lifetime` is tombstoned.
         let until = at.after(self.lifetimes.tombstone_lifetime);
         let tombstoned = self.now < until;
@@ -106,11 +108,11 @@ impl Visibility {
         let is_tombstoned = |producer: &Producer| {
             let until = |at: Timestamp| at.after(self.lifetimes.tombstone_lifetime);
             producer.was_tombstoned.load(Ordering::Relaxed)
-                && topic.tombstoned_at(producer.id()).is_some_and(|at| self.now < until(at))
+                && topic.tombstone_of(producer).is_some_and(|at| self.now < until(at))
         };
         let active = snapshot
             .present(topic.producers())
-            .filter(|producer| self.now <= self.lifetimes.listed_until(producer.last_update()));
+            .filter(|producer| self.now <= producer.listed_until(producer.last_update(), &self.lifetimes));
         active.filter(|producer| !is_tombstoned(producer)).count()
     }
 

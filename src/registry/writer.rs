@@ -4,8 +4,10 @@ use std::mem;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use super::change::Changed;
-use super::names::{Name, TopicId, is_ephemeral};
+use super::change::{Changed, Identified, Older};
+use super::inheritance::Grace;
+use super::names::{Name, ProducerId, Source, TopicId, is_ephemeral};
+use super::nodes::Nodes;
 use super::prefetch::prefetch_topics;
 use super::producer::Producer;
 use super::snapshot::{Rest, Snapshot};
@@ -28,11 +30,14 @@ pub(super) struct Head {
     /// Ids for topics to come: those of deleted ones, each followed by the next at its place.
     free: Vec<TopicId>,
     pub(super) unused: Unused,
+    pub(super) nodes: Nodes,
+    /// While restored producers are expected back.
+    pub(super) grace: Option<Grace>,
 }
 
 impl Head {
     pub(super) fn new(versions: Versions, unused: Unused) -> Self {
-        Self { versions, free: Vec::new(), unused }
+        Self { versions, free: Vec::new(), unused, nodes: Nodes::default(), grace: None }
     }
 }
 
@@ -53,7 +58,7 @@ impl Writer<'_> {
         self.head.versions.draft()
     }
 
-    fn rest(&mut self) -> &mut Rest {
+    pub(super) fn rest(&mut self) -> &mut Rest {
         &mut self.head.versions.edit().rest
     }
 
@@ -67,25 +72,52 @@ impl Writer<'_> {
 
     /// # Panics
     /// When the id is taken: a connection identifies once.
-    pub(super) fn identify(&mut self, producer: Arc<Producer>) {
-        self.rest().producers.insert(producer);
+    pub(super) fn identify(&mut self, producer: &Arc<Producer>, now: Timestamp) -> Identified {
+        self.rest().producers.insert(Arc::clone(producer));
         self.changed.nodes = true;
+        let before = self.head.nodes.add(producer);
+        let (restored, older): (Vec<_>, Vec<_>) = before.into_iter().partition(|producer| producer.is_restored());
+        // There is one for each node at most.
+        if let Some(restored) = restored.first() {
+            self.take_over(producer, restored);
+        }
+        self.rank(producer);
+        let older = older.last().map(|older| Older {
+            remote_address: older.remote_address().into(),
+            silence: now.since(older.last_update()),
+        });
+        Identified { is_expected: !restored.is_empty(), older }
     }
 
     /// Removes the producer from all it registered, and returns the number of topics.
     ///
     /// # Panics
     /// When the producer is not there.
-    pub(super) fn disconnect(&mut self, producer: &Producer, now: Timestamp) -> usize {
-        let id = producer.id();
-        self.rest().producers.remove(id);
+    pub(super) fn disconnect(&mut self, producer: &Arc<Producer>, now: Timestamp) -> usize {
+        self.give_back(producer);
+        self.rest().producers.remove(producer.id());
         self.changed.nodes = true;
+        self.head.nodes.remove(producer);
+        self.rank(producer);
         let topics = mem::take(&mut *producer.topics());
+        self.leave_topics(&topics, producer.id(), now);
+        topics.len()
+    }
+
+    /// Removes a producer's id from topics and their channels; returns how many of the topics had it.
+    pub(super) fn leave_topics(&mut self, topics: &[TopicId], id: ProducerId, now: Timestamp) -> usize {
+        let mut left = 0;
         let Head { versions, unused, .. } = &mut *self.head;
         for ids in topics.chunks(CHANGES_PREFETCHED_TOGETHER) {
             let draft = versions.draft();
             prefetch_topics(ids.iter().filter_map(|&id| draft.topic_at(id)));
             for &topic in ids {
+                let draft = versions.draft();
+                // Inherited registrations may have been deleted, or made again under another id.
+                if id.source() == Source::Restored && !draft.topic_at(topic).is_some_and(|topic| topic.lists(id)) {
+                    continue;
+                }
+                left += 1;
                 let tombstone = versions.change(topic, |topic| {
                     let tombstone = topic.tombstoned_at(id);
                     topic.remove_producer(id, unused, now);
@@ -96,14 +128,15 @@ impl Writer<'_> {
                 }
             }
         }
-        topics.len()
+        left
     }
 
     pub(super) fn register(&mut self, producer: &Producer, name: Name, channel: Option<Name>) -> Changed {
+        let own = self.make_own(producer, name, channel);
         let (id, found) = (producer.id(), self.snapshot().topic(name.as_bytes()));
         let topic = match found.filter(|topic| topic.listed) {
             // What nsqd has registered before it may register again: that copies nothing.
-            Some(topic) if topic.has(id, channel) => return Changed::default(),
+            Some(topic) if topic.has(id, channel) => return own,
             Some(topic) => topic.id,
             None => self.list_topic(name),
         };
@@ -132,7 +165,7 @@ impl Writer<'_> {
             self.changed.nodes = true;
         }
         producer.channels.fetch_add(changed.channels, Ordering::Relaxed);
-        changed
+        Changed { topic: changed.topic || own.topic, channels: changed.channels + own.channels }
     }
 
     pub(super) fn unregister(
@@ -142,6 +175,10 @@ impl Writer<'_> {
         channel: Option<Name>,
         now: Timestamp,
     ) -> Changed {
+        match channel {
+            Some(_) => drop(self.make_own(producer, topic, channel)),
+            None => self.make_all_own(producer, topic),
+        }
         let Some(topic) = self.snapshot().topic(topic.as_bytes()).cloned() else { return Changed::default() };
         match channel {
             Some(channel) => self.unregister_channel(producer, &topic, channel, now),
@@ -263,9 +300,11 @@ impl Writer<'_> {
     pub(super) fn tombstone(&mut self, topic: Name, node: &[u8], now: Timestamp) -> usize {
         let Some(topic) = self.snapshot().topic(topic.as_bytes()) else { return 0 };
         let mut hit = Vec::new();
-        for producer in self.snapshot().present(topic.producers()).filter(|producer| producer.is_node(node)) {
-            producer.was_tombstoned.store(true, Ordering::Relaxed);
-            hit.push(producer.id());
+        for &id in topic.producers() {
+            if let Some(producer) = self.snapshot().producer(id).filter(|producer| producer.is_node(node)) {
+                producer.was_tombstoned.store(true, Ordering::Relaxed);
+                hit.push(id);
+            }
         }
         if hit.is_empty() {
             return 0;
@@ -289,10 +328,12 @@ impl Writer<'_> {
     /// Takes a topic from those of a producer.
     fn take_topic(&mut self, producer: &Producer, topic: TopicId) {
         let mut topics = producer.topics();
-        if let Some(at) = topics.iter().position(|&id| id == topic) {
+        // One that it has inherited is another's.
+        let at = topics.iter().position(|&id| id == topic);
+        if let Some(at) = at {
             topics.swap_remove(at);
-            self.changed.nodes = true;
         }
+        self.changed.nodes |= at.is_some() || producer.inheritance().is_some();
     }
 
     /// Lists a topic that is not listed, and makes it when it is new.
@@ -300,7 +341,7 @@ impl Writer<'_> {
         self.rest().listed += 1;
         self.changed.topics = true;
         let found = self.snapshot().topic(name.as_bytes()).map(|topic| topic.id);
-        let Head { versions, free, unused } = &mut *self.head;
+        let Head { versions, free, unused, .. } = &mut *self.head;
         let id = found.unwrap_or_else(|| {
             unused.count.topics += 1;
             let id = free.pop().unwrap_or_else(|| TopicId::first_of(versions.draft().topics.len()));
@@ -329,8 +370,10 @@ impl Writer<'_> {
         self.head.unused.remove(channel.expiry, topic, Some(&channel.name));
         self.head.unused.count.channels -= usize::from(channel.producers.is_empty());
         self.rest().channels -= 1;
-        for producer in self.snapshot().present(channel.producers()) {
-            producer.channels.fetch_sub(1, Ordering::Relaxed);
+        for &id in channel.producers() {
+            if let Some(producer) = self.snapshot().producer(id) {
+                producer.registered_as(id).channels.fetch_sub(1, Ordering::Relaxed);
+            }
         }
     }
 

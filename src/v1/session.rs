@@ -27,6 +27,8 @@ pub struct Session {
     peer: SocketAddr,
     /// It is not listed because its last PING is too old, and the log says so.
     is_silent: bool,
+    /// The newest other producer of its node when the log last said that there are two.
+    other: Option<ProducerId>,
     /// The error that ended the protocol.
     refused: Option<Box<str>>,
     /// At least what it has registered: the last exact number, and what each REGISTER since may have added.
@@ -58,6 +60,7 @@ impl Session {
             id,
             peer,
             is_silent: false,
+            other: None,
             refused: None,
             registered: Registered::default(),
         }
@@ -274,6 +277,13 @@ impl Session {
         let Some(producer) = &self.producer else { return };
         let before = producer.touch(context.now);
         let (client, ago) = (producer.remote_address(), context.now.since(before));
+        let newer = producer.newer().filter(|_| !context.lifetimes.supersede_silent.is_zero());
+        if newer != self.other {
+            self.other = newer;
+            if let Some(newer) = newer {
+                context.share_an_address(producer, newer);
+            }
+        }
         let log = context.log.client(&client);
         log.debug(format_args!("CLIENT({client}): pinged (last ping {ago:?})"));
         if self.is_silent {

@@ -155,6 +155,7 @@ impl Run {
             tombstone_lifetime: lifetime(&mut random, Duration::from_secs(45)),
             forget_ephemeral_after: lifetime(&mut random, Duration::from_secs(30)),
             forget_unused_after: lifetime(&mut random, Duration::from_secs(60)),
+            supersede_silent: Duration::ZERO,
         };
         let mut steps = profile.population(&mut random);
         for _ in 0..profile.steps {

@@ -8,7 +8,7 @@ pub fn completion(flags: &[FlagHelp]) -> String {
     let with_dash = |flag: &FlagHelp| format!("-{}", flag.name);
     let all: Vec<_> = flags.iter().map(with_dash).collect();
     let mut cases = String::new();
-    for flag in flags.iter().filter(|flag| flag.is_file()) {
+    for flag in flags.iter().filter(|flag| flag.is_path()) {
         writeln!(cases, "    -{}) compopt -o filenames 2> /dev/null; set -- -f ;;", flag.name)
             .expect("a String takes all");
     }
@@ -16,7 +16,7 @@ pub fn completion(flags: &[FlagHelp]) -> String {
         writeln!(cases, "    -{}) set -- -W '{}' ;;", flag.name, flag.values.join(" "))
             .expect("a String takes all");
     }
-    let other = flags.iter().filter(|flag| !flag.argument.is_empty() && !flag.is_file() && flag.values.is_empty());
+    let other = flags.iter().filter(|flag| !flag.argument.is_empty() && !flag.is_path() && flag.values.is_empty());
     let other: Vec<_> = other.map(with_dash).collect();
     format!(
         r#"# Completion of ringlookupd's flags for bash.

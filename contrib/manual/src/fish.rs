@@ -9,7 +9,7 @@ pub fn completion(flags: &[FlagHelp]) -> String {
     for flag in flags {
         let meaning = flag.meaning.replace('\\', "\\\\").replace('\'', "\\'");
         let value = match &flag.values[..] {
-            _ if flag.is_file() => " -r -F".to_owned(),
+            _ if flag.is_path() => " -r -F".to_owned(),
             [] if flag.argument.is_empty() => String::new(),
             [] => " -x".to_owned(),
             values => format!(" -x -a '{}'", values.join(" ")),

@@ -10,7 +10,7 @@ pub fn completion(flags: &[FlagHelp]) -> String {
         let FlagHelp { name, argument, .. } = flag;
         let meaning = escape(flag.meaning);
         let value = match &flag.values[..] {
-            _ if flag.is_file() => format!(":{argument}:_files"),
+            _ if flag.is_path() => format!(":{argument}:_files"),
             // A space is an action that completes nothing.
             [] => format!(":{argument}: "),
             values => format!(":{argument}:({})", values.join(" ")),
