@@ -59,7 +59,7 @@ pub fn write(change: &Change, outcome: &Outcome, log: &Log) {
             }
         }
         // The reload that asks for it logs it.
-        (Change::SetLifetimes(_), _) => {}
+        (Change::SetLifetimes(_) | Change::Release { .. }, _) => {}
         _ => unreachable!("an outcome is its change's"),
     }
 }

@@ -2,11 +2,13 @@
 //! channels, which the living need.
 //!
 //! A name becomes unused when its last producer disconnects or UNREGISTERs it. A producer whose connection is open but
-//! silent still has its names. A name for which `/topic/create` or `/channel/create` was called stays until it is deleted.
+//! silent still has its names. A name for which `/topic/create` or `/channel/create` was called stays until it is deleted, and one
+//! of the topology file until it is taken out of there.
 
 use std::collections::BTreeSet;
 use std::fmt;
 use std::mem;
+use std::sync::Arc;
 use std::time::Duration;
 
 use smol_str::SmolStr;
@@ -25,7 +27,7 @@ pub(super) struct Expiry(Timestamp);
 impl Expiry {
     /// Of a name that has a producer, or that is not forgotten without one.
     const NONE: Self = Self(Timestamp::from_nanos(0));
-    /// Of a name that was created over HTTP, with or without a producer.
+    /// Of a name that was created over HTTP or is in the topology file, with or without a producer.
     pub(super) const KEPT: Self = Self(Timestamp::MAX);
 }
 
@@ -82,9 +84,24 @@ impl Unused {
         }
     }
 
-    /// The name was created over HTTP.
+    /// The name was created.
     pub(super) fn keep(&mut self, expiry: &mut Expiry, topic: TopicId, channel: Option<&SmolStr>) {
         self.remove(mem::replace(expiry, Expiry::KEPT), topic, channel);
+    }
+
+    /// The name is kept no longer; without a producer it is unused from now on.
+    fn release(
+        &mut self,
+        expiry: &mut Expiry,
+        is_unused: bool,
+        topic: (TopicId, &SmolStr),
+        channel: Option<&SmolStr>,
+        now: Timestamp,
+    ) {
+        *expiry = Expiry::NONE;
+        if is_unused {
+            self.add(expiry, topic, channel, now);
+        }
     }
 
     /// The name is gone.
@@ -127,6 +144,26 @@ impl fmt::Display for Forgotten {
 }
 
 impl Writer<'_> {
+    /// Releases a name; one that is not there, or not kept, is as it was.
+    pub(super) fn release(&mut self, topic: Name, channel: Option<Name>, now: Timestamp) {
+        let Some(found) = self.snapshot().topic(topic.as_bytes()) else { return };
+        let Ok(place) = channel.map(|channel| found.channel(channel.as_bytes())).transpose() else { return };
+        if place.map_or(found.expiry, |at| found.channels[at].expiry) != Expiry::KEPT {
+            return;
+        }
+        let (id, Head { versions, unused, .. }) = (found.id, &mut *self.head);
+        versions.change(id, |topic| {
+            let name = (id, &topic.name);
+            match place {
+                None => unused.release(&mut topic.expiry, topic.producers.is_empty(), name, None, now),
+                Some(at) => {
+                    let Channel { name: channel, producers, expiry } = &mut Arc::make_mut(&mut topic.channels)[at];
+                    unused.release(expiry, producers.is_empty(), name, Some(channel), now);
+                }
+            }
+        });
+    }
+
     /// Forgets names that have been unused for long enough, `most` of them and the channels of their topics.
     ///
     /// # Panics
@@ -143,7 +180,7 @@ impl Writer<'_> {
         forgotten
     }
 
-    /// False where a channel that was created over HTTP keeps the topic: then it is due again after as long.
+    /// False where a channel that is kept keeps the topic: then it is due again after as long.
     fn forget_topic(&mut self, topic: &Topic, now: Timestamp, forgotten: &mut Forgotten) -> bool {
         if topic.channels.iter().any(|channel| channel.expiry == Expiry::KEPT) {
             let Head { versions, unused, .. } = &mut *self.head;
@@ -177,8 +214,6 @@ impl Writer<'_> {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use super::super::{Change, PeerInfo, Producer, ProducerId, Registry, Snapshot, Source};
     use super::*;
 
@@ -317,6 +352,34 @@ mod tests {
     }
 
     #[test]
+    fn a_name_that_is_released_is_forgotten_like_any_other() {
+        let registry = registry();
+        registry.commit(|writer| {
+            create(writer, name("t"), Some(name("c")));
+            create(writer, name("t"), Some(name("d")));
+            create(writer, name("used"), Some(name("c")));
+        });
+        let producer = connect(&registry, 0, &[("used", &["c"])]);
+        let release = |topic, channel: Option<&str>| {
+            let (topic, channel) = (name(topic), channel.map(name));
+            registry.commit(|writer| writer.apply(&Change::Release { topic, channel }, START));
+        };
+        for (topic, channel) in [("t", Some("c")), ("t", Some("none")), ("none", None), ("used", None)] {
+            release(topic, channel);
+        }
+        assert_eq!(forget(&registry, START.after(OTHER)), Registered { topics: 0, channels: 1 });
+        release("t", None);
+        release("used", Some("c"));
+        // The channel that is kept keeps its topic.
+        assert_eq!(forget(&registry, START.after(OTHER)), Registered::default());
+        assert_eq!(names(&registry), ["t", "t/d", "used", "used/c"]);
+        release("t", Some("d"));
+        registry.commit(|writer| writer.disconnect(&producer, START));
+        assert_eq!(forget(&registry, START.after(2 * OTHER)), Registered { topics: 2, channels: 2 });
+        assert!(names(&registry).is_empty());
+    }
+
+    #[test]
     fn many_names_are_forgotten_a_batch_at_a_time() {
         let registry = registry();
         let channels: Vec<_> = (0..10).map(|nth| format!("c{nth}#ephemeral")).collect();
@@ -381,11 +444,12 @@ mod tests {
             let (topic, channel) = (topics[random.usize(..3)], channels[random.usize(..3)]);
             let (some_channel, at) = (random.bool().then_some(channel), random.usize(..3));
             let producer = Arc::clone(&producers[at]);
-            registry.commit(|writer| match random.u8(..22) {
+            registry.commit(|writer| match random.u8(..23) {
                 0 => drop(writer.delete_topic(topic)),
                 1 => drop(writer.delete_channel(topic, channel)),
                 2 => create(writer, topic, Some(channel)),
                 3 => writer.create_topic(topic),
+                22 => writer.release(topic, some_channel, now),
                 4..6 => drop(writer.forget_unused(now, random.usize(..4))),
                 6..8 => {
                     generation += 1;
