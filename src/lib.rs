@@ -35,6 +35,7 @@
 //! - [`change_log`]: the log's lines of what each change has done.
 //! - [`api`]: the documents that grow with the registry, page by page.
 //! - [`json`]: strings and lists as Go writes them.
+//! - [`toml_error`]: what is wrong in a TOML file, in one line.
 //! - [`clock`], [`log`] and [`metrics`]: time, lines and figures for the operator.
 
 pub mod access;
@@ -66,6 +67,7 @@ pub mod server;
 pub mod service_manager;
 pub mod threads;
 pub mod timers;
+pub mod toml_error;
 pub mod transport;
 pub mod v1;
 pub mod worker;
