@@ -137,7 +137,7 @@ const COMMAND_LINE_ONLY: [Flag; 2] = [
     choice!(General, "version", version: bool, "print the version and exit"),
 ];
 
-const SETTINGS: [Flag; 29] = [
+const SETTINGS: [Flag; 30] = [
     setting!(
         Logging, "log-level",
         log_level: Level,
@@ -210,6 +210,14 @@ const SETTINGS: [Flag; 29] = [
         forget_unused_after: Duration,
         "time after which any other topic or channel without producers is forgotten, 0 for never"
     ),
+    Flag {
+        argument: FILE,
+        ..setting!(
+            Producers, "topology-file",
+            topology_file: String,
+            "TOML file of topics and channels that always exist, such as orders = [\"billing\", \"mail\"] below [topics]"
+        )
+    },
     Flag {
         default_in_words: "the usable cores",
         ..setting!(Workers, "workers", workers: NonZeroUsize, "threads that serve, 1 to 1024")

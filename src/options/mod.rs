@@ -57,6 +57,8 @@ pub struct Options {
     pub forget_ephemeral_after: Option<Duration>,
     /// The same for every other topic or channel.
     pub forget_unused_after: Duration,
+    /// The file of topics and channels that are known beforehand; empty for none.
+    pub topology_file: String,
     /// The least severe level that is logged.
     pub log_level: Level,
     /// The start of every log line of text.
@@ -142,6 +144,7 @@ struct Overrides {
     tombstone_lifetime: Option<Duration>,
     forget_ephemeral_after: Option<Duration>,
     forget_unused_after: Option<Duration>,
+    topology_file: Option<String>,
     workers: Option<NonZeroUsize>,
     pin_workers: Option<bool>,
     io: Option<io::BackendChoice>,
@@ -214,6 +217,7 @@ impl Overrides {
             tombstone_lifetime: self.tombstone_lifetime.unwrap_or(base.tombstone_lifetime),
             forget_ephemeral_after: self.forget_ephemeral_after.or(base.forget_ephemeral_after),
             forget_unused_after: self.forget_unused_after.unwrap_or(base.forget_unused_after),
+            topology_file: self.topology_file.unwrap_or(base.topology_file),
             log_level: self.log_level.unwrap_or(base.log_level),
             log_prefix: self.log_prefix.unwrap_or(base.log_prefix),
             log_format: self.log_format.unwrap_or(base.log_format),
@@ -251,6 +255,7 @@ impl Default for Options {
             tombstone_lifetime: Duration::from_secs(45),
             forget_ephemeral_after: None,
             forget_unused_after: Duration::ZERO,
+            topology_file: String::new(),
             log_level: log.level,
             log_prefix: log.prefix,
             log_format: log.format,
