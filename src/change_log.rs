@@ -66,8 +66,8 @@ pub fn write(change: &Change, outcome: &Outcome, log: &Log) {
                  again by others:{topics}"
             ));
         }
-        // A reload logs its own line, and the end of the grace has one.
-        (Change::SetLifetimes(_) | Change::EndGrace { .. }, _) => {}
+        // A reload logs its own lines, and the end of the grace has one.
+        (Change::SetLifetimes(_) | Change::Release { .. } | Change::EndGrace { .. }, _) => {}
         _ => unreachable!("an outcome is its change's"),
     }
 }

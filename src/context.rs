@@ -24,6 +24,7 @@ use crate::registry::{
     Writer,
 };
 use crate::response_head::ResponseHead;
+use crate::topology::Topology;
 use crate::transport::TlsError;
 
 /// The state of a worker that is not one connection's.
@@ -80,12 +81,18 @@ pub struct Shared {
     pub options: ArcSwap<Options>,
     /// Who may do what. Taken together with the settings.
     pub access: ArcSwap<Policy>,
+    /// The topics and channels that no client can delete. It changes under the registry's writer lock.
+    pub topology: ArcSwap<Topology>,
     pub denials: Denials,
     pub readiness: Readiness,
     pub admission: Arc<Admission>,
     pub metrics: Metrics,
     pub documents: api::Cache,
 }
+
+/// A topic or channel cannot be deleted, since the topology file names it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct InTopologyFile;
 
 impl WorkerContext {
     pub fn new(
@@ -244,6 +251,16 @@ impl WorkerContext {
             writer.check_quota(&limits, None, topic, channel).map(|_| writer.apply(&change, now))
         });
         created.map(|outcome| change_log::write(&change, &outcome, &self.log))
+    }
+
+    /// Commits the batch, and deletes a topic or a channel that the topology file does not name.
+    pub fn delete(&mut self, topic: Name, channel: Option<Name>) -> Result<Outcome, InTopologyFile> {
+        let (shared, now, change) = (Arc::clone(&self.shared), self.now, Change::Delete { topic, channel });
+        let deleted = self.write(1, |writer| {
+            let is_known = shared.topology.load().has(&topic, channel.as_ref());
+            if is_known { Err(InTopologyFile) } else { Ok(writer.apply(&change, now)) }
+        });
+        deleted.inspect(|outcome| change_log::write(&change, outcome, &self.log))
     }
 
     /// Makes the batch visible to all readers. The iteration is over.

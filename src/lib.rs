@@ -32,9 +32,11 @@
 //! - [`response_head`]: how HTTP responses begin.
 //! - [`output`]: what a connection still has to send.
 //! - [`registry`]: who produces what, in immutable snapshots; changes in, outcomes out.
+//! - [`topology`]: topics and channels that are known beforehand, by a file.
 //! - [`change_log`]: the log's lines of what each change has done.
 //! - [`api`]: the documents that grow with the registry, page by page.
 //! - [`json`]: strings and lists as Go writes them.
+//! - [`toml_error`]: what is wrong in a TOML file, in one line.
 //! - [`clock`], [`log`] and [`metrics`]: time, lines and figures for the operator.
 
 pub mod access;
@@ -66,6 +68,8 @@ pub mod server;
 pub mod service_manager;
 pub mod threads;
 pub mod timers;
+pub mod toml_error;
+pub mod topology;
 pub mod transport;
 pub mod v1;
 pub mod worker;

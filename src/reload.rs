@@ -14,6 +14,7 @@ use crate::log::Log;
 use crate::mailbox::{Mailbox, Message, send_to_all};
 use crate::options::{Invocation, Options};
 use crate::registry::{Change, Registry};
+use crate::topology::{self, Topology};
 use crate::transport::{Loaded, TlsConfigs};
 
 /// Reads the settings again and puts them into effect.
@@ -35,6 +36,7 @@ struct Read {
     options: Options,
     tls: Option<Loaded>,
     access: Policy,
+    topology: Topology,
 }
 
 /// nsqd has no token, so it needs an address that may read.
@@ -84,10 +86,11 @@ impl Reloader {
         let tls = tls.map_err(|error| error.to_string())?;
         let generation = self.shared.access.load().generation() + 1;
         let access = Policy::load(&options.access, generation).map_err(|error| error.to_string())?;
-        Ok(Read { options, tls, access })
+        let topology = topology::load(&options.topology_file).map_err(|error| error.to_string())?;
+        Ok(Read { options, tls, access, topology })
     }
 
-    fn apply(&self, Read { options: read, tls, access }: Read, now: Timestamp) {
+    fn apply(&self, Read { options: read, tls, access, topology }: Read, now: Timestamp) {
         if let (Some(tls), Some(loaded)) = (&self.tls, tls) {
             tls.replace(loaded);
         }
@@ -100,6 +103,8 @@ impl Reloader {
         if lifetimes != self.registry.lifetimes() {
             self.registry.commit(|writer| writer.apply(&Change::SetLifetimes(lifetimes), now));
         }
+        // After the lifetimes, which are those of the names that it releases.
+        topology.put_in_force(&self.shared.topology, (&self.registry, &options.limits), &self.log, now);
         warn_of_hidden_channels(&access, &self.log);
         self.shared.access.store(Arc::new(access));
         self.shared.options.store(Arc::new(options));

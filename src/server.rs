@@ -26,6 +26,7 @@ use crate::registry::{Registered, Registry};
 use crate::reload::{Reloader, warn_of_hidden_channels};
 use crate::service_manager::ServiceManager;
 use crate::threads::{End, Threads, Work};
+use crate::topology::{self, TopologyError};
 use crate::transport::{TlsConfigError, TlsConfigs};
 use crate::worker::Worker;
 use crate::{VERSION, transport};
@@ -41,6 +42,8 @@ pub enum ServerError {
     Tls(TlsConfigError),
     /// The file of tokens cannot be used.
     Access(AccessError),
+    /// The topology file cannot be used.
+    Topology(TopologyError),
     /// A port is taken, or an address is not this machine's.
     Listen { address: ListenAddress, error: io::Error },
     /// The kernel gives us no ring, and nothing else may serve.
@@ -68,6 +71,7 @@ impl fmt::Display for ServerError {
             }
             Self::Tls(why) => why.fmt(f),
             Self::Access(why) => why.fmt(f),
+            Self::Topology(why) => why.fmt(f),
             Self::NoRing(why) => why.fmt(f),
             Self::Start { what, error } => write!(f, "cannot start {what} - {error}"),
             Self::Io(error) => write!(f, "a worker's loop failed - {error}"),
@@ -117,6 +121,7 @@ impl Server {
         let tls = places.iter().any(|place| place.service().is_tls()).then(|| TlsConfigs::load(&options.tls));
         let tls = tls.transpose().map_err(ServerError::Tls)?;
         let access = Policy::load(&options.access, 1).map_err(ServerError::Access)?;
+        let topology = topology::load(&options.topology_file).map_err(ServerError::Topology)?;
         let (count, connections, limits) = within_open_files(raise_open_file_limit(), places.len(), options, log);
         let threads = Threads::start(count, options, log)?;
         let backend = threads.backend;
@@ -128,6 +133,7 @@ impl Server {
         shared.access.store(Arc::new(access));
         let registry = Arc::new(Registry::new(options.lifetimes()));
         let clock = Clock::start();
+        topology.put_in_force(&shared.topology, (&registry, &limits), log, clock.now());
         let mailboxes: Vec<_> = (0..count)
             .map(|_| Mailbox::new().map(Arc::new))
             .collect::<io::Result<_>>()

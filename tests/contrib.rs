@@ -9,6 +9,8 @@ use std::time::Duration;
 
 use ringlookupd::limits::Limit;
 use ringlookupd::options::{Invocation, Options};
+use ringlookupd::registry::Name;
+use ringlookupd::topology;
 use serde_json::Value;
 
 fn read(path: &str) -> String {
@@ -113,6 +115,15 @@ fn the_ports_are_the_defaults() {
             assert!(text.lines().any(|actual| actual.trim() == line), "{path}: {line}");
         }
     }
+}
+
+#[test]
+fn the_example_of_a_topology_file_can_be_used() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("contrib/topology.toml.example");
+    let topology = topology::load(path.to_str().expect("UTF-8")).expect("well-formed");
+    let name = |text: &str| Name::new(text.as_bytes()).expect("a valid name");
+    assert!(topology.has(&name("orders"), Some(&name("mail"))));
+    assert!(topology.has(&name("clicks"), None) && topology.has(&name("orders.eu"), None));
 }
 
 /// `.ci/seccomp` makes the profile; this holds without its source.

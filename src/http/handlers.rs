@@ -9,11 +9,11 @@ use super::query::{Args, args};
 use super::response::{Exchange, Kind, Response};
 use super::routes::config_key;
 use super::status::{
-    ApiError, CHANNEL_NOT_FOUND, INVALID_ARG_CHANNEL, INVALID_ARG_TOPIC, INVALID_REQUEST, MISSING_ARG_CHANNEL,
-    MISSING_ARG_NODE, MISSING_ARG_TOPIC, STARTING, STOPPING, Status, TOO_MANY_CHANNELS, TOO_MANY_TOPICS,
-    TOPIC_NOT_FOUND, WARMING_UP,
+    ApiError, CHANNEL_NOT_FOUND, IN_TOPOLOGY_FILE, INVALID_ARG_CHANNEL, INVALID_ARG_TOPIC, INVALID_REQUEST,
+    MISSING_ARG_CHANNEL, MISSING_ARG_NODE, MISSING_ARG_TOPIC, STARTING, STOPPING, Status, TOO_MANY_CHANNELS,
+    TOO_MANY_TOPICS, TOPIC_NOT_FOUND, WARMING_UP,
 };
-use crate::context::WorkerContext;
+use crate::context::{InTopologyFile, WorkerContext};
 use crate::endpoint::Endpoint;
 use crate::limits::Limit;
 use crate::metrics::Format;
@@ -24,6 +24,11 @@ use crate::{api, change_log};
 /// Means every topic where something is read. Where something is changed it is no name (stock deletes
 /// everything, and tombstones whatever its map yields first).
 const EVERY_TOPIC: &[u8] = b"*";
+
+const NOT_DELETED: Response = Response::Refusal(
+    IN_TOPOLOGY_FILE,
+    "the file of -topology-file names it: take it out of there and reload the server, then delete it",
+);
 
 /// Whether the request's body is read before the response: where stock's endpoint takes arguments, once they parse, and
 /// where the endpoint takes the body itself.
@@ -151,17 +156,18 @@ fn create(topic: Name, channel: Option<Name>, peer: SocketAddr, context: &mut Wo
 
 fn delete_topic(args: &Args<'_>, context: &mut WorkerContext) -> Outcome {
     // No topic has another name.
-    if let Some(topic) = Name::new(topic_to_change(args)?) {
-        context.change_now(&Change::Delete { topic, channel: None });
-    }
-    Ok(Response::Empty)
+    Ok(match Name::new(topic_to_change(args)?).map(|topic| context.delete(topic, None)) {
+        Some(Err(InTopologyFile)) => NOT_DELETED,
+        _ => Response::Empty,
+    })
 }
 
 fn delete_channel(args: &Args<'_>, context: &mut WorkerContext) -> Outcome {
     let (topic, channel) = (topic_name(args)?, channel_name(args)?);
-    match context.change_now(&Change::Delete { topic, channel: Some(channel) }) {
-        registry::Outcome::Deleted(Deleted { existed: true, .. }) => Ok(Response::Empty),
-        _ => Err(CHANNEL_NOT_FOUND),
+    match context.delete(topic, Some(channel)) {
+        Err(InTopologyFile) => Ok(NOT_DELETED),
+        Ok(registry::Outcome::Deleted(Deleted { existed: true, .. })) => Ok(Response::Empty),
+        Ok(_) => Err(CHANNEL_NOT_FOUND),
     }
 }
 

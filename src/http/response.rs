@@ -70,12 +70,14 @@ pub enum Response {
     MetricsStream(Format, Stream),
     Stream(Stream),
     Error(ApiError),
+    /// An error with the reason for it.
+    Refusal(ApiError, &'static str),
 }
 
 impl Response {
     pub fn status(&self) -> Status {
         match self {
-            Self::Error(ApiError(status, _)) => *status,
+            Self::Error(ApiError(status, _)) | Self::Refusal(ApiError(status, _), _) => *status,
             _ => Status::Ok,
         }
     }
@@ -121,6 +123,10 @@ impl Responder<'_> {
             Response::Json(body) => self.whole(Status::Ok, Kind::Json, &body),
             Response::Metrics(format, text) => self.whole(Status::Ok, Kind::Metrics(format), text.as_bytes()),
             Response::Error(error) => self.error(error, None),
+            Response::Refusal(ApiError(status, message), reason) => {
+                let body = format!("{{\"message\":\"{message}\",\"reason\":\"{reason}\"}}");
+                self.whole(status, Kind::Json, body.as_bytes())
+            }
             Response::MetricsStream(format, stream) => self.stream(Kind::Metrics(format), stream),
             Response::Stream(stream) => self.stream(Kind::Json, stream),
         }

@@ -12,6 +12,7 @@ pub enum Status {
     NotFound,
     MethodNotAllowed,
     RequestTimeout,
+    Conflict,
     PayloadTooLarge,
     ExpectationFailed,
     ServiceUnavailable,
@@ -30,6 +31,7 @@ impl Status {
             Self::NotFound => "404 Not Found\r\n",
             Self::MethodNotAllowed => "405 Method Not Allowed\r\n",
             Self::RequestTimeout => "408 Request Timeout\r\n",
+            Self::Conflict => "409 Conflict\r\n",
             Self::PayloadTooLarge => "413 Request Entity Too Large\r\n",
             Self::ExpectationFailed => "417 Expectation Failed\r\n",
             Self::ServiceUnavailable => "503 Service Unavailable\r\n",
@@ -55,6 +57,8 @@ pub const INVALID_ARG_TOPIC: ApiError = ApiError(Status::BadRequest, "INVALID_AR
 pub const INVALID_ARG_CHANNEL: ApiError = ApiError(Status::BadRequest, "INVALID_ARG_CHANNEL");
 pub const TOPIC_NOT_FOUND: ApiError = ApiError(Status::NotFound, "TOPIC_NOT_FOUND");
 pub const CHANNEL_NOT_FOUND: ApiError = ApiError(Status::NotFound, "CHANNEL_NOT_FOUND");
+/// Of a deletion of what the topology file names, which stock has not.
+pub const IN_TOPOLOGY_FILE: ApiError = ApiError(Status::Conflict, "IN_TOPOLOGY_FILE");
 /// Of `/config`, which stock has not. nsqd has the first three, and nsqadmin the last one.
 pub const INVALID_OPTION: ApiError = ApiError(Status::BadRequest, "INVALID_OPTION");
 pub const INVALID_VALUE: ApiError = ApiError(Status::BadRequest, "INVALID_VALUE");

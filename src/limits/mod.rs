@@ -102,6 +102,11 @@ pub const TOKEN_FILE_BYTES_MAX: usize = 8 << 20;
 pub const TOKENS_MAX: usize = 10_000;
 pub const TOKEN_BYTES_MAX: usize = 512;
 pub const TOKEN_NAME_BYTES_MAX: usize = 64;
+/// The topology file, and the topics and channels in it. They are one commit, in which each channel that is added copies those of
+/// its topic: with so many it takes some tenths of a second at the worst.
+pub const TOPOLOGY_FILE_BYTES_MAX: usize = 8 << 20;
+pub const TOPOLOGY_NAMES_MAX: usize = 100_000;
+pub const TOPOLOGY_CHANNELS_OF_TOPIC_MAX: usize = 256;
 /// Addresses that were refused and of which the log tells one by one; more share a line.
 pub const DENIED_ADDRESSES_MAX: usize = 1024;
 

@@ -1,17 +1,14 @@
 //! The TOML file: the flags' names with underscores, each with a string, a boolean or a number.
 
 use std::fs;
-use std::ops::Range;
 
-use toml::de::{DeTable, Error};
+use toml::de::DeTable;
 use toml::{Table, Value};
 
-use super::flags::settings;
 use super::suggest::suggest;
+use super::table::settings;
 use super::{OptionsError, Overrides};
-
-/// How much of a text from the file an error shows.
-const EXCERPT_CHARACTERS: usize = 100;
+use crate::toml_error::{self, excerpt, line_at, syntax_error};
 
 /// Reads the file at `path`. Unlike stock, which ignores unknown keys, this refuses them: a misspelled key would
 /// leave a default in force that nobody chose.
@@ -22,8 +19,7 @@ pub(super) fn load(path: &str) -> Result<Overrides, OptionsError> {
 }
 
 fn parse(bytes: &[u8]) -> Result<Overrides, String> {
-    let text = str::from_utf8(bytes)
-        .map_err(|error| mistake(&String::from_utf8_lossy(bytes), error.valid_up_to(), None, "not UTF-8"))?;
+    let text = toml_error::text(bytes)?;
     let table: Table = toml::from_str(text).map_err(|error| syntax_error(text, error))?;
     let mut given = Overrides::default();
     for (key, value) in &table {
@@ -45,7 +41,7 @@ fn line_of(key: &str, text: &str) -> usize {
         .iter()
         .find(|(found, _)| found.get_ref() == key)
         .map_or(0, |(found, _)| found.span().start);
-    text[..at].matches('\n').count() + 1
+    line_at(text, at)
 }
 
 fn unknown(key: &str) -> String {
@@ -64,40 +60,6 @@ fn show(value: &Value) -> String {
         Value::Boolean(truth) => truth.to_string(),
         Value::Datetime(time) => time.to_string(),
         Value::Array(_) | Value::Table(_) => format!("of type {}", value.type_str()),
-    }
-}
-
-/// The parser's own display draws the line and points at the place, over several lines. Of several errors it finds,
-/// the first in the file counts: the others follow from it.
-fn syntax_error(text: &str, error: Error) -> String {
-    let (table, mut errors) = DeTable::parse_recoverable(text);
-    errors.push(error);
-    let start = |error: &Error| error.span().map_or(text.len(), |span| span.start);
-    let first = errors.iter().min_by_key(|error| start(error)).expect("one was pushed");
-    let at = start(first);
-    // A value may begin some lines above its error.
-    let around = |key: Range<usize>, value: Range<usize>| key.start <= at && at <= value.end;
-    let key = table.get_ref().iter().find(|(key, value)| around(key.span(), value.span()));
-    let message = first.message().replace('\n', ", ");
-    mistake(text, at, key.map(|(key, _)| key.get_ref().as_ref()), message.trim_end_matches(", expected nothing"))
-}
-
-/// A mistake at a byte of the file: its line, the key if there is one, what is wrong, and the line's text.
-fn mistake(text: &str, at: usize, key: Option<&str>, message: &str) -> String {
-    // At the end of the file the last line is meant that is not empty.
-    let at = at.min(text.trim_end().len());
-    let number = text[..at].matches('\n').count() + 1;
-    let line = text.lines().nth(number - 1).unwrap_or_default().trim();
-    let key = key.or_else(|| Some(line.split_once('=')?.0.trim())).filter(|key| !key.is_empty());
-    let key = key.map_or_else(String::new, |key| format!(", key {}", excerpt(key)));
-    format!("line {number}{key}: {message}, in {}", excerpt(line))
-}
-
-/// A text in quotes, its invisible characters escaped, and cut when it is long.
-fn excerpt(text: &str) -> String {
-    match text.char_indices().nth(EXCERPT_CHARACTERS) {
-        Some((end, _)) => format!("{:?}...", &text[..end]),
-        None => format!("{text:?}"),
     }
 }
 
@@ -159,7 +121,7 @@ mod tests {
     #[test]
     fn an_unknown_key_is_told_what_is_allowed() {
         let keys = "log_level, log_prefix, log_format, verbose, tcp_address, http_address, tcp_tls_address, https_address, broadcast_address, \
-            inactive_producer_timeout, tombstone_lifetime, forget_ephemeral_after, forget_unused_after, supersede_silent, data_path, state_interval, restore_grace, \
+            inactive_producer_timeout, tombstone_lifetime, forget_ephemeral_after, forget_unused_after, supersede_silent, data_path, state_interval, restore_grace, topology_file, \
             workers, pin_workers, io, busy_poll, warm_up, shutdown_delay, allow_config_from_cidr, tcp_allow, http_allow, http_admin_allow, auth_token_file, tls_cert, tls_key, tls_root_ca_file, tls_client_auth_policy, tls_min_version, max_command_size, ";
         for (text, advice) in [
             ("tcp-address = ':1'", format!(r#""tcp-address": did you mean tcp_address? use {keys}"#)),

@@ -3,7 +3,7 @@
 use std::fmt::{self, Write};
 
 use super::Options;
-use super::flags::all;
+use super::table::all;
 
 /// What the help calls the value of a flag that names a file.
 pub(super) const FILE: &str = "file";

@@ -11,6 +11,7 @@ mod help;
 mod restart;
 mod setting;
 mod suggest;
+mod table;
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -65,6 +66,8 @@ pub struct Options {
     pub state_interval: Duration,
     /// For how long after a start producers from before are listed that have not come back.
     pub restore_grace: Duration,
+    /// The file of topics and channels that are known beforehand; empty for none.
+    pub topology_file: String,
     /// The least severe level that is logged.
     pub log_level: Level,
     /// The start of every log line of text.
@@ -154,6 +157,7 @@ struct Overrides {
     data_path: Option<String>,
     state_interval: Option<Duration>,
     restore_grace: Option<Duration>,
+    topology_file: Option<String>,
     workers: Option<NonZeroUsize>,
     pin_workers: Option<bool>,
     io: Option<io::BackendChoice>,
@@ -231,6 +235,7 @@ impl Overrides {
             data_path: self.data_path.unwrap_or(base.data_path),
             state_interval: self.state_interval.unwrap_or(base.state_interval),
             restore_grace: self.restore_grace.unwrap_or(base.restore_grace),
+            topology_file: self.topology_file.unwrap_or(base.topology_file),
             log_level: self.log_level.unwrap_or(base.log_level),
             log_prefix: self.log_prefix.unwrap_or(base.log_prefix),
             log_format: self.log_format.unwrap_or(base.log_format),
@@ -274,6 +279,7 @@ impl Default for Options {
             state_interval: Duration::from_secs(1),
             // As long as nsqd takes at most to notice that its connection is lost and to connect again, twice.
             restore_grace: Duration::from_secs(60),
+            topology_file: String::new(),
             log_level: log.level,
             log_prefix: log.prefix,
             log_format: log.format,

@@ -1,6 +1,6 @@
 //! The settings that a running server does not change, and the values of all.
 
-use super::flags::settings;
+use super::table::settings;
 use super::{Options, SettingValue};
 
 /// The keys of the settings that a reload does not change.

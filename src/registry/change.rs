@@ -31,6 +31,8 @@ pub enum Change {
     Disconnect(Arc<Producer>),
     /// Makes a topic, or a channel and its topic, which stays without producers. One that exists is not forgotten any more.
     Create { topic: Name, channel: Option<Name> },
+    /// Makes a topic, or a channel alone, that was created an ordinary name: without producers it is forgotten like any other.
+    Release { topic: Name, channel: Option<Name> },
     /// Deletes the topic and its channels, or the one channel, taking them from their producers.
     Delete { topic: Name, channel: Option<Name> },
     /// Tombstones every producer of the topic that calls itself `node` (`broadcast_address:http_port`), anew when it was
@@ -61,6 +63,7 @@ pub enum Outcome {
         topics: usize,
     },
     Created,
+    Released,
     Deleted(Deleted),
     Tombstoned {
         producers: usize,
@@ -121,6 +124,7 @@ impl Change {
             Self::Register { topic, .. }
             | Self::Unregister { topic, .. }
             | Self::Create { topic, .. }
+            | Self::Release { topic, .. }
             | Self::Delete { topic, .. }
             | Self::Tombstone { topic, .. } => Some(topic),
             Self::Identify(_)
@@ -168,6 +172,10 @@ impl Writer<'_> {
                     self.create_channel(*topic, *channel);
                 }
                 Outcome::Created
+            }
+            Change::Release { topic, channel } => {
+                self.release(*topic, *channel, now);
+                Outcome::Released
             }
             Change::Delete { topic, channel } => Outcome::Deleted(self.delete(*topic, *channel, now)),
             Change::Tombstone { topic, node } => {

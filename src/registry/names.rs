@@ -46,6 +46,10 @@ impl Name {
     pub fn as_str(&self) -> &str {
         str::from_utf8(self.as_bytes()).expect("a valid name is ASCII")
     }
+
+    pub fn is_ephemeral(&self) -> bool {
+        is_ephemeral(self.as_bytes())
+    }
 }
 
 impl PartialEq for Name {

@@ -125,6 +125,18 @@ impl Lookupd {
         wait::until_eq(&format!("the producers of {topic}"), &tcp_addresses(nsqds), || self.producers(topic));
     }
 
+    /// Waits until this nsqd asks here for the channels of a topic that it makes. It does once it has registered a topic that it
+    /// made after its connection; the first of two may be one that it registers with the connection.
+    pub fn await_asking(&self, nsqd: &Nsqd) {
+        for topic in ["asking", "asking-again"] {
+            nsqd.create_topic(topic);
+            wait::until(&format!("{topic} is registered"), || {
+                let producers = self.producers(topic);
+                if producers.contains(&nsqd.tcp) { Ok(()) } else { Err(format!("{producers:?}")) }
+            });
+        }
+    }
+
     /// Waits until `/nodes` lists these nsqd and no others.
     pub fn await_nodes(&self, nsqds: &[&Nsqd]) {
         wait::until_eq("the nodes", &tcp_addresses(nsqds), || addresses(&Value::Array(self.nodes())));

@@ -54,9 +54,7 @@ fn new_topic_starts_with_the_channels_of_its_namesake(backend: Backend) {
     lookupd.await_channels("orders", &["archive"]);
 
     let second = Nsqd::start(&programs, &[&lookupd]);
-    // nsqd is listed before it has read where to ask for channels, and registers after that.
-    second.create_topic("another");
-    lookupd.await_producers("another", &[&second]);
+    lookupd.await_asking(&second);
     second.publish("orders", &["one", "two"]);
     wait::until_eq("the channel's messages", &Some(2), || second.unfinished("orders", "archive"));
 }

@@ -21,6 +21,7 @@ mod migration;
 mod prometheus;
 mod tls;
 mod tls_scan;
+mod topology;
 mod versions;
 
 #[path = "../tls/certificates.rs"]

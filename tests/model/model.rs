@@ -14,7 +14,7 @@ pub type Serial = usize;
 #[derive(Clone, Default)]
 pub struct Model {
     registrations: BTreeMap<Registration, BTreeMap<Serial, Option<Timestamp>>>,
-    /// What stock does not know: topics and channels that were created over HTTP, and since when others have had no
+    /// What stock does not know: topics and channels that were created and not released, and since when others have had no
     /// producer.
     kept: BTreeSet<Registration>,
     unused: BTreeMap<Registration, Timestamp>,
@@ -128,6 +128,11 @@ impl Model {
     fn create(&mut self, registration: Registration) {
         self.registrations.entry(registration.clone()).or_default();
         self.kept.insert(registration);
+    }
+
+    pub fn release(&mut self, topic: &str, channel: Option<&str>) {
+        let channel = channel.map(|channel| Registration::channel(topic, channel));
+        self.kept.remove(&channel.unwrap_or_else(|| Registration::topic(topic)));
     }
 
     pub fn delete_topic(&mut self, topic: &str) -> bool {

@@ -171,6 +171,12 @@ impl Pair<'_> {
                 self.head.create_channel(&topic, &channel);
                 (Change::Create { topic: name(&topic), channel: Some(name(&channel)) }, Outcome::Created)
             }
+            Step::Release { topic, channel } => {
+                let (topic, channel) = (self.topic(topic), channel.map(Profile::channel));
+                self.head.release(&topic, channel.as_deref());
+                let (topic, channel) = (name(&topic), channel.as_deref().map(name));
+                (Change::Release { topic, channel }, Outcome::Released)
+            }
             Step::DeleteTopic { topic } => {
                 let topic = self.topic(topic);
                 let existed = self.head.delete_topic(&topic);

@@ -58,6 +58,11 @@ pub enum Step {
         topic: usize,
         channel: usize,
     },
+    /// Makes a created name an ordinary one.
+    Release {
+        topic: usize,
+        channel: Option<usize>,
+    },
     DeleteTopic {
         topic: usize,
     },
@@ -232,7 +237,8 @@ impl Profile {
             46..50 => Step::DeleteChannel { topic, channel },
             50..54 => Step::Forget,
             54..59 => Step::Tombstone { topic, node },
-            59..68 => Step::Touch { slot },
+            59..67 => Step::Touch { slot },
+            67 => Step::Release { topic, channel: self.some_channel(random) },
             68 => Step::SetLifetimes {
                 inactive_producer_timeout: lifetime(random, Duration::from_secs(60)),
                 tombstone_lifetime: lifetime(random, Duration::from_secs(20)),

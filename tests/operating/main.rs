@@ -9,6 +9,7 @@ mod config;
 mod readiness;
 mod reload;
 mod service_manager;
+mod topology;
 
 use std::thread;
 use std::time::{Duration, Instant};
