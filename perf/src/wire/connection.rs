@@ -128,7 +128,10 @@ impl Connection {
             }
         };
         let read = self.stream.read(std::mem::take(&mut self.input).slice(self.end..));
-        let (result, input) = within(self.patience, read).await?;
+        let (result, input) = within(self.patience, read).await.inspect_err(|_| {
+            // The kernel still has the buffer: what had arrived is gone with it.
+            (self.start, self.end) = (0, 0);
+        })?;
         self.input = input.into_inner();
         let bytes = result?;
         self.end += bytes;
