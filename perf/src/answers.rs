@@ -36,6 +36,15 @@ pub struct Producer<'a> {
     pub version: Cow<'a, str>,
 }
 
+/// What a lookup lists while the server is restarted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Listing {
+    /// Every producer of the topic and every channel is there.
+    pub is_complete: bool,
+    /// A producer is there twice.
+    pub has_duplicates: bool,
+}
+
 #[derive(Deserialize)]
 struct Nodes<'a> {
     #[serde(borrow)]
@@ -171,6 +180,23 @@ impl Checker {
         Ok(self.missing(topic, &lookup(answer)?)?.is_none())
     }
 
+    /// What a lookup of a topic lists while the server is restarted. A producer may be listed twice for a while: an
+    /// nsqd that has come back, and its old connection.
+    ///
+    /// # Errors
+    /// What may not be there at any time.
+    pub fn listing(&self, topic: u32, answer: Answer<'_>) -> Result<Listing, String> {
+        if answer.status == 404 {
+            return Ok(Listing { is_complete: false, has_duplicates: false });
+        }
+        let lookup = lookup(answer)?;
+        let mut listed = self.listed_producers(topic, &lookup)?;
+        let count = listed.len();
+        listed.dedup();
+        let is_complete = self.absent(topic, &lookup, &listed).is_none();
+        Ok(Listing { is_complete, has_duplicates: listed.len() < count })
+    }
+
     /// How many of the population's producers a lookup of a topic shows.
     ///
     /// # Errors
@@ -193,18 +219,32 @@ impl Checker {
     /// The first that the lookup does not show of what it must.
     fn missing(&self, topic: u32, lookup: &Lookup) -> Result<Option<String>, String> {
         let listed = self.producers(topic, lookup)?;
+        Ok(self.absent(topic, lookup, &listed))
+    }
+
+    /// The first producer that is not among those listed, or the first channel that the lookup does not show.
+    fn absent(&self, topic: u32, lookup: &Lookup, listed: &[u32]) -> Option<String> {
         let mut expected = self.population.producers_of(topic);
         let absent = expected.find(|producer| listed.binary_search(producer).is_err());
         if let Some(producer) = absent {
-            return Ok(Some(format!("producer {}", producer_name(producer))));
+            return Some(format!("producer {}", producer_name(producer)));
         }
         let mut channels = (0..self.population.channels).map(channel_name);
         let absent = channels.find(|name| !lookup.channels.iter().any(|channel| channel == name));
-        Ok(absent.map(|name| format!("channel {name}")))
+        absent.map(|name| format!("channel {name}"))
+    }
+
+    /// The population's producers in a lookup, ascending, each once.
+    fn producers(&self, topic: u32, lookup: &Lookup) -> Result<Vec<u32>, String> {
+        let listed = self.listed_producers(topic, lookup)?;
+        match listed.windows(2).find(|pair| pair[0] == pair[1]) {
+            Some(pair) => Err(format!("producer {} twice", producer_name(pair[0]))),
+            None => Ok(listed),
+        }
     }
 
     /// The population's producers in a lookup, ascending, each as it identified itself.
-    fn producers(&self, topic: u32, lookup: &Lookup) -> Result<Vec<u32>, String> {
+    fn listed_producers(&self, topic: u32, lookup: &Lookup) -> Result<Vec<u32>, String> {
         let mut listed = Vec::with_capacity(lookup.producers.len());
         for producer in &lookup.producers {
             let name = &producer.broadcast_address;
@@ -216,10 +256,7 @@ impl Checker {
             listed.push(index);
         }
         listed.sort_unstable();
-        match listed.windows(2).find(|pair| pair[0] == pair[1]) {
-            Some(pair) => Err(format!("producer {} twice", producer_name(pair[0]))),
-            None => Ok(listed),
-        }
+        Ok(listed)
     }
 }
 
@@ -311,6 +348,27 @@ mod tests {
         assert_eq!(checker.is_complete(1, unknown), Ok(false));
         assert_eq!(checker.listed(1, unknown), Ok(0));
         assert!(checker.listed(2, partial).is_err(), "producer 0 has no topic 2");
+    }
+
+    #[test]
+    fn a_listing_during_a_restart_is_complete_or_not() {
+        let listing = |status: u16, body: &Value| {
+            let body = serde_json::to_vec(body).unwrap();
+            Checker::new(POPULATION).listing(1, Answer { status, body: &body })
+        };
+        let is = |is_complete, has_duplicates| Ok(Listing { is_complete, has_duplicates });
+        assert_eq!(listing(200, &right()), is(true, false));
+        assert_eq!(listing(404, &json!({"message": "TOPIC_NOT_FOUND"})), is(false, false));
+        assert_eq!(listing(200, &json!({"channels": [], "producers": []})), is(false, false));
+        let mut body = right();
+        body["producers"] = json!([entry(2), entry(2)]);
+        assert_eq!(listing(200, &body), is(false, true), "twice the same is not both");
+        body["producers"] = json!([entry(2), entry(0), entry(2)]);
+        assert_eq!(listing(200, &body), is(true, true));
+        body["channels"] = json!(["channel_0"]);
+        assert_eq!(listing(200, &body), is(false, true));
+        body["producers"] = json!([entry(1)]);
+        assert!(listing(200, &body).is_err(), "producer 1 has no topic 1");
     }
 
     #[test]

@@ -15,7 +15,9 @@ use tokio_util::sync::CancellationToken;
 use crate::failure::{Failure, Result};
 use crate::measure::Process;
 use crate::population::{Run as RunId, parse_run};
-use crate::scenario::{Context, beside, churn, disconnect, hot, idle, lookup, populate, soak, storm, tidy, wrk};
+use crate::scenario::{
+    Context, beside, churn, disconnect, hot, idle, lookup, populate, restart, soak, storm, tidy, wrk,
+};
 use crate::{compare, floor};
 
 /// Loads any nsqlookupd the way a real cluster does, and measures it
@@ -85,6 +87,15 @@ Examples:
   lookupd-perf beside --populate --producers 2000 --topics-per-producer 500 --topics 100000
   lookupd-perf beside --run a --path /topics -r 5000 -d 30s    over what `populate --run a` holds")]
     Beside(Run<beside::Options>),
+    /// Restart the server by a command while lookups run; what the restart does to them
+    #[command(after_help = "\
+Examples:
+  lookupd-perf restart --command 'systemctl restart nsqlookupd' --producers 20
+  lookupd-perf restart --command 'kill -TERM $(pidof nsqlookupd)' --restarts 50 --heartbeat 1s    something starts it again
+
+Each response is to list every producer of its topic: they are connected, or about to reconnect as nsqd does. The
+exit code is 0 when the run came to its end, whatever the server did to the lookups.")]
+    Restart(Run<restart::Options>),
     /// Mix everything for a long time, hostile peers too; nothing may be wrong, lost or leaked in the end
     #[command(after_help = "\
 Examples:
@@ -201,6 +212,7 @@ fn execute(cli: Cli) -> Result<()> {
         Command::Idle(run) => drive(run, async |context, options| idle::run(context, &options).await),
         Command::Hot(run) => drive(run, async |context, options| hot::run(context, &options).await),
         Command::Beside(run) => drive(run, async |context, options| beside::run(context, &options).await),
+        Command::Restart(run) => drive(run, async |context, options| restart::run(context, &options).await),
         Command::Wrk(run) => drive(run, async |context, options| wrk::run(context, &options).await),
         Command::Soak(run) => drive(run, async |context, options| soak::run(context, options).await),
     }

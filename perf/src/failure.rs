@@ -12,6 +12,19 @@ const SHOWN_BYTES: usize = 4096;
 /// The exit code that tells a server which is too slow from one that is wrong.
 pub const LATE: u8 = 3;
 
+/// How a connection failed that a client may open again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Loss {
+    /// Nobody listened.
+    Refused,
+    /// It ended before any of the response was there.
+    Closed,
+    /// It ended within the response, or within the handshake.
+    Broken,
+    /// It was not opened in time, or the response did not come in time.
+    TimedOut,
+}
+
 /// What ended a run.
 #[derive(Debug)]
 pub enum Failure {
@@ -23,6 +36,8 @@ pub enum Failure {
         problem: String,
         /// What came, as far as it came.
         answer: Vec<u8>,
+        /// Why no more came, unless all of it was there.
+        loss: Option<Loss>,
     },
     /// The system refused something.
     Io {
@@ -43,7 +58,31 @@ pub enum Failure {
 impl Failure {
     /// An answer that is wrong, with what it answers and why it is wrong.
     pub fn wrong(question: impl Display, problem: impl Display, answer: &[u8]) -> Self {
-        Self::WrongAnswer { question: question.to_string(), problem: problem.to_string(), answer: answer.to_vec() }
+        let (question, problem, answer) = (question.to_string(), problem.to_string(), answer.to_vec());
+        Self::WrongAnswer { question, problem, answer, loss: None }
+    }
+
+    /// The same failure, of a response that is not there or not whole.
+    pub fn by(mut self, cause: Loss) -> Self {
+        if let Self::WrongAnswer { loss, .. } = &mut self {
+            *loss = Some(cause);
+        }
+        self
+    }
+
+    /// How the connection failed, if that is all that is wrong. What this process has too little of (files, ports) is
+    /// no failure of the server's.
+    pub fn loss(&self) -> Option<Loss> {
+        match self {
+            Self::WrongAnswer { loss, .. } => *loss,
+            Self::Io { error, .. } => match error.kind() {
+                io::ErrorKind::ConnectionRefused => Some(Loss::Refused),
+                io::ErrorKind::ConnectionReset | io::ErrorKind::ConnectionAborted => Some(Loss::Broken),
+                io::ErrorKind::TimedOut => Some(Loss::TimedOut),
+                _ => None,
+            },
+            _ => None,
+        }
     }
 
     /// What the process ends with.
@@ -63,7 +102,7 @@ impl Failure {
 impl Display for Failure {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         match self {
-            Self::WrongAnswer { question, problem, answer } => {
+            Self::WrongAnswer { question, problem, answer, .. } => {
                 let (shown, rest) = answer.split_at(answer.len().min(SHOWN_BYTES));
                 write!(f, "wrong answer to {question}: {problem}; the answer: \"{}\"", shown.escape_ascii())?;
                 if rest.is_empty() { Ok(()) } else { write!(f, " and {} bytes more", rest.len()) }
@@ -87,5 +126,18 @@ mod tests {
         let error = io::Error::from(io::ErrorKind::ConnectionRefused);
         let failure = Failure::io("connect to h:1", error, "is it running?");
         assert_eq!(failure.to_string(), "cannot connect to h:1: connection refused; is it running?");
+    }
+
+    #[test]
+    fn a_lost_connection_is_no_wrong_answer() {
+        let connect = |kind: io::ErrorKind| Failure::io("connect to h:1", kind.into(), "is it running?").loss();
+        assert_eq!(connect(io::ErrorKind::ConnectionRefused), Some(Loss::Refused));
+        assert_eq!(connect(io::ErrorKind::ConnectionReset), Some(Loss::Broken));
+        assert_eq!(connect(io::ErrorKind::TimedOut), Some(Loss::TimedOut));
+        assert_eq!(connect(io::ErrorKind::AddrNotAvailable), None, "this process is out of ports");
+        let wrong = || Failure::wrong("PING", "no frame", b"OK");
+        assert_eq!(wrong().loss(), None);
+        assert_eq!(wrong().by(Loss::Broken).loss(), Some(Loss::Broken));
+        assert_eq!(Failure::Refused("no".into()).by(Loss::Broken).loss(), None);
     }
 }

@@ -7,6 +7,8 @@ pub enum Unit {
     PerCpuSecond,
     /// For each second that passed: the client can be the limit of this.
     PerSecond,
+    /// How many there were.
+    Count,
     Bytes,
     Seconds,
     /// Of a core, 1 for all of it.
@@ -18,7 +20,7 @@ pub enum Unit {
 /// A value with its unit.
 pub fn quantity(unit: Unit, value: f64) -> String {
     match unit {
-        Unit::PerCpuSecond | Unit::PerSecond => significant(value),
+        Unit::PerCpuSecond | Unit::PerSecond | Unit::Count => significant(value),
         Unit::Bytes => bytes(value),
         Unit::Seconds => time(value),
         Unit::Share => format!("{} %", significant(value * 100.0)),

@@ -63,6 +63,31 @@ fn two_floors_are_compared() {
     }
 }
 
+/// ringlookupd itself, where the workspace has built it.
+#[test]
+fn a_real_server_plays_every_cell() {
+    let program = Path::new(PROGRAM).with_file_name("ringlookupd");
+    if !program.exists() {
+        eprintln!("skipped: {} is not built", program.display());
+        return;
+    }
+    let out = tempfile::tempdir().expect("a folder");
+    let command = format!("'{}' -tcp-address={{tcp}} -http-address={{http}} -log-level=error", program.display());
+    let output = compare(out.path(), &[&format!("ringlookupd={command}")]);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let results = std::fs::read_to_string(out.path().join("results.json")).expect("written");
+    let results: Value = serde_json::from_str(&results).expect("JSON");
+    let samples = results["samples"].as_array().expect("an array");
+    let restarted: Vec<_> = samples.iter().filter(|sample| sample["cell"] == "sigterm").collect();
+    assert_eq!(restarted.len(), 2);
+    for sample in restarted {
+        let report = &sample["outcome"]["measured"];
+        assert_eq!(report["restarts"][0]["is_settled"], true, "{sample}");
+        assert!(report["figures"]["incomplete_responses"].as_f64() > Some(0.0), "nothing was restored: {sample}");
+    }
+    assert!(String::from_utf8_lossy(&output.stdout).contains("restart by SIGTERM, incomplete responses"));
+}
+
 #[test]
 fn a_server_that_does_not_start_is_named() {
     let out = tempfile::tempdir().expect("a folder");

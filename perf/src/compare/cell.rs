@@ -59,6 +59,8 @@ pub enum Cell {
     Storm,
     /// The same, until all is registered.
     Restart,
+    /// Lookups at a fixed rate while the server is ended by SIGTERM and started again, until all nsqds are back.
+    Sigterm,
     /// Connections that only send heartbeats.
     Idle,
 }
@@ -81,6 +83,7 @@ impl Display for Cell {
             Self::Disconnect => "disconnect",
             Self::Storm => "storm",
             Self::Restart => "restart",
+            Self::Sigterm => "restart by SIGTERM",
             Self::Idle => "idle",
         })
     }
@@ -115,7 +118,7 @@ impl Cell {
         match self {
             Self::Cold => Setting::Fresh,
             Self::Disconnect => Setting::Spent,
-            Self::Storm | Self::Restart | Self::Idle => Setting::Empty,
+            Self::Storm | Self::Restart | Self::Sigterm | Self::Idle => Setting::Empty,
             _ => Setting::Kept,
         }
     }
@@ -167,6 +170,7 @@ impl Cell {
             Self::Disconnect => "disconnect --sample 200",
             Self::Storm => "storm",
             Self::Restart => "storm --unwatched",
+            Self::Sigterm => "restart --restarts 1 --rate 1000",
             Self::Idle => "idle --connections 15000",
         };
         let mut arguments: Vec<String> = line.split(' ').map(str::to_owned).collect();
@@ -176,6 +180,7 @@ impl Cell {
             _ if self.in_slices() => add(&["--on-demand"]),
             Self::Disconnect => add(&["--populated-by", &holder, "--within", &limit]),
             Self::Storm | Self::Restart => add(&["--within", &limit]),
+            Self::Sigterm => add(&["--settle", &time, "--heartbeat", heartbeat(scale.name)]),
             Self::Churn => {
                 add(&["--rate", &lookups.to_string(), "--writes", &writes.to_string(), "--for", &time]);
             }
@@ -201,6 +206,11 @@ fn rates(name: Name) -> (u32, u32) {
         Name::L => (50, 20),
         Name::Xs | Name::One | Name::Ten | Name::W => (200, 100),
     }
+}
+
+/// nsqd's own, but where the machinery is tested.
+fn heartbeat(name: Name) -> &'static str {
+    if name == Name::Xs { "100ms" } else { "15s" }
 }
 
 fn population_arguments(population: &Population) -> Vec<String> {
@@ -236,6 +246,8 @@ mod tests {
         );
         assert!(text(Cell::Cold, Ability::Registry).starts_with("lookup --for 1s 500ms --producers"));
         assert!(text(Cell::Disconnect, Ability::Registry).contains("--populated-by 7 --within 30s"));
+        let restart = "restart --restarts 1 --rate 1000 --settle 1s 500ms --heartbeat 15s --producers 200";
+        assert!(text(Cell::Sigterm, Ability::Registry).starts_with(restart));
         assert!(text(Cell::Idle, Ability::Answers).ends_with("--for 1s 500ms"));
     }
 }

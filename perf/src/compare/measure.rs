@@ -26,9 +26,9 @@ pub struct Relation {
 pub const MEASURES: &[Measure] = {
     use Cell::{
         Churn, Cold, Crowded, Disconnect, Idle, Lookup, Nodes, OneTopic, Pipelined, Populate, Reconnecting,
-        Restart, RoundTrip, Storm, Topics, Wrk,
+        Restart, RoundTrip, Sigterm, Storm, Topics, Wrk,
     };
-    use Unit::{Bytes, PerCpuSecond, PerSecond, Seconds, Share, Times};
+    use Unit::{Bytes, Count, PerCpuSecond, PerSecond, Seconds, Share, Times};
     &[
         new(Lookup, "lookups for each server CPU second", PerCpuSecond, per_cpu_second),
         new(Lookup, "lookups a second", PerSecond, |report| Some(report.per_second)),
@@ -69,6 +69,20 @@ pub const MEASURES: &[Measure] = {
         new(Storm, "storm, server CPU time", Seconds, cpu_seconds),
         new(Restart, "restart, registrations a second", PerSecond, |report| Some(report.per_second)),
         new(Restart, "restart, registrations for each server CPU second", PerCpuSecond, per_cpu_second),
+        new(Sigterm, "restart by SIGTERM, refused connections", Count, |report| {
+            figure(report, "refused_connections")
+        }),
+        new(Sigterm, "restart by SIGTERM, failed lookups", Count, |report| figure(report, "failed_lookups")),
+        new(Sigterm, "restart by SIGTERM, incomplete responses", Count, |report| {
+            figure(report, "incomplete_responses")
+        }),
+        new(Sigterm, "restart by SIGTERM, time with incomplete responses", Seconds, |report| {
+            figure(report, "seconds_with_incomplete_responses")
+        }),
+        new(Sigterm, "restart by SIGTERM, until responses are complete", Seconds, |report| {
+            figure(report, "seconds_until_complete_max")
+        }),
+        new(Sigterm, "restart by SIGTERM, lookup p99", Seconds, p99),
         new(Disconnect, "mass disconnect, until no lookup shows it", Seconds, |report| {
             figure(report, "seconds_until_no_lookup")
         }),

@@ -6,6 +6,7 @@
 //! - `scale`: the populations.
 //! - `cell`: what is measured at once, and by which scenario.
 //! - `suite`: which cells at which populations, how often and for how long.
+//! - `service`: a process that is started again when it ends.
 //! - `server`: what is compared, and how it is started.
 //! - `record`: every sample, with what it takes to get it again.
 //! - `generator`: scenarios as processes, and their reports.
@@ -28,6 +29,7 @@ mod record;
 mod scale;
 mod score;
 mod server;
+mod service;
 mod statistics;
 mod suite;
 mod table;
@@ -56,8 +58,8 @@ pub struct Options {
     /// What to play
     #[arg(long, value_enum, default_value = "quick")]
     suite: Suite,
-    /// A server, started with its two addresses in place of {tcp} and {http}; the first is what the others'
-    /// ratios are to
+    /// A server, started with its two addresses in place of {tcp} and {http}, and a folder of its own in place of
+    /// {data}, which is empty at first and outlives a restart; the first is what the others' ratios are to
     #[arg(long = "server", value_name = "NAME=COMMAND", required = true)]
     servers: Vec<Recipe>,
     /// A server that answers every request with one document, on {http}; {body} is how long it is to be, {conf} a

@@ -84,7 +84,10 @@ impl Stage<'_> {
     fn start(&self, step: &Step, place: usize) -> Result<Set> {
         let document = self.contenders[place].ability == Ability::Document;
         let bytes = step.scale.answer_bytes();
-        let server = Server::start(&self.recipes[place], document, bytes, self.cores.server, self.folder)?;
+        let mut server = Server::start(&self.recipes[place], document, bytes, self.cores.server, self.folder)?;
+        if step.cell == Cell::Sigterm {
+            server.restart_always()?;
+        }
         Ok(Set { server, holder: None, askers: HashMap::new() })
     }
 }

@@ -3,13 +3,14 @@
 use std::fs::File;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 use std::str::FromStr;
 use std::time::{Duration, Instant};
 
 use super::cell::Ability;
 use super::cpu::spawn_on;
+use super::service::{self, Service};
 use crate::document::{BODY_BYTES, document};
 use crate::failure::{Failure, Result};
 use crate::wire::http::Decoder;
@@ -24,7 +25,7 @@ const POLL: Duration = Duration::from_millis(5);
 pub struct Recipe {
     pub name: String,
     /// With its placeholders: `{tcp}` and `{http}` are addresses, `{body}` is a number of bytes, `{conf}` a file
-    /// that makes nginx answer every request with as many.
+    /// that makes nginx answer every request with as many, `{data}` a folder.
     pub command: String,
 }
 
@@ -47,7 +48,10 @@ impl FromStr for Recipe {
 /// A server that runs until this is dropped.
 #[derive(Debug)]
 pub struct Server {
-    process: Child,
+    service: Service,
+    /// Where scenarios that restart it find its process id.
+    pid_file: PathBuf,
+    is_restarted: bool,
     tcp: SocketAddr,
     http: SocketAddr,
     pub ability: Ability,
@@ -67,19 +71,29 @@ impl Server {
         };
         let [tcp, http] = free_addresses().map_err(|error| failed("find a free port", error))?;
         let conf = folder.join(format!("{}.conf", recipe.name));
-        let words = words(&recipe.command, tcp, http, body_bytes, &conf.to_string_lossy());
+        // Of its own: an earlier server of the same name has left its state behind.
+        let data = tempfile::tempdir_in(folder).map_err(|error| failed("make a folder", error))?.keep();
+        let [conf_path, data_path] = [&conf, &data].map(|path| path.to_string_lossy());
+        let words = words(&recipe.command, tcp, http, body_bytes, &conf_path, &data_path);
         if recipe.command.contains("{conf}") {
             std::fs::write(&conf, nginx_conf(http, body_bytes, folder))
                 .map_err(|error| failed("write the configuration", error))?;
         }
         let log = folder.join(format!("{}.log", recipe.name));
-        let output = || File::options().create(true).append(true).open(&log).map(Stdio::from);
-        let mut command = Command::new(&words[0]);
-        command.args(&words[1..]).env(BODY_BYTES, body_bytes.to_string()).stdin(Stdio::null());
-        let process = output()
-            .and_then(|stdout| spawn_on(core, command.stdout(stdout).stderr(output()?)))
+        let spawn = {
+            let (words, log) = (words.clone(), log.clone());
+            move || {
+                let output = || File::options().create(true).append(true).open(&log).map(Stdio::from);
+                let mut command = Command::new(&words[0]);
+                command.args(&words[1..]).env(BODY_BYTES, body_bytes.to_string()).stdin(Stdio::null());
+                spawn_on(core, command.stdout(output()?).stderr(output()?))
+            }
+        };
+        let service = Service::start(Box::new(spawn))
             .map_err(|error| failed(&format!("start `{}`", words.join(" ")), error))?;
-        let mut server = Self { process, tcp, http, ability: Ability::Document, version: None };
+        let pid_file = data.with_extension("pid");
+        let mut server =
+            Self { service, pid_file, tcp, http, ability: Ability::Document, version: None, is_restarted: false };
         server.settle(document).map_err(|problem| {
             let said = std::fs::read_to_string(&log).unwrap_or_default();
             let said = said.lines().last().unwrap_or("nothing");
@@ -88,10 +102,30 @@ impl Server {
         Ok(server)
     }
 
-    /// What tells a scenario where it is.
+    /// Starts it again from now on whenever it ends, as a service manager does.
+    ///
+    /// # Errors
+    /// When its process id cannot be written down.
+    pub fn restart_always(&mut self) -> Result<()> {
+        self.is_restarted = true;
+        self.service.restart_always(self.pid_file.clone()).map_err(|error| {
+            Failure::io(
+                format_args!("write {}", self.pid_file.display()),
+                error,
+                "set TMPDIR to where there is room",
+            )
+        })
+    }
+
+    /// What tells a scenario where it is, and its process or how to restart it.
     pub fn arguments(&self) -> [String; 6] {
-        let (tcp, http, pid) = (self.tcp.to_string(), self.http.to_string(), self.process.id().to_string());
-        ["--tcp".into(), tcp, "--http".into(), http, "--server-pid".into(), pid]
+        let (tcp, http) = (self.tcp.to_string(), self.http.to_string());
+        let [flag, value] = if self.is_restarted {
+            ["--command".into(), service::restart_command(&self.pid_file)]
+        } else {
+            ["--server-pid".into(), self.service.pid().to_string()]
+        };
+        ["--tcp".into(), tcp, "--http".into(), http, flag, value]
     }
 
     /// Waits until the server listens, and finds out what it is.
@@ -99,7 +133,7 @@ impl Server {
         let ports = if document { vec![self.http] } else { vec![self.http, self.tcp] };
         let began = Instant::now();
         while let Some(stalled) = ports.iter().find(|port| TcpStream::connect(port).is_err()) {
-            if !matches!(self.process.try_wait(), Ok(None)) {
+            if self.service.has_ended() {
                 return Err("ended before it listened".into());
             }
             if began.elapsed() > STARTING {
@@ -118,21 +152,21 @@ impl Server {
     }
 }
 
-impl Drop for Server {
-    fn drop(&mut self) {
-        // It keeps nothing that would be lost, and draining a registry can take minutes.
-        let _ = self.process.kill();
-        let _ = self.process.wait();
-    }
-}
-
 /// The words of a command, its placeholders filled in.
-fn words(command: &str, tcp: SocketAddr, http: SocketAddr, body_bytes: usize, conf: &str) -> Vec<String> {
+fn words(
+    command: &str,
+    tcp: SocketAddr,
+    http: SocketAddr,
+    body_bytes: usize,
+    conf: &str,
+    data: &str,
+) -> Vec<String> {
     let fill = |word: String| {
         word.replace("{tcp}", &tcp.to_string())
             .replace("{http}", &http.to_string())
             .replace("{body}", &body_bytes.to_string())
             .replace("{conf}", conf)
+            .replace("{data}", data)
     };
     shlex::split(command).into_iter().flatten().map(fill).collect()
 }
@@ -250,8 +284,8 @@ mod tests {
     #[test]
     fn placeholders_are_filled_after_the_words_are_parted() {
         let [tcp, http] = ["127.0.0.1:1", "127.0.0.1:2"].map(|address| address.parse().unwrap());
-        let words = words("'a b' -t={tcp} {http} -b {body} {conf}", tcp, http, 7, "/with a space");
-        assert_eq!(words, ["a b", "-t=127.0.0.1:1", "127.0.0.1:2", "-b", "7", "/with a space"]);
+        let words = words("'a b' -t={tcp} {http} -b {body} {conf} -d={data}", tcp, http, 7, "/with a space", "/d");
+        assert_eq!(words, ["a b", "-t=127.0.0.1:1", "127.0.0.1:2", "-b", "7", "/with a space", "-d=/d"]);
     }
 
     #[test]

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::cell::Ability;
 use super::cell::Cell::{
     self, Churn, Cold, Crowded, Disconnect, Idle, Lookup, Nodes, OneTopic, Pipelined, Reconnecting, Restart,
-    RoundTrip, Storm, Topics, Wrk,
+    RoundTrip, Sigterm, Storm, Topics, Wrk,
 };
 use super::scale::{K, L, M, ONE, S, Scale, TEN, W, XS};
 
@@ -18,8 +18,10 @@ use super::scale::{K, L, M, ONE, S, Scale, TEN, W, XS};
 pub enum Suite {
     /// Every population from S to L, in under two minutes for three servers
     Quick,
-    /// Every cell, in under twenty minutes for five servers
+    /// Every cell but that of restart, in under twenty minutes for five servers
     Full,
+    /// Lookups while each server is restarted by SIGTERM, in two minutes for each server
+    Restart,
     /// Each cell for a moment: a test of the machinery
     #[value(hide = true)]
     Smoke,
@@ -64,6 +66,7 @@ impl Suite {
         match self {
             Self::Quick => quick(),
             Self::Full => full(),
+            Self::Restart => vec![visit(&[act(3, &[(Sigterm, S, 2 * SECOND)])])],
             Self::Smoke => smoke(),
         }
     }
@@ -118,7 +121,7 @@ fn smoke() -> Vec<Visit> {
             act(3, &sliced.map(moment)),
             act(2, &[Wrk, Churn, Disconnect].map(moment)),
         ]),
-        visit(&[act(2, &[Storm, Restart].map(moment))]),
+        visit(&[act(2, &[Storm, Restart, Sigterm].map(moment))]),
     ]
 }
 
@@ -127,6 +130,8 @@ const fn limit(cell: Cell) -> Duration {
     match cell {
         // Most of the time goes to the client: a million commands, and thousands of connections one by one.
         Cell::Populate | Idle => Duration::from_secs(60),
+        // An nsqd is away for up to 30 s; the scenario itself gives up 90 s after the restart.
+        Sigterm => Duration::from_secs(180),
         _ => Duration::from_secs(30),
     }
 }
@@ -208,7 +213,7 @@ mod tests {
 
     #[test]
     fn every_cell_is_played_as_often_as_promised() {
-        for (suite, rounds) in [(Suite::Quick, 3), (Suite::Full, 5)] {
+        for (suite, rounds) in [(Suite::Quick, 3), (Suite::Full, 5), (Suite::Restart, 3)] {
             for act in suite.visits().iter().flat_map(|visit| &visit.acts) {
                 assert!(act.rounds >= rounds, "{suite:?}: {act:?}");
             }
@@ -225,6 +230,7 @@ mod tests {
             names
         };
         assert_eq!(names(Suite::Quick), [Name::S, Name::M, Name::L]);
+        assert_eq!(names(Suite::Restart), [Name::S]);
         assert_eq!(names(Suite::Full), [Name::One, Name::Ten, Name::S, Name::M, Name::L, Name::K, Name::W]);
     }
 

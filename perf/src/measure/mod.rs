@@ -104,6 +104,7 @@ impl Usage {
             client: self.client,
             client_bound: self.is_client_bound(),
             figures,
+            restarts: Vec::new(),
             histogram: latencies.bars(),
         })
     }

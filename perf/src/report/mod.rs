@@ -1,10 +1,13 @@
 //! What a run reports: the JSON that `compare` reads, and the same for people (`text`).
 
+mod restarts;
 mod text;
 
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
+
+pub use restarts::{Lookups, Restart};
 
 /// The outcome of one scenario.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -26,6 +29,9 @@ pub struct Report {
     pub client_bound: bool,
     /// What only this scenario has; the unit is in the name.
     pub figures: BTreeMap<String, f64>,
+    /// Of `restart` alone.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub restarts: Vec<Restart>,
     /// For people alone.
     #[serde(skip)]
     pub histogram: Vec<Bar>,
@@ -94,6 +100,7 @@ pub mod tests {
             client: Client { cpu_seconds: 1.0, busy: 1.0 },
             client_bound,
             figures: names.map(|name| (name.to_owned(), 0.5)).into_iter().collect::<BTreeMap<_, _>>(),
+            restarts: Vec::new(),
             histogram: Vec::new(),
         }
     }
@@ -111,5 +118,9 @@ pub mod tests {
         });
         let report: Report = serde_json::from_value(text.clone()).unwrap();
         assert_eq!(serde_json::to_value(&report).unwrap(), text);
+
+        let restarted = Report { restarts: vec![Restart::default()], ..report };
+        let text = serde_json::to_string(&restarted).unwrap();
+        assert_eq!(serde_json::from_str::<Report>(&text).unwrap(), restarted);
     }
 }

@@ -2,7 +2,7 @@
 
 use std::fmt::{self, Display, Formatter};
 
-use super::{Bar, Latency, Report};
+use super::{Bar, Latency, Report, restarts};
 use crate::unit::{approximate, bytes, grouped, significant, time, times};
 
 /// Of the highest bar.
@@ -33,6 +33,10 @@ impl Display for Report {
                     values = values.unwrap_or(0)
                 )?;
             }
+        }
+        if !self.restarts.is_empty() {
+            write!(f, "\n\nRestarts")?;
+            restarts::table(&self.restarts).iter().try_for_each(|line| write!(f, "\n  {line}"))?;
         }
         if !histogram.is_empty() {
             write!(f, "\n\nHistogram of latencies")?;

@@ -12,6 +12,7 @@ mod options;
 mod pacer;
 mod phase;
 pub mod populate;
+pub mod restart;
 mod sampled;
 pub mod soak;
 pub mod storm;

@@ -10,7 +10,7 @@ use std::time::Duration;
 use tokio_uring::buf::BoundedBuf;
 use tokio_uring::net::TcpStream;
 
-use crate::failure::{Failure, Result};
+use crate::failure::{Failure, Loss, Result};
 
 /// Holds most answers whole; the buffer doubles for those it does not.
 const INPUT_BYTES: usize = 16 << 10;
@@ -90,15 +90,24 @@ impl Connection {
     pub async fn receive(&mut self, question: impl Display) -> Result<()> {
         match self.arrival().await {
             Ok(true) => Ok(()),
-            Ok(false) => Err(Failure::wrong(question, "the connection was closed before its end", self.unread())),
+            Ok(false) => {
+                let problem = "the connection was closed before its end";
+                Err(Failure::wrong(question, problem, self.unread()).by(self.loss()))
+            }
             Err(error) if error.kind() == io::ErrorKind::TimedOut => {
                 let problem = format_args!("stalled, nothing came for {:?}", self.patience);
-                Err(Failure::wrong(question, problem, self.unread()))
+                Err(Failure::wrong(question, problem, self.unread()).by(Loss::TimedOut))
             }
             Err(error) => {
-                Err(Failure::wrong(question, format_args!("the connection broke: {error}"), self.unread()))
+                let problem = format_args!("the connection broke: {error}");
+                Err(Failure::wrong(question, problem, self.unread()).by(self.loss()))
             }
         }
+    }
+
+    /// What the end of the connection means for the response that is due.
+    fn loss(&self) -> Loss {
+        if self.unread().is_empty() { Loss::Closed } else { Loss::Broken }
     }
 
     /// Whether the server closes the connection now without another byte.
@@ -128,7 +137,10 @@ impl Connection {
             }
         };
         let read = self.stream.read(std::mem::take(&mut self.input).slice(self.end..));
-        let (result, input) = within(self.patience, read).await?;
+        let (result, input) = within(self.patience, read).await.inspect_err(|_| {
+            // The kernel still has the buffer: what had arrived is gone with it.
+            (self.start, self.end) = (0, 0);
+        })?;
         self.input = input.into_inner();
         let bytes = result?;
         self.end += bytes;

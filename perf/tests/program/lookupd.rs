@@ -2,12 +2,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, BufRead, BufReader, Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
 
 use serde_json::{Value, json};
+use socket2::SockRef;
 
 /// The one thing that the server does wrong.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -68,6 +69,7 @@ struct Shared {
     /// By remote address.
     nodes: Mutex<BTreeMap<String, Value>>,
     lookups: AtomicU64,
+    connections: Mutex<Vec<TcpStream>>,
 }
 
 /// A server, until the test's process ends.
@@ -75,6 +77,13 @@ pub struct Lookupd {
     pub tcp: SocketAddr,
     pub http: SocketAddr,
     shared: Arc<Shared>,
+    ports: Vec<Port>,
+}
+
+/// Where it listens, and the thread that accepts.
+struct Port {
+    listener: TcpListener,
+    accepting: thread::JoinHandle<()>,
 }
 
 impl Lookupd {
@@ -84,10 +93,29 @@ impl Lookupd {
             topics: Mutex::default(),
             nodes: Mutex::default(),
             lookups: AtomicU64::new(0),
+            connections: Mutex::default(),
         });
-        let tcp = listen(&shared, Shared::nsqd);
-        let http = listen(&shared, Shared::consumer);
-        Self { tcp, http, shared }
+        let any = "127.0.0.1:0".parse().expect("an address");
+        let ports = vec![listen(&shared, any, Shared::nsqd), listen(&shared, any, Shared::consumer)];
+        let address = |port: &Port| port.listener.local_addr().expect("it is bound");
+        Self { tcp: address(&ports[0]), http: address(&ports[1]), shared, ports }
+    }
+
+    /// As a process that ends and is started again: for a moment nobody listens, every connection is closed, and
+    /// nothing is known any more.
+    pub fn restart(&mut self) {
+        for Port { listener, accepting } in self.ports.drain(..) {
+            SockRef::from(&listener).shutdown(Shutdown::Both).expect("it listens");
+            accepting.join().expect("it accepts until then");
+        }
+        for connection in self.shared.connections.lock().unwrap().drain(..) {
+            // The client may have closed it first.
+            let _ = connection.shutdown(Shutdown::Both);
+        }
+        self.shared.nodes.lock().unwrap().clear();
+        self.shared.topics.lock().unwrap().clear();
+        self.ports.push(listen(&self.shared, self.tcp, Shared::nsqd));
+        self.ports.push(listen(&self.shared, self.http, Shared::consumer));
     }
 
     /// Makes a topic that is none of the generator's.
@@ -107,18 +135,22 @@ impl Lookupd {
     }
 }
 
-fn listen(shared: &Arc<Shared>, serve: fn(&Shared, TcpStream) -> io::Result<()>) -> SocketAddr {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
-    let address = listener.local_addr().expect("it is bound");
-    let shared = Arc::clone(shared);
-    thread::spawn(move || {
-        for stream in listener.incoming().flatten() {
+fn listen(shared: &Arc<Shared>, address: SocketAddr, serve: fn(&Shared, TcpStream) -> io::Result<()>) -> Port {
+    let listener = TcpListener::bind(address).expect("a port");
+    let (shared, accepts) = (Arc::clone(shared), listener.try_clone().expect("a descriptor"));
+    let accepting = thread::spawn(move || {
+        while let Ok((stream, _)) = accepts.accept() {
+            shared.connections.lock().unwrap().push(stream.try_clone().expect("a descriptor"));
             let shared = Arc::clone(&shared);
             // A client that goes ends its thread, whatever the error.
-            thread::spawn(move || serve(&shared, stream));
+            thread::spawn(move || {
+                let result = serve(&shared, stream.try_clone()?);
+                stream.shutdown(Shutdown::Both)?;
+                result
+            });
         }
     });
-    address
+    Port { listener, accepting }
 }
 
 impl Shared {

@@ -2,6 +2,7 @@
 
 mod command_line;
 mod lookupd;
+mod restart;
 mod scenarios;
 mod support;
 mod wrong_answers;
