@@ -126,6 +126,9 @@ pub const MAILBOX_MESSAGES_MAX: usize = 64;
 /// How often the service manager gets the status line at most: it does when the line has changed.
 pub const STATUS_PERIOD: Duration = Duration::from_secs(5);
 
+/// Bytes of a state that are gathered for a write.
+pub const STATE_BUFFER_BYTES: usize = 64 << 10;
+
 /// Log lines that wait for the writer; more are dropped and counted.
 pub const LOG_QUEUE_LINES: usize = 8192;
 /// How long the log's writer gathers lines before it writes again: at 4 million a second the queue is full by then.

@@ -1,0 +1,85 @@
+//! What is saved in these tests.
+
+use std::io;
+use std::time::Duration;
+
+use ringlookupd::registry::{
+    Name, PeerInfo, Saved, SavedChannel, SavedExpiry, SavedProducer, SavedProducers, SavedTopic,
+};
+use ringlookupd::state::Encoder;
+
+pub fn name(text: &str) -> Name {
+    Name::new(text.as_bytes()).expect("a valid name")
+}
+
+pub fn producer(number: usize) -> SavedProducer {
+    let info = PeerInfo {
+        hostname: format!("nsqd-{number}").into(),
+        broadcast_address: format!("nsqd-{number}.example.com").into(),
+        tcp_port: 4150,
+        http_port: 4151,
+        version: "1.3.0".into(),
+        topology_zone: "zone".into(),
+        topology_region: "".into(),
+    };
+    let remote_address = format!("10.0.{}.{}:51544", number / 256, number % 256).into();
+    SavedProducer { info, remote_address, silence: Duration::from_millis(number as u64 * 7) }
+}
+
+pub fn topic(text: &str, producers: Vec<u32>) -> SavedTopic {
+    let channel =
+        SavedChannel { name: name("channel"), expiry: SavedExpiry::None, producers: SavedProducers::All };
+    let channels = vec![channel];
+    let (name, expiry) = (name(text), SavedExpiry::None);
+    SavedTopic { name, is_listed: true, expiry, producers, tombstones: Vec::new(), channels }
+}
+
+/// A state with something of everything, by a seed.
+pub fn random(seed: u64) -> Saved {
+    let mut rng = fastrand::Rng::with_seed(seed);
+    let count = rng.usize(0..6);
+    let mut producers: Vec<_> = (0..count).map(producer).collect();
+    let pause = |rng: &mut fastrand::Rng| Duration::from_millis(rng.u64(0..100_000));
+    for producer in &mut producers {
+        producer.silence = pause(&mut rng);
+    }
+    let some =
+        |rng: &mut fastrand::Rng, of: &[u32]| -> Vec<u32> { of.iter().copied().filter(|_| rng.bool()).collect() };
+    let expiry = |rng: &mut fastrand::Rng| match rng.u8(..3) {
+        0 => SavedExpiry::None,
+        1 => SavedExpiry::Kept,
+        _ => SavedExpiry::After(pause(rng)),
+    };
+    let all: Vec<_> = (0..u32::try_from(count).expect("few")).collect();
+    let topics = (0..rng.usize(0..8)).map(|number| {
+        let producers = some(&mut rng, &all);
+        let tombstones = some(&mut rng, &producers).into_iter().map(|number| (number, pause(&mut rng))).collect();
+        let channels = (0..rng.usize(0..3)).map(|number| SavedChannel {
+            name: name(&format!("channel-{number}")),
+            expiry: expiry(&mut rng),
+            producers: if rng.bool() {
+                SavedProducers::All
+            } else {
+                SavedProducers::Some(some(&mut rng, &producers))
+            },
+        });
+        let channels = channels.collect();
+        let (name, is_listed) = (name(&format!("topic-{seed}-{number}")), rng.bool());
+        SavedTopic { name, is_listed, expiry: expiry(&mut rng), producers, tombstones, channels }
+    });
+    let topics = topics.collect();
+    Saved { producers, topics }
+}
+
+pub fn put(saved: &Saved, to: &mut Encoder<'_>) -> io::Result<()> {
+    saved.producers.iter().try_for_each(|producer| to.producer(producer))?;
+    saved.topics.iter().try_for_each(|topic| to.topic(topic))
+}
+
+/// The bytes of a state.
+pub fn encoded(saved: &Saved, wall: Duration) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    let Saved { producers, topics } = saved.clone();
+    ringlookupd::state::encode(&mut bytes, wall, producers, topics).expect("memory");
+    bytes
+}
