@@ -1,12 +1,21 @@
-//! What is saved in these tests.
+//! What is saved in these tests, and what they share.
 
+use std::env;
 use std::io;
+use std::path::Path;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use ringlookupd::log::{Log, LogOptions, LogWriter};
 use ringlookupd::registry::{
     Name, PeerInfo, Saved, SavedChannel, SavedExpiry, SavedProducer, SavedProducers, SavedTopic,
 };
 use ringlookupd::state::Encoder;
+
+/// A variable of the environment that is a number.
+pub fn variable(name: &str) -> Option<u64> {
+    env::var(name).ok().map(|value| value.parse().expect("a number"))
+}
 
 pub fn name(text: &str) -> Name {
     Name::new(text.as_bytes()).expect("a valid name")
@@ -82,4 +91,50 @@ pub fn encoded(saved: &Saved, wall: Duration) -> Vec<u8> {
     let Saved { producers, topics } = saved.clone();
     ringlookupd::state::encode(&mut bytes, wall, producers, topics).expect("memory");
     bytes
+}
+
+/// A log that a test reads.
+pub struct Lines {
+    pub log: Log,
+    writer: LogWriter,
+    text: Arc<Mutex<Vec<u8>>>,
+}
+
+struct Sink(Arc<Mutex<Vec<u8>>>);
+
+impl io::Write for Sink {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.lock().expect("no panic").extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Lines {
+    pub fn start() -> Self {
+        let text = Arc::<Mutex<Vec<u8>>>::default();
+        let options = LogOptions { prefix: String::new(), ..LogOptions::default() };
+        let (log, writer) = Log::start_with(Sink(Arc::clone(&text)), options).expect("a thread");
+        Self { log, writer, text }
+    }
+
+    /// The lines so far, from their level on.
+    pub fn end(self) -> Vec<String> {
+        self.writer.close();
+        let text = self.text.lock().expect("no panic");
+        let begin = "2026/11/22 10:37:00.123456 ".len();
+        String::from_utf8_lossy(&text).lines().map(|line| line[begin..].to_owned()).collect()
+    }
+}
+
+/// The names of the files of a folder.
+pub fn names(folder: &Path) -> Vec<String> {
+    let entries = std::fs::read_dir(folder).expect("a folder");
+    let mut names: Vec<_> =
+        entries.map(|entry| entry.expect("readable").file_name().into_string().expect("ASCII")).collect();
+    names.sort();
+    names
 }
