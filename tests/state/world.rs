@@ -3,14 +3,15 @@
 use std::env;
 use std::io;
 use std::path::Path;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use ringlookupd::clock::Timestamp;
 use ringlookupd::log::{Log, LogOptions, LogWriter};
 use ringlookupd::registry::{
     Name, PeerInfo, Saved, SavedChannel, SavedExpiry, SavedProducer, SavedProducers, SavedTopic,
 };
-use ringlookupd::state::Encoder;
+use ringlookupd::state::{Encoder, Source};
 
 /// A variable of the environment that is a number.
 pub fn variable(name: &str) -> Option<u64> {
@@ -78,6 +79,64 @@ pub fn random(seed: u64) -> Saved {
     });
     let topics = topics.collect();
     Saved { producers, topics }
+}
+
+/// Gives what it holds, and one more millisecond of silence with each millisecond.
+#[derive(Clone, Default)]
+pub struct Registry(pub Arc<Mutex<Contents>>);
+
+#[derive(Default)]
+pub struct Contents {
+    pub revision: u64,
+    pub saved: Saved,
+    /// How often it was saved.
+    pub saves: u64,
+}
+
+impl Registry {
+    pub fn with(saved: Saved) -> Self {
+        let registry = Self::default();
+        registry.set(saved);
+        registry
+    }
+
+    pub fn set(&self, saved: Saved) {
+        let mut contents = self.contents();
+        contents.revision += 1;
+        contents.saved = saved;
+    }
+
+    pub fn saves(&self) -> u64 {
+        self.contents().saves
+    }
+
+    pub fn contents(&self) -> std::sync::MutexGuard<'_, Contents> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Source for Registry {
+    /// What was silent for how long, and when.
+    type Producers = (Vec<Duration>, Timestamp);
+
+    fn revision(&self) -> u64 {
+        self.contents().revision
+    }
+
+    fn save(&mut self, now: Timestamp, to: &mut Encoder<'_>) -> io::Result<Self::Producers> {
+        let mut contents = self.contents();
+        contents.saves += 1;
+        put(&contents.saved, to)?;
+        Ok((contents.saved.producers.iter().map(|producer| producer.silence).collect(), now))
+    }
+
+    fn silences<'a>(
+        &'a self,
+        (silences, then): &'a Self::Producers,
+        now: Timestamp,
+    ) -> impl Iterator<Item = Duration> + 'a {
+        silences.iter().map(move |silence| *silence + now.since(*then))
+    }
 }
 
 pub fn put(saved: &Saved, to: &mut Encoder<'_>) -> io::Result<()> {
