@@ -33,6 +33,7 @@
 //! - [`output`]: what a connection still has to send.
 //! - [`registry`]: who produces what, in immutable snapshots; changes in, outcomes out.
 //! - [`topology`]: topics and channels that are known beforehand, by a file.
+//! - [`state`]: the registry on disk, so that a restart loses nothing.
 //! - [`change_log`]: the log's lines of what each change has done.
 //! - [`api`]: the documents that grow with the registry, page by page.
 //! - [`json`]: strings and lists as Go writes them.
@@ -66,6 +67,7 @@ pub mod reload;
 pub mod response_head;
 pub mod server;
 pub mod service_manager;
+pub mod state;
 pub mod threads;
 pub mod timers;
 pub mod toml_error;

@@ -6,8 +6,10 @@
 #[path = "fuzz/bodies.rs"]
 mod bodies;
 
+use std::time::Duration;
 use std::{env, fs};
 
+use ringlookupd::state::Stamp;
 use serde_json::Value;
 
 fn number(variable: &str, default: u64) -> u64 {
@@ -146,4 +148,12 @@ fn authorization_header() {
     let seeds =
         [&b"Bearer 4f5c0b9d1e7a=="[..], b"bearer   x ", b"Basic eDp5", b"Bearer", b"\tBEARER\ta b", b"Bearer a,b"];
     fuzz(bodies::authorization, &seeds.map(<[u8]>::to_vec));
+}
+
+#[test]
+fn state_file() {
+    let whole = fs::read(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/state/v1.state")).expect("it is kept");
+    let silences = [0, 15_000, u64::MAX].map(Duration::from_millis);
+    let stamp = Stamp::encode(7, Duration::from_secs(1_800_000_000), silences.into_iter());
+    fuzz(bodies::state, &[whole, stamp]);
 }

@@ -133,6 +133,17 @@ pub const MAILBOX_MESSAGES_MAX: usize = 64;
 /// How often the service manager gets the status line at most: it does when the line has changed.
 pub const STATUS_PERIOD: Duration = Duration::from_secs(5);
 
+/// How often a server that has a state file writes that it is alive, when the state does not change.
+pub const STAMP_PERIOD: Duration = Duration::from_secs(10);
+/// The shortest time between two writes of the state.
+pub const STATE_INTERVAL_MIN: Duration = Duration::from_millis(10);
+/// How much of a core writing the state may take: after a write its thread rests accordingly.
+pub const STATE_CPU_PERCENT_MAX: u32 = 5;
+/// Bytes of a state that are gathered for a write.
+pub const STATE_BUFFER_BYTES: usize = 64 << 10;
+/// How long a shutdown waits for the last write of the state, which a disk may hold up for ever.
+pub const STATE_FINISH_PATIENCE: Duration = Duration::from_secs(5);
+
 /// Log lines that wait for the writer; more are dropped and counted.
 pub const LOG_QUEUE_LINES: usize = 8192;
 /// How long the log's writer gathers lines before it writes again: at 4 million a second the queue is full by then.

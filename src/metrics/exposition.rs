@@ -12,6 +12,7 @@ use super::counter::Counter;
 use super::families::{Families, NO_LABELS};
 use super::histogram::{CHANGES, RESPONSE_NANOS, Total, WORK_NANOS};
 use super::requests::{ROUTES, route_name};
+use super::state::StateFigures;
 use super::worker::Counters;
 use super::{Gauges, process};
 use crate::access::Reason;
@@ -28,6 +29,7 @@ pub(super) struct Scrape {
     /// Successful and failed.
     pub reloads: [u64; 2],
     pub last_reload_failed: bool,
+    pub state: Arc<StateFigures>,
 }
 
 /// Those of the process, which have no prefix.
@@ -60,6 +62,7 @@ impl Collector for Scrape {
         self.commands(families)?;
         self.http(families)?;
         self.work(families)?;
+        self.state(families)?;
         self.trouble(families)?;
         self.by_worker(families)
     }
@@ -186,6 +189,18 @@ impl Scrape {
         let help = "Time of a commit, the wait for the writer lock included.";
         families.histograms("commit_duration_seconds", help, bounds, [(NO_LABELS, commits)])?;
         families.histograms("commit_changes", "Changes of a commit.", (&CHANGES, 1.0), [(NO_LABELS, batches)])
+    }
+
+    fn state(&self, families: &mut Families<'_>) -> fmt::Result {
+        let StateFigures { writes, errors, .. } = &*self.state;
+        families.counter("state_writes", "Writes of the state file.", writes.get())?;
+        let help = "Writes of the state file or its stamp that failed.";
+        families.counter("state_write_errors", help, errors.get())?;
+        let took = self.state.took().as_secs_f64();
+        families.gauge("state_write_seconds", "Time that the last write of the state file took.", took)?;
+        families.gauge("state_bytes", "Size of the state file that was written last.", self.state.bytes())?;
+        let help = "When the state file or its stamp was written last, since the Unix epoch; 0 is never.";
+        families.gauge("state_saved_timestamp_seconds", help, self.state.saved_at().as_secs_f64())
     }
 
     fn trouble(&self, families: &mut Families<'_>) -> fmt::Result {

@@ -15,6 +15,7 @@ mod histogram;
 mod process;
 mod recurrent;
 mod requests;
+mod state;
 #[cfg(test)]
 mod tests;
 mod worker;
@@ -32,6 +33,7 @@ use crate::listen::Service;
 
 pub use self::counter::Counter;
 pub use self::format::Format;
+pub use self::state::StateFigures;
 pub use self::worker::Counters;
 
 /// The counters of all workers and of the process, and when what they count was last logged.
@@ -46,6 +48,7 @@ pub struct Metrics {
     accept_lines: Recurrent,
     wrong_port_lines: [Recurrent; Service::ALL.len()],
     tls_failure_lines: [Recurrent; Service::ALL.len()],
+    state: Arc<StateFigures>,
 }
 
 /// What others count, or what is not counted but is so at the moment.
@@ -98,6 +101,11 @@ impl Metrics {
         self.last_reload_failed.store(true, Relaxed);
     }
 
+    /// Those of the state file, for the thread that writes it.
+    pub fn state(&self) -> Arc<StateFigures> {
+        Arc::clone(&self.state)
+    }
+
     /// When a line about the limit is due: how often it was exceeded since the last.
     pub fn exceeded_to_log(&self, limit: Limit, now: Timestamp) -> Option<u64> {
         let place = limit as usize;
@@ -128,6 +136,7 @@ impl Metrics {
             gauges,
             reloads: [self.reloads_succeeded.load(Relaxed), self.reloads_failed.load(Relaxed)],
             last_reload_failed: self.last_reload_failed.load(Relaxed),
+            state: self.state(),
         };
         format.encode(&exposition::registry(scrape, Process { started: self.started.seconds() }))
     }

@@ -113,6 +113,27 @@ fn the_last_reload_counts() {
 }
 
 #[test]
+fn the_figures_of_the_state_are_those_of_its_last_write() {
+    let metrics = Metrics::default();
+    let state = metrics.state();
+    state.written(1, Duration::from_secs(9), Duration::from_secs(1_700_000_000));
+    state.written(9_000_000, Duration::from_millis(250), Duration::from_secs(1_800_000_000));
+    state.stamped(Duration::from_millis(1_800_000_010_500));
+    assert_eq!([state.failed(START), state.failed(START)], [Some(1), None]);
+    assert_eq!(state.failed(START.after(LOG_PAUSE)), Some(2));
+    assert_has(
+        &metrics.render(Format::Text, Gauges::default()),
+        &[
+            "nsqlookupd_state_writes_total 2",
+            "nsqlookupd_state_write_errors_total 3",
+            "nsqlookupd_state_write_seconds 0.25",
+            "nsqlookupd_state_bytes 9000000",
+            "nsqlookupd_state_saved_timestamp_seconds 1800000010.5",
+        ],
+    );
+}
+
+#[test]
 fn a_line_a_minute_tells_of_all_since_the_last() {
     let metrics = Metrics::default();
     let counters = metrics.worker(START);

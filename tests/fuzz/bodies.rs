@@ -1,8 +1,8 @@
 //! What the fuzz targets do with their input. `cargo test --test fuzz_bodies` runs the same on seeds.
 //!
 //! Each body has an oracle beside "it does not panic": bytes mean the same however they are cut, HTTP answers are
-//! well-formed to `httparse`, IDENTIFY is what `serde_json` reads, a setting is the same in a file and as a flag, and a token
-//! is that of its line or header.
+//! well-formed to `httparse`, IDENTIFY is what `serde_json` reads, a setting is the same in a file and as a flag, a token
+//! is that of its line or header, and a state is written as it was read.
 
 mod tls;
 
@@ -25,6 +25,7 @@ use ringlookupd::log::Log;
 use ringlookupd::options::{Invocation, Options};
 use ringlookupd::output::Output;
 use ringlookupd::registry::{Lifetimes, PeerInfo, ProducerId, Registry, Source};
+use ringlookupd::state::{self, Decoded, Stamp};
 use ringlookupd::transport::Transport;
 use ringlookupd::v1::identify::peer_info;
 use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
@@ -323,6 +324,26 @@ pub fn authorization(value: &[u8]) {
             let Parsed::Request { head, .. } = reader.read(&head, limits) else { break };
             assert_eq!(head.token, expected, "{}", value.escape_ascii());
             reader.next("GET");
+        }
+    }
+}
+
+/// A state file and its stamp, as they are and with the checksum that they should have. What is read is written and read
+/// again.
+pub fn state(bytes: &[u8]) {
+    let sealed = &bytes[..bytes.len().saturating_sub(4)];
+    let sealed = [sealed, &crc32fast::hash(sealed).to_le_bytes()].concat();
+    for bytes in [bytes, &sealed] {
+        if let Ok(Decoded { wall, saved, .. }) = state::decode(bytes) {
+            let mut written = Vec::new();
+            let (producers, topics) = (saved.producers.clone(), saved.topics.clone());
+            let checksum = state::encode(&mut written, wall, producers, topics).expect("memory").checksum;
+            assert!(written.len() <= bytes.len(), "longer than what it was read from");
+            assert_eq!(state::decode(&written), Ok(Decoded { wall, checksum, saved }));
+        }
+        if let Some(stamp) = Stamp::decode(bytes) {
+            let written = Stamp::encode(stamp.state, stamp.wall, stamp.silences.iter().copied());
+            assert_eq!(Stamp::decode(&written), Some(stamp));
         }
     }
 }
