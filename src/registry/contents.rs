@@ -4,7 +4,7 @@ use smol_str::SmolStr;
 
 use super::names::Name;
 use super::producer::Producer;
-use super::topic::Topic;
+use super::topic::{Channel, Topic};
 use super::writer::Writer;
 use crate::clock::Timestamp;
 use crate::limits::CHANNELS_LOGGED_MAX;
@@ -20,10 +20,9 @@ pub struct ChannelNames {
 impl ChannelNames {
     /// The channels of the topic; with a producer, those that it has registered.
     pub(super) fn of(topic: &Topic, registered_by: Option<&Producer>) -> Self {
-        let mut channels = topic
-            .channels
-            .iter()
-            .filter(|channel| registered_by.is_none_or(|producer| channel.producers.contains(producer.id())));
+        let has = |channel: &Channel, producer: &Producer| producer.ids().any(|id| channel.producers.contains(id));
+        let is_meant = |channel: &&Channel| registered_by.is_none_or(|producer| has(channel, producer));
+        let mut channels = topic.channels.iter().filter(is_meant);
         let names = channels.by_ref().take(CHANNELS_LOGGED_MAX).map(|channel| channel.name.clone()).collect();
         Self { names, more: channels.count() }
     }

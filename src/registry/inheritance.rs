@@ -60,15 +60,23 @@ impl Writer<'_> {
         self.changed.nodes = true;
     }
 
-    /// What a producer has inherited is expected again: its connection is lost before it has made all registrations again. Of no
-    /// effect when it has inherited nothing, and after the grace.
+    /// What a producer has inherited is expected again: its connection is lost before it has made all registrations again. Of a
+    /// topic that it has, the channels go with it. Of no effect when it has inherited nothing, and after the grace.
     pub(super) fn give_back(&mut self, producer: &Arc<Producer>) {
         let Some(inheritance) = producer.inheritance().filter(|inheritance| self.is_inherited(inheritance)) else {
             return;
         };
         let Inheritance { id, from } = inheritance;
-        let restored = Arc::new(from.restored_again(id.next(), producer.last_update()));
-        self.rename(&restored.topics(), *id, restored.id());
+        let topics = mem::take(&mut *from.topics());
+        let is_inherited =
+            |&topic: &TopicId| self.snapshot().topic_at(topic).is_some_and(|topic| topic.producers.contains(*id));
+        let (inherited, own): (Vec<_>, Vec<_>) = topics.into_iter().partition(is_inherited);
+        for topic in own {
+            self.make_topic_own(producer, topic);
+        }
+        let restored = Arc::new(from.restored_again(id.next(), producer));
+        self.rename(&inherited, *id, restored.id());
+        *restored.topics() = inherited;
         self.head.nodes.add(&restored);
         self.rest().producers.take_back(restored);
         self.rest().expected += 1;
@@ -109,10 +117,16 @@ impl Writer<'_> {
 
     /// The same for a topic with all its channels.
     pub(super) fn make_all_own(&mut self, producer: &Producer, name: Name) {
+        if let Some(topic) = self.snapshot().topic(name.as_bytes()).map(|topic| topic.id) {
+            self.make_topic_own(producer, topic);
+        }
+    }
+
+    fn make_topic_own(&mut self, producer: &Producer, topic: TopicId) {
         let Some(Inheritance { id, from }) = producer.inheritance() else { return };
-        let Some(topic) = self.snapshot().topic(name.as_bytes()) else { return };
-        let channels = topic.channels.iter().filter(|channel| channel.producers.contains(*id)).count();
-        let (topic, has_topic) = (topic.id, topic.producers.contains(*id));
+        let Some(found) = self.snapshot().topic_at(topic) else { return };
+        let channels = found.channels.iter().filter(|channel| channel.producers.contains(*id)).count();
+        let has_topic = found.producers.contains(*id);
         if !has_topic && channels == 0 {
             return;
         }
@@ -146,6 +160,7 @@ impl Writer<'_> {
                 let inherited = mem::take(&mut *from.topics());
                 grace.missing.topics += self.leave_topics(&inherited, *id, now);
                 self.rest().producers.clear(*id);
+                self.changed.nodes = true;
                 topics += inherited.len() + 1;
             } else {
                 grace.missing.producers += 1;
@@ -303,6 +318,26 @@ mod tests {
         registry.commit(|writer| writer.apply(&unregister, START));
         assert_eq!(lookup(&registry, "u", START), [""; 0]);
         assert_eq!(nodes(&registry)[1], ("a:8".into(), vec![]));
+    }
+
+    #[test]
+    fn what_is_expected_again_is_what_was_not_registered_again() {
+        let registry = restored(save(&two_nodes(), START), SECOND, START);
+        let a = identify(&registry, 7, "a", START);
+        register(&registry, &a, "t", "");
+        let tombstone = Change::Tombstone { topic: name("u"), node: b"a:4151".as_slice().into() };
+        let unregister =
+            Change::Unregister { producer: Arc::clone(&a), topic: name("u"), channel: Some(name("c")) };
+        registry.commit(|writer| {
+            writer.apply(&tombstone, START);
+            writer.apply(&unregister, START);
+            writer.apply(&Change::Disconnect(Arc::clone(&a)), START);
+        });
+        let nodes = nodes(&registry);
+        assert_eq!(nodes, [("a:0".into(), vec!["u".into()]), ("b:1".into(), vec!["t".into()])]);
+        assert_eq!(lookup(&registry, "u", START), [""; 0], "the tombstone stays");
+        assert_eq!(a.channels.load(Relaxed), 1, "as it had when it left");
+        assert_eq!(registry.without_producers().channels, 2);
     }
 
     #[test]

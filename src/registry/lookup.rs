@@ -42,6 +42,8 @@ struct Part {
     producers: Box<[ProducerId]>,
     /// Those of the topic when it was rendered.
     tombstones: Option<Arc<Tombstones>>,
+    /// See [`Topic::rankings`].
+    rankings: u32,
     /// The objects of those that are visible, a comma before each.
     objects: Rendered<Bytes>,
 }
@@ -134,10 +136,11 @@ impl Parts {
 }
 
 impl Part {
-    /// Whether it is what rendering these producers with these tombstones would make.
-    fn is_valid(&self, run: &[ProducerId], tombstones: Option<&Arc<Tombstones>>, now: Timestamp) -> bool {
-        let same_tombstones = self.tombstones.as_ref().map(Arc::as_ptr) == tombstones.map(Arc::as_ptr);
-        same_tombstones && *self.producers == *run && self.objects.is_fresh(now)
+    /// Whether it is what rendering these producers of the topic would make.
+    fn is_valid(&self, run: &[ProducerId], topic: &Topic, now: Timestamp) -> bool {
+        let same_tombstones =
+            self.tombstones.as_ref().map(Arc::as_ptr) == topic.tombstones.as_ref().map(Arc::as_ptr);
+        same_tombstones && self.rankings == topic.rankings && *self.producers == *run && self.objects.is_fresh(now)
     }
 }
 
@@ -172,7 +175,12 @@ pub(super) fn render_parts(
         scratch.clear();
         render_objects(run, topic, snapshot, &mut visibility, scratch);
         let objects = visibility.rendered(Bytes::copy_from_slice(scratch));
-        Arc::new(Part { producers: run.into(), tombstones: topic.tombstones.clone(), objects })
+        Arc::new(Part {
+            producers: run.into(),
+            tombstones: topic.tombstones.clone(),
+            rankings: topic.rankings,
+            objects,
+        })
     };
     let parts = match before {
         Some(StoredBody::Parts(before)) => &before.parts[..],
@@ -184,7 +192,7 @@ pub(super) fn render_parts(
         let last = part.producers.last().expect("a run is of one at least");
         let (run, after) = producers.split_at(producers.partition_point(|id| id <= last));
         producers = after;
-        if part.is_valid(run, topic.tombstones.as_ref(), now) {
+        if part.is_valid(run, topic, now) {
             new.push(Arc::clone(part));
         } else {
             new.extend(runs(run).map(&mut render));

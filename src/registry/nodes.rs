@@ -83,7 +83,7 @@ impl Writer<'_> {
     fn render_anew(&mut self, producer: &Producer) {
         let topics: Vec<_> = self.snapshot().topics_of(producer).map(|topic| topic.id).collect();
         for topic in topics {
-            self.head.versions.change(topic, |_| ());
+            self.head.versions.change(topic, |topic| topic.rankings = topic.rankings.wrapping_add(1));
         }
         self.changed.nodes = true;
     }

@@ -100,12 +100,12 @@ impl Producer {
         Self { expected_until: grace_end, ..Self::new(id, remote_address.to_owned(), info, last_update) }
     }
 
-    /// The same, which has lost the nsqd that had taken it over.
-    pub(super) fn restored_again(&self, id: ProducerId, last_update: Timestamp) -> Self {
-        let again = Self::restored(id, &self.remote_address, self.info.clone(), last_update, self.expected_until);
-        again.topics().append(&mut self.topics());
+    /// The same without topics, which has lost the nsqd that had taken it over.
+    pub(super) fn restored_again(&self, id: ProducerId, heir: &Self) -> Self {
+        let (info, seen) = (self.info.clone(), heir.last_update());
+        let again = Self::restored(id, &self.remote_address, info, seen, self.expected_until);
         again.channels.store(self.channels.load(Ordering::Relaxed), Ordering::Relaxed);
-        again.was_tombstoned.store(self.was_tombstoned.load(Ordering::Relaxed), Ordering::Relaxed);
+        again.was_tombstoned.store(heir.was_tombstoned.load(Ordering::Relaxed), Ordering::Relaxed);
         again
     }
 
@@ -146,6 +146,11 @@ impl Producer {
             Some(Inheritance { id: inherited, from }) if *inherited == id => from,
             _ => self,
         }
+    }
+
+    /// The ids under which topics and channels may list it: its own, and that of what it has inherited.
+    pub(super) fn ids(&self) -> impl Iterator<Item = ProducerId> {
+        [self.id].into_iter().chain(self.inheritance().map(|inheritance| inheritance.id))
     }
 
     /// Whether an id in a topic or channel is listed as this producer.

@@ -103,15 +103,26 @@ impl Snapshot {
         self.rest.producers.get(id)
     }
 
-    /// The topics that the producer has registered. They may be those of a later commit.
+    /// The topics that the producer has registered, each once. They may be those of a later commit.
     pub fn topics_of(&self, producer: &Producer) -> impl Iterator<Item = &Arc<Topic>> {
+        let has_inherited = producer.inheritance().is_some();
+        let own = self.topics_listing(producer, producer.id(), has_inherited);
+        let inherited =
+            producer.inheritance().map(|Inheritance { id, from }| self.topics_listing(from, *id, true));
+        own.chain(inherited.into_iter().flatten())
+    }
+
+    /// The topics of a producer; with `check`, those that list this id in this snapshot, as a later commit may have made own
+    /// what is inherited here.
+    fn topics_listing(
+        &self,
+        producer: &Producer,
+        id: ProducerId,
+        check: bool,
+    ) -> impl Iterator<Item = &Arc<Topic>> {
         let ids = producer.topics().clone();
-        let own = ids.into_iter().filter_map(|id| self.topic_at(id));
-        own.chain(producer.inheritance().into_iter().flat_map(|Inheritance { id, from }| {
-            let ids = from.topics().clone();
-            let topics = ids.into_iter().filter_map(|topic| self.topic_at(topic));
-            topics.filter(|topic| topic.producers.contains(*id))
-        }))
+        let topics = ids.into_iter().filter_map(|topic| self.topic_at(topic));
+        topics.filter(move |topic| !check || topic.producers.contains(id))
     }
 
     /// The same for a name whose hash is known.

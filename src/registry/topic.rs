@@ -30,6 +30,8 @@ pub struct Topic {
     pub(super) response: OnceLock<Arc<ResponseCell>>,
     /// False for what is left when an ephemeral topic goes and its channels stay (stock keeps those).
     pub(super) listed: bool,
+    /// How often it has changed which of its producers are superseded.
+    pub(super) rankings: u32,
     pub(super) producers: Ids,
     pub(super) channels: Arc<[Channel]>,
     pub(super) expiry: Expiry,
@@ -46,6 +48,7 @@ impl Topic {
             version: 0,
             response: OnceLock::new(),
             listed: false,
+            rankings: 0,
             producers: Ids::default(),
             channels: Arc::default(),
             expiry: Expiry::default(),

@@ -81,7 +81,12 @@ impl Unused {
         let short_lived = is_ephemeral(topic_name) || channel.is_some_and(is_ephemeral);
         let after = if short_lived { self.ephemeral } else { self.other };
         let at = now.after(after);
-        if *expiry != Expiry::KEPT && !after.is_zero() && at < Timestamp::MAX {
+        if *expiry == Expiry::KEPT {
+            return;
+        }
+        // One that was due, and is kept by a channel, has an expiry that is over.
+        *expiry = Expiry::NONE;
+        if !after.is_zero() && at < Timestamp::MAX {
             self.by_expiry.insert((at, (topic, channel.cloned())));
             *expiry = Expiry(at);
         }

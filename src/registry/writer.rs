@@ -175,9 +175,8 @@ impl Writer<'_> {
         channel: Option<Name>,
         now: Timestamp,
     ) -> Changed {
-        match channel {
-            Some(_) => drop(self.make_own(producer, topic, channel)),
-            None => self.make_all_own(producer, topic),
+        if channel.is_none() {
+            self.make_all_own(producer, topic);
         }
         let Some(topic) = self.snapshot().topic(topic.as_bytes()).cloned() else { return Changed::default() };
         match channel {
@@ -193,13 +192,13 @@ impl Writer<'_> {
         channel: Name,
         now: Timestamp,
     ) -> Changed {
-        let id = producer.id();
         let Ok(at) = topic.channel(channel.as_bytes()) else { return Changed::default() };
-        let had = topic.channels[at].producers.contains(id);
-        let others = topic.channels[at].producers().len() - usize::from(had);
+        let producers = &topic.channels[at].producers;
+        let id = producer.ids().find(|&id| producers.contains(id));
+        let others = producers.as_slice().len() - usize::from(id.is_some());
         if others == 0 && is_ephemeral(channel.as_bytes()) {
             self.remove_channel(topic, at);
-        } else if had {
+        } else if let Some(id) = id {
             let Head { versions, unused, .. } = &mut *self.head;
             versions.change(topic.id, |topic| {
                 let channel = &mut Arc::make_mut(&mut topic.channels)[at];
@@ -209,9 +208,9 @@ impl Writer<'_> {
                     unused.add(&mut channel.expiry, (topic.id, &topic.name), Some(&channel.name), now);
                 }
             });
-            producer.channels.fetch_sub(1, Ordering::Relaxed);
+            producer.registered_as(id).channels.fetch_sub(1, Ordering::Relaxed);
         }
-        Changed { topic: false, channels: usize::from(had) }
+        Changed { topic: false, channels: usize::from(id.is_some()) }
     }
 
     fn unregister_topic(&mut self, producer: &Producer, topic: &Topic, now: Timestamp) -> Changed {

@@ -178,6 +178,21 @@ fn many_names_are_forgotten_a_batch_at_a_time() {
     assert!(!registry.has_unused(START.after(EPHEMERAL)));
 }
 
+/// As its channel keeps it, and names are not forgotten any more when it is due.
+#[test]
+fn a_topic_that_is_kept_when_it_is_due_has_no_expiry_that_is_over() {
+    let registry = registry();
+    let producer = connect(&registry, 0, &[("t", &[])]);
+    registry.commit(|writer| {
+        writer.register(&producer, name("t"), Some(name("d")));
+        writer.create_channel(name("t"), name("c"));
+        writer.disconnect(&producer, START);
+        writer.set_lifetimes(Lifetimes::default());
+    });
+    assert_eq!(forget(&registry, START.after(OTHER)), Registered { topics: 0, channels: 1 });
+    assert_eq!(registry.snapshot().topic(b"t").map(|topic| topic.expiry), Some(Expiry::NONE));
+}
+
 #[test]
 fn zero_is_never() {
     let registry = Registry::new(Lifetimes::default());
