@@ -1,9 +1,11 @@
-//! The registry against a naive model of stock's. Random steps are done to both, and every answer of the
-//! registry must be the model's.
+//! The registry against a naive model of stock's. Random steps are done to both, restarts among them, and every
+//! answer of the registry must be the model's.
 //!
 //! `RINGLOOKUPD_SEEDS=n` runs n seeds of each profile; `RINGLOOKUPD_SEED=n` replays the one of a failure.
 
+mod answers;
 mod model;
+mod restarts;
 mod run;
 mod steps;
 mod threads;
@@ -19,6 +21,7 @@ const TINY: Profile = Profile {
     topics: 2,
     channels: 2,
     slots: 2,
+    nodes: 3,
     topic_bytes: 0,
     hostname_bytes: 0,
     populated: 0,
@@ -32,6 +35,7 @@ const SMALL: Profile = Profile {
     topics: 5,
     channels: 3,
     slots: 5,
+    nodes: 3,
     topic_bytes: 0,
     hostname_bytes: 4,
     populated: 0,
@@ -45,12 +49,27 @@ const LARGE: Profile = Profile {
     topics: 1000,
     channels: 4,
     slots: 60,
+    nodes: 30,
     topic_bytes: 64,
     hostname_bytes: 1000,
     populated: 30,
     steps: 120,
     batch: 20,
     ask_all_every: 200,
+};
+
+/// A lookup is in parts, and each node has two connections.
+const WIDE: Profile = Profile {
+    topics: 2,
+    channels: 2,
+    slots: 600,
+    nodes: 300,
+    topic_bytes: 0,
+    hostname_bytes: 0,
+    populated: 2,
+    steps: 150,
+    batch: 4,
+    ask_all_every: 8,
 };
 
 #[test]
@@ -66,6 +85,11 @@ fn few_names() {
 #[test]
 fn many_names() {
     check_seeds(LARGE, 1);
+}
+
+#[test]
+fn many_producers() {
+    check_seeds(WIDE, 2);
 }
 
 fn check_seeds(profile: Profile, default: u64) {

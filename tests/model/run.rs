@@ -1,17 +1,20 @@
 //! Does the steps to a registry and to the model, and compares whatever can be seen.
 
+use std::iter::Peekable;
 use std::sync::Arc;
+use std::time::Duration;
 
-use bytes::Bytes;
 use ringlookupd::api::{self, Stream};
 use ringlookupd::clock::Timestamp;
 use ringlookupd::registry::{
     Change, ChannelNames, Deleted, Forgotten, Lifetimes, Name, Outcome, PeerInfo, Producer, ProducerId, Reader,
-    Registry, Source, Writer,
+    Registry, Restore, Saved, SavedProducers, Source, Writer,
 };
-use serde_json::{Map, Value};
+use serde_json::Value;
 
+use crate::answers::{canonical, parse, parse_held, read};
 use crate::model::{Model, Moment, Peer, Serial};
+use crate::restarts::Counts;
 use crate::steps::{Advance, Profile, Question, READERS, Run, Step};
 
 /// # Panics
@@ -19,11 +22,13 @@ use crate::steps::{Advance, Profile, Question, READERS, Run, Step};
 pub fn run(run: &Run) {
     let registry = Arc::new(Registry::new(run.lifetimes));
     let mut pair = Pair {
-        registry: &registry,
         pages: api::Cache::default(),
         readers: (0..READERS).map(|_| registry.reader()).collect(),
+        registry,
         slots: vec![None; run.profile.slots],
         in_batch: false,
+        has_ranked: false,
+        counts_tombstones: true,
         head: Model::default(),
         published: Model::default(),
         lifetimes: run.lifetimes,
@@ -36,6 +41,7 @@ pub fn run(run: &Run) {
     let mut steps = run.steps.iter().copied().peekable();
     while let Some(step) = steps.peek() {
         if step.is_change() {
+            let registry = Arc::clone(&pair.registry);
             registry.commit(|writer| pair.batch(&mut steps, writer));
             pair.publish();
         } else if let Some(step) = steps.next() {
@@ -48,13 +54,17 @@ pub fn run(run: &Run) {
 /// The registry and the model, side by side.
 struct Pair<'a> {
     run: &'a Run,
-    registry: &'a Arc<Registry>,
+    registry: Arc<Registry>,
     pages: api::Cache,
     readers: Vec<Reader>,
     /// Who is connected.
     slots: Vec<Option<(Serial, Arc<Producer>)>>,
     /// A batch is open: the head has changes that are not published.
     in_batch: bool,
+    /// Somebody has come or gone in the batch: who is superseded by whom is seen before it is published.
+    has_ranked: bool,
+    /// Until the lifetime of tombstones has been raised: expired ones may not be counted again.
+    counts_tombstones: bool,
     head: Model,
     published: Model,
     /// Those of the head, and of what is published.
@@ -67,30 +77,35 @@ struct Pair<'a> {
 
 /// A stream that was begun. What changes while it is held it may show or not, but it stays one document.
 struct OpenStream {
+    question: Question,
     stream: Stream,
     begun: Vec<u8>,
 }
 
 impl Pair<'_> {
-    /// All steps to the next that publishes.
-    fn batch(&mut self, steps: &mut impl Iterator<Item = Step>, writer: &mut Writer<'_>) {
+    /// All steps to the next that publishes, or to a restart.
+    fn batch(&mut self, steps: &mut Peekable<impl Iterator<Item = Step>>, writer: &mut Writer<'_>) {
         self.in_batch = true;
-        for step in steps.take_while(|step| !matches!(step, Step::Publish)) {
-            if step.is_change() {
-                self.change(step, writer);
-                self.head.note_unused(self.now);
-            } else {
-                self.step(step);
+        while let Some(step) = steps.next_if(|step| !matches!(step, Step::Restart { .. })) {
+            match step {
+                Step::Publish => break,
+                Step::Identify { slot, node } => self.identify(slot, node, writer),
+                Step::EndGrace { most } => self.end_grace(most, writer),
+                step if step.is_change() => self.change(step, writer),
+                step => self.step(step),
             }
+            self.head.note_unused(self.now, self.lifetimes);
         }
     }
 
     fn publish(&mut self) {
         self.in_batch = false;
+        self.has_ranked = false;
         self.published = self.head.clone();
         self.published_lifetimes = self.lifetimes;
-        let is_due = self.head.next_expiry(self.lifetimes).is_some_and(|at| at <= self.now);
+        let is_due = self.head.next_expiry().is_some_and(|at| at <= self.now);
         assert_eq!(self.registry.has_unused(self.now), is_due);
+        assert_eq!(self.registry.is_grace_over(self.now), self.head.is_grace_over(self.now));
     }
 
     /// A step that changes nothing in the registry.
@@ -101,29 +116,32 @@ impl Pair<'_> {
             Step::Ask { reader, question } => self.ask(reader, question),
             Step::AskAll { reader } => {
                 self.run.profile.questions().for_each(|question| self.ask(reader, question));
+                self.compare_counts();
             }
             Step::Hold { question } => self.hold(question),
             Step::Refresh { reader } => {
                 self.readers[reader].release();
                 self.readers[reader].age();
             }
+            Step::Restart { gone, clock, grace, lifetimes } => {
+                self.restart(gone, clock, grace, lifetimes.unwrap_or(self.lifetimes));
+            }
             // The batch was empty.
             Step::Publish => {}
             _ => unreachable!("{step:?} is a change"),
         }
-        self.head.note_unused(self.now);
     }
 
     /// Does a change to both.
     fn change(&mut self, step: Step, writer: &mut Writer<'_>) {
-        if let Step::Identify { slot, node } = step {
-            return self.identify(slot, node, writer);
-        }
         if let Some((change, expected)) = self.expected_outcome(step) {
             let outcome = writer.apply(&change, self.now);
             let outcome = match outcome {
                 // Which names are lost is for the log, and tested there.
-                Outcome::Unregistered { changed, .. } => {
+                Outcome::Unregistered { changed, channels } => {
+                    if matches!(step, Step::Unregister { channel: None, .. }) {
+                        assert_eq!(channels.names.len() + channels.more, changed.channels, "{step:?}");
+                    }
                     Outcome::Unregistered { changed, channels: ChannelNames::default() }
                 }
                 Outcome::Deleted(Deleted { existed, .. }) => {
@@ -144,6 +162,8 @@ impl Pair<'_> {
         Some(match step {
             Step::Disconnect { slot } => {
                 let (serial, producer) = self.slots[slot].take()?;
+                self.has_ranked = true;
+                self.give_back(serial);
                 (Change::Disconnect(producer), Outcome::Disconnected { topics: self.head.disconnect(serial) })
             }
             Step::Register { slot, topic, channel } => {
@@ -190,7 +210,7 @@ impl Pair<'_> {
                 (Change::Delete { topic: name(&topic), channel: Some(name(&channel)) }, outcome)
             }
             Step::Tombstone { topic, node } => {
-                let (topic, node) = (self.topic(topic), format!("{}:4151", broadcast_address(node)));
+                let (topic, node) = (self.topic(topic), format!("{}:4151", self.node(node).0));
                 let at = Moment { peers: &self.peers, lifetimes: self.lifetimes, now };
                 let producers = self.head.tombstone(&topic, &node, &at);
                 let (topic, node) = (name(&topic), node.into_bytes().into());
@@ -201,8 +221,12 @@ impl Pair<'_> {
                 let outcome = Outcome::Forgotten(Forgotten { count, names: Vec::new() });
                 (Change::Forget { most: usize::MAX }, outcome)
             }
-            Step::SetLifetimes { inactive_producer_timeout, tombstone_lifetime } => {
-                let lifetimes = Lifetimes { inactive_producer_timeout, tombstone_lifetime, ..self.lifetimes };
+            Step::EndGraceOfOne => {
+                let at = Moment { peers: &self.peers, lifetimes: self.lifetimes, now };
+                (Change::EndGrace { most: 1 }, Outcome::GraceEnded(self.head.end_grace(false, &at)))
+            }
+            Step::SetLifetimes(lifetimes) => {
+                self.counts_tombstones &= lifetimes.tombstone_lifetime <= self.lifetimes.tombstone_lifetime;
                 self.lifetimes = lifetimes;
                 (Change::SetLifetimes(lifetimes), Outcome::LifetimesSet)
             }
@@ -216,10 +240,11 @@ impl Pair<'_> {
         }
         let serial = self.peers.len();
         let remote_address = format!("127.0.0.1:{serial}");
+        let (broadcast_address, tcp_port) = self.node(node);
         let info = PeerInfo {
             hostname: "h".repeat(self.run.profile.hostname_bytes).into(),
-            broadcast_address: broadcast_address(node).into(),
-            tcp_port: 4150,
+            broadcast_address: broadcast_address.into(),
+            tcp_port,
             http_port: 4151,
             version: "1.3.0".into(),
             topology_zone: "z".into(),
@@ -230,10 +255,79 @@ impl Pair<'_> {
         let generation = u32::try_from(serial).expect("few producers");
         let id = ProducerId::new(Source::Worker(slot_id % 2), slot_id / 2, generation);
         let producer = Arc::new(Producer::new(id, remote_address.clone(), info.clone(), self.now));
-        writer.apply(&Change::Identify(Arc::clone(&producer)), self.now);
-        self.peers.push(Peer { remote_address, info, last_update: self.now });
-        self.head.identify(serial);
+        let outcome = writer.apply(&Change::Identify(Arc::clone(&producer)), self.now);
+        // Behind all that are expected.
+        let order = (1 + slot % 2, slot / 2);
+        self.peers.push(Peer { remote_address, info, last_update: self.now, order, expected_until: None });
+        let at = Moment { peers: &self.peers, lifetimes: self.lifetimes, now: self.now };
+        assert_eq!(outcome, Outcome::Identified(self.head.identify(serial, &at)));
         self.slots[slot] = Some((serial, producer));
+        self.has_ranked = true;
+    }
+
+    /// A producer is about to leave. Another is expected in its place when it has inherited something.
+    fn give_back(&mut self, serial: Serial) {
+        if let Some(&before) = self.head.heirs.get(&serial) {
+            let again = Peer { last_update: self.peers[serial].last_update, ..self.peers[before].clone() };
+            self.head.give_back(serial, self.peers.len());
+            self.peers.push(again);
+        }
+    }
+
+    fn end_grace(&mut self, most: usize, writer: &mut Writer<'_>) {
+        if !self.head.is_grace_over(self.now) {
+            assert_eq!(writer.apply(&Change::EndGrace { most }, self.now), Outcome::GraceEnded(None));
+            return;
+        }
+        let ended = loop {
+            match writer.apply(&Change::EndGrace { most }, self.now) {
+                Outcome::GraceEnded(None) => {}
+                ended => break ended,
+            }
+        };
+        let at = Moment { peers: &self.peers, lifetimes: self.lifetimes, now: self.now };
+        assert_eq!(ended, Outcome::GraceEnded(self.head.end_grace(true, &at)));
+    }
+
+    fn restart(&mut self, gone: Duration, clock: i64, grace: Duration, lifetimes: Lifetimes) {
+        self.finish_held();
+        let saved = save(&self.registry, self.now);
+        let expected = self.head.saved(&self.moment(self.lifetimes));
+        assert_eq!(by_name(&saved), expected);
+
+        self.now = Timestamp::from_nanos(self.now.after(gone).nanos() + clock);
+        let grace_end = self.now.after(grace);
+        self.lifetimes = lifetimes;
+        self.registry = Arc::new(Registry::new(lifetimes));
+        self.pages = api::Cache::default();
+        self.readers = (0..READERS).map(|_| self.registry.reader()).collect();
+        self.slots.fill(None);
+        self.counts_tombstones = true;
+        let restore = Change::Restore(Box::new(Restore { saved, gone, grace_end }));
+        let outcome = self.registry.commit(|writer| writer.apply(&restore, self.now));
+
+        self.head = Model::restored(&expected, gone, self.now, grace_end, &mut self.peers);
+        self.head.note_unused(self.now, self.lifetimes);
+        self.publish();
+        let Counts { producers, registered, .. } = self.compare_counts();
+        assert_eq!(outcome, Outcome::Restored { producers, registered });
+        let again = self.head.saved(&self.moment(self.lifetimes));
+        assert_eq!(by_name(&save(&self.registry, self.now)), again, "saved again");
+    }
+
+    /// Compares what is published.
+    fn compare_counts(&self) -> Counts {
+        let expected = self.published.counts(&self.moment(self.published_lifetimes));
+        let registry = &self.registry;
+        let counts = Counts {
+            producers: registry.producers(),
+            expected: registry.expected(),
+            registered: registry.registered(),
+            without_producers: registry.without_producers(),
+            tombstones: if self.counts_tombstones { registry.tombstones(self.now) } else { expected.tombstones },
+        };
+        assert_eq!(counts, expected);
+        counts
     }
 
     fn touch(&mut self, slot: usize) {
@@ -247,23 +341,39 @@ impl Pair<'_> {
         let (end, past) = match by {
             Advance::By(wait) => (Some(self.now.after(wait)), 0),
             Advance::ToTimeout { slot, past } => {
+                let seen = self.slots[slot].as_ref().map(|(_, producer)| producer.last_update());
+                let seen = seen.or_else(|| self.expected_in(slot));
+                (seen.map(|seen| seen.after(self.lifetimes.inactive_producer_timeout)), past)
+            }
+            Advance::ToSuperseded { slot, past } => {
                 let producer = self.slots[slot].as_ref();
-                let timeout = self.lifetimes.inactive_producer_timeout;
+                let timeout = self.lifetimes.supersede_silent;
                 (producer.map(|(_, producer)| producer.last_update().after(timeout)), past)
             }
+            Advance::ToGraceEnd { past } => (self.head.grace.map(|grace| grace.until), past),
             Advance::ToTombstoneEnd { topic, past } => {
                 (self.head.next_tombstone_end(&self.topic(topic), &self.moment(self.lifetimes)), past)
             }
-            Advance::ToExpiry { past } => (self.head.next_expiry(self.lifetimes), past),
+            Advance::ToExpiry { past } => (self.head.next_expiry(), past),
         };
         // The end of a lifetime that has none is no time to go to.
         end.filter(|&end| end < Timestamp::MAX).map_or(self.now, |end| Timestamp::from_nanos(end.nanos() + past))
     }
 
+    /// The last sign of life of an expected producer.
+    fn expected_in(&self, slot: usize) -> Option<Timestamp> {
+        let node = self.node(slot % self.run.profile.nodes).0;
+        let expected = self.head.expected_like(&node, &self.moment(self.lifetimes))?;
+        Some(self.peers[expected].last_update)
+    }
+
     fn ask(&mut self, reader: usize, question: Question) {
         let body = self.body(reader, question);
-        if self.in_batch && matches!(question, Question::Nodes | Question::LookupAll) {
-            // What a producer has registered is seen before the batch is published, and must not be believed later.
+        let is_early = matches!(question, Question::Nodes | Question::LookupAll)
+            || self.has_ranked && matches!(question, Question::Lookup { .. });
+        if self.in_batch && is_early {
+            // What a producer has registered, and who is superseded, is seen before the batch is published, and must not be
+            // believed later.
             body.as_deref().map(parse);
             return;
         }
@@ -278,13 +388,17 @@ impl Pair<'_> {
     fn hold(&mut self, question: Question) {
         if let Some(mut stream) = self.stream(question) {
             let begun = stream.next_page().expect("an answer has a page").to_vec();
-            self.held.push(OpenStream { stream, begun });
+            self.held.push(OpenStream { question, stream, begun });
         }
     }
 
     fn finish_held(&mut self) {
-        for OpenStream { stream, begun } in self.held.drain(..) {
-            parse(read(stream, begun));
+        for OpenStream { question, stream, begun } in self.held.drain(..) {
+            let body = read(stream, begun);
+            match question {
+                Question::Debug => parse_held(body),
+                _ => drop(parse(body)),
+            }
         }
     }
 
@@ -306,7 +420,7 @@ impl Pair<'_> {
     }
 
     fn stream(&self, question: Question) -> Option<Stream> {
-        let (registry, now) = (self.registry, self.now);
+        let (registry, now) = (&self.registry, self.now);
         match question {
             Question::LookupAll => api::lookup_all(registry, now),
             Question::AllChannels => Some(api::all_channels(registry, now)),
@@ -339,6 +453,14 @@ impl Pair<'_> {
         self.run.profile.topic(index)
     }
 
+    /// A broadcast address, and a TCP port. The last two nodes differ in the port alone.
+    fn node(&self, index: usize) -> (String, i64) {
+        match self.run.profile.nodes {
+            nodes if index + 1 == nodes => (format!("node-{}", index - 1), 4250),
+            _ => (format!("node-{index}"), 4150),
+        }
+    }
+
     fn moment(&self, lifetimes: Lifetimes) -> Moment<'_> {
         Moment { peers: &self.peers, lifetimes, now: self.now }
     }
@@ -348,62 +470,25 @@ fn name(text: &str) -> Name {
     Name::new(text.as_bytes()).expect("a valid name")
 }
 
-fn broadcast_address(node: usize) -> String {
-    format!("node-{node}")
+fn save(registry: &Registry, now: Timestamp) -> Saved {
+    let snapshot = registry.snapshot();
+    let saving = snapshot.save(now);
+    let saved = Saved { producers: saving.producers().collect(), topics: saving.topics().collect() };
+    assert_eq!(saving.counts(), (saved.producers.len(), saved.topics.len()));
+    assert!(saving.silences().eq(saved.producers.iter().map(|producer| producer.silence)));
+    saved
 }
 
-/// Reads a stream to its end, behind what was read of it before, checking what it says of itself.
-pub fn read(mut stream: Stream, mut body: Vec<u8>) -> Vec<u8> {
-    let known = stream.known_len();
-    while let Some(page) = stream.next_page() {
-        assert!(!page.is_empty(), "a page is empty");
-        body.extend_from_slice(&page);
-    }
-    assert!(stream.is_finished());
-    assert_eq!(stream.next_page(), None::<Bytes>);
-    assert!(known.is_none_or(|known| known == body.len()));
-    body
-}
-
-/// Reads an answer, in which no key may stand twice, nor a space between tokens: nothing in it wants escaping,
-/// so either would make it longer than it is written again.
-fn parse(body: impl AsRef<[u8]>) -> Value {
-    let body = body.as_ref();
-    let value: Value = serde_json::from_slice(body).expect("an answer is JSON");
-    assert_eq!(value.to_string().len(), body.len(), "an answer is compact and without duplicates");
-    canonical(value)
-}
-
-/// The same for answers that differ only in the order of arrays: stock's order is its map's, which is random.
-fn canonical(value: Value) -> Value {
-    match value {
-        Value::Array(items) => {
-            let mut items: Vec<_> = items.into_iter().map(canonical).collect();
-            items.sort_by(|a, b| sort_key(a).cmp(sort_key(b)));
-            Value::Array(items)
-        }
-        Value::Object(mut fields) => {
-            if let Some(Value::Array(tombstones)) = fields.remove("tombstones") {
-                let topics = fields.remove("topics").expect("tombstones belong to topics");
-                fields.insert("topics".into(), aligned(&topics, tombstones));
+/// The same with topics by name, and with the numbers of all channels' producers.
+fn by_name(saved: &Saved) -> Saved {
+    let mut saved = saved.clone();
+    saved.topics.sort_by(|topic, other| topic.name.as_str().cmp(other.name.as_str()));
+    for topic in &mut saved.topics {
+        for channel in &mut topic.channels {
+            if channel.producers == SavedProducers::All {
+                channel.producers = SavedProducers::Some(topic.producers.clone());
             }
-            fields.into_iter().map(|(key, value)| (key, canonical(value))).collect()
         }
-        other => other,
     }
-}
-
-/// The two arrays of a node as one object.
-fn aligned(topics: &Value, tombstones: Vec<Value>) -> Value {
-    let topics = topics.as_array().expect("topics are an array");
-    assert_eq!(topics.len(), tombstones.len(), "a tombstone for each topic");
-    let names = topics.iter().map(|topic| topic.as_str().expect("a topic is a string").to_owned());
-    let pairs: Map<_, _> = names.zip(tombstones).collect();
-    assert_eq!(pairs.len(), topics.len(), "a topic stands once in a node");
-    Value::Object(pairs)
-}
-
-fn sort_key(item: &Value) -> &str {
-    let key = item.as_str().or_else(|| item["remote_address"].as_str()).or_else(|| item["id"].as_str());
-    key.expect("arrays are of names or producers")
+    saved
 }

@@ -12,6 +12,7 @@ pub struct Profile {
     pub topics: usize,
     pub channels: usize,
     pub slots: usize,
+    pub nodes: usize,
     pub topic_bytes: usize,
     pub hostname_bytes: usize,
     /// Topics that each producer registers before the random steps.
@@ -76,10 +77,21 @@ pub enum Step {
     },
     /// Forgets names that no producer has had for long enough.
     Forget,
-    /// The other two lifetimes stay: what is unused already keeps its expiry, which the model does not.
-    SetLifetimes {
-        inactive_producer_timeout: Duration,
-        tombstone_lifetime: Duration,
+    SetLifetimes(Lifetimes),
+    /// Removes what was restored and has not come back, if the grace is over: that of so many topics at a time, to the end.
+    EndGrace {
+        most: usize,
+    },
+    /// The same for the first node that is left.
+    EndGraceOfOne,
+    /// The registry is saved, and so long after that another is restored from it, with another clock and perhaps other
+    /// lifetimes. Ends a batch that is open.
+    Restart {
+        gone: Duration,
+        /// What the clock shows beyond the time that has passed, in nanoseconds.
+        clock: i64,
+        grace: Duration,
+        lifetimes: Option<Lifetimes>,
     },
     /// Steps from the one before to here were one batch.
     Publish,
@@ -108,8 +120,17 @@ pub enum Step {
 #[derive(Clone, Copy, Debug)]
 pub enum Advance {
     By(Duration),
+    /// Of an expected producer, when nobody is connected.
     ToTimeout {
         slot: usize,
+        past: i64,
+    },
+    /// When the producer is silent for long enough to be superseded.
+    ToSuperseded {
+        slot: usize,
+        past: i64,
+    },
+    ToGraceEnd {
         past: i64,
     },
     ToTombstoneEnd {
@@ -133,7 +154,6 @@ pub enum Question {
     Debug,
 }
 
-pub const NODES: usize = 3;
 pub const READERS: usize = 4;
 
 impl Step {
@@ -148,6 +168,7 @@ impl Step {
                 | Self::AskAll { .. }
                 | Self::Hold { .. }
                 | Self::Refresh { .. }
+                | Self::Restart { .. }
         )
     }
 }
@@ -155,13 +176,7 @@ impl Step {
 impl Run {
     pub fn new(profile: Profile, seed: u64) -> Self {
         let mut random = Rng::with_seed(seed);
-        let lifetimes = Lifetimes {
-            inactive_producer_timeout: lifetime(&mut random, Duration::from_secs(5 * 60)),
-            tombstone_lifetime: lifetime(&mut random, Duration::from_secs(45)),
-            forget_ephemeral_after: lifetime(&mut random, Duration::from_secs(30)),
-            forget_unused_after: lifetime(&mut random, Duration::from_secs(60)),
-            supersede_silent: Duration::ZERO,
-        };
+        let lifetimes = lifetimes(&mut random, [5 * 60, 45, 30, 60, 30]);
         let mut steps = profile.population(&mut random);
         for _ in 0..profile.steps {
             let step = profile.step(&mut random);
@@ -176,6 +191,23 @@ impl Run {
         steps.push(Step::Publish);
         steps.push(Step::AskAll { reader: random.usize(..READERS) });
         Self { profile, lifetimes, steps }
+    }
+}
+
+fn lifetimes(random: &mut Rng, usual_seconds: [u64; 5]) -> Lifetimes {
+    let [
+        inactive_producer_timeout,
+        tombstone_lifetime,
+        forget_ephemeral_after,
+        forget_unused_after,
+        supersede_silent,
+    ] = usual_seconds.map(|seconds| lifetime(random, Duration::from_secs(seconds)));
+    Lifetimes {
+        inactive_producer_timeout,
+        tombstone_lifetime,
+        forget_ephemeral_after,
+        forget_unused_after,
+        supersede_silent,
     }
 }
 
@@ -209,7 +241,7 @@ impl Profile {
         let mut steps = Vec::new();
         if self.populated > 0 {
             for slot in 0..self.slots {
-                steps.push(Step::Identify { slot, node: slot % NODES });
+                steps.push(Step::Identify { slot, node: slot % self.nodes });
                 for _ in 0..self.populated {
                     let (topic, channel) = (random.usize(..self.topics), self.some_channel(random));
                     steps.push(Step::Register { slot, topic, channel });
@@ -224,9 +256,9 @@ impl Profile {
         let slot = random.usize(..self.slots);
         let topic = random.usize(..self.topics);
         let channel = random.usize(..self.channels);
-        let node = random.usize(..NODES);
+        let node = random.usize(..self.nodes);
         let reader = random.usize(..READERS);
-        match random.u8(..100) {
+        match random.u8(..106) {
             0..8 => Step::Identify { slot, node },
             8..11 => Step::Disconnect { slot },
             11..31 => Step::Register { slot, topic, channel: self.some_channel(random) },
@@ -239,14 +271,14 @@ impl Profile {
             54..59 => Step::Tombstone { topic, node },
             59..67 => Step::Touch { slot },
             67 => Step::Release { topic, channel: self.some_channel(random) },
-            68 => Step::SetLifetimes {
-                inactive_producer_timeout: lifetime(random, Duration::from_secs(60)),
-                tombstone_lifetime: lifetime(random, Duration::from_secs(20)),
-            },
-            69..78 => Step::Advance(advance(random, slot, topic)),
-            78..92 => Step::Ask { reader, question: self.question(random) },
-            92..97 => Step::Hold { question: STREAMS[random.usize(..STREAMS.len())] },
-            _ => Step::Refresh { reader },
+            68 => Step::SetLifetimes(lifetimes(random, [60, 20, 20, 40, 10])),
+            69..80 => Step::Advance(advance(random, slot, topic)),
+            80..94 => Step::Ask { reader, question: self.question(random) },
+            94..99 => Step::Hold { question: STREAMS[random.usize(..STREAMS.len())] },
+            99..102 => Step::Refresh { reader },
+            102 => Step::EndGrace { most: random.usize(1..10) },
+            103 => Step::EndGraceOfOne,
+            _ => restart(random),
         }
     }
 
@@ -254,14 +286,39 @@ impl Profile {
     fn around(&self, step: Step, random: &mut Rng) -> Vec<Step> {
         let topic = match step {
             Step::Advance(Advance::ToExpiry { .. }) => return vec![step, Step::Forget],
+            Step::Restart { .. } => return self.return_after(step, random),
             Step::Advance(Advance::ToTombstoneEnd { topic, .. }) => topic,
-            Step::Advance(Advance::ToTimeout { .. }) => random.usize(..self.topics),
+            Step::Advance(
+                Advance::ToTimeout { .. } | Advance::ToSuperseded { .. } | Advance::ToGraceEnd { .. },
+            ) => random.usize(..self.topics),
             _ => return vec![step],
         };
         let reader = random.usize(..READERS);
         let lookup = Step::Ask { reader, question: Question::Lookup { topic } };
         let nodes = Step::Ask { reader, question: Question::Nodes };
-        vec![lookup, nodes, step, lookup, nodes]
+        let mut steps = vec![lookup, nodes, step, lookup, nodes];
+        if matches!(step, Step::Advance(Advance::ToGraceEnd { .. })) {
+            let end =
+                if random.bool() { Step::EndGrace { most: random.usize(1..10) } } else { Step::EndGraceOfOne };
+            steps.extend([end, Step::Publish, lookup, nodes]);
+        }
+        steps
+    }
+
+    /// Some of the nsqds connect again and register something, as they would after a restart.
+    fn return_after(&self, restart: Step, random: &mut Rng) -> Vec<Step> {
+        let mut steps = vec![restart];
+        for slot in (0..self.slots).filter(|_| random.bool()).collect::<Vec<_>>() {
+            steps.push(Step::Identify { slot, node: random.usize(..self.nodes) });
+            for _ in 0..random.usize(..4) {
+                let (topic, channel) = (random.usize(..self.topics), self.some_channel(random));
+                steps.push(Step::Register { slot, topic, channel });
+            }
+            if random.bool() {
+                steps.push(Step::Publish);
+            }
+        }
+        steps
     }
 
     fn some_channel(&self, random: &mut Rng) -> Option<usize> {
@@ -283,12 +340,31 @@ const STREAMS: [Question; 5] =
 
 fn advance(random: &mut Rng, slot: usize, topic: usize) -> Advance {
     let past = random.i64(-1..=1);
-    match random.u8(..10) {
+    match random.u8(..12) {
+        10 => Advance::ToSuperseded { slot, past },
+        11 => Advance::ToGraceEnd { past },
         0..3 => Advance::By(Duration::from_nanos(random.u64(..1_000_000_000))),
         3..6 => Advance::ToTimeout { slot, past },
         6..8 => Advance::ToTombstoneEnd { topic, past },
         8 => Advance::ToExpiry { past },
         _ => Advance::By(Duration::from_secs(random.u64(..100_000))),
+    }
+}
+
+fn restart(random: &mut Rng) -> Step {
+    let hours = Duration::from_secs(random.u64(..100_000));
+    Step::Restart {
+        gone: match random.u8(..8) {
+            0 => Duration::ZERO,
+            1 => hours,
+            _ => Duration::from_nanos(random.u64(..5_000_000_000)),
+        },
+        clock: match random.u8(..8) {
+            0 => random.i64(-100_000_000_000_000..100_000_000_000_000),
+            _ => 0,
+        },
+        grace: lifetime(random, Duration::from_secs(60)),
+        lifetimes: (random.u8(..4) == 0).then(|| lifetimes(random, [5 * 60, 45, 30, 60, 30])),
     }
 }
 

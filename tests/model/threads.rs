@@ -14,7 +14,7 @@ use ringlookupd::clock::Timestamp;
 use ringlookupd::registry::{Change, Lifetimes, Name, PeerInfo, Producer, ProducerId, Reader, Registry, Source};
 use serde_json::Value;
 
-use crate::run::read;
+use crate::answers::read;
 
 const PUBLISHES: u64 = 5000;
 const PRODUCERS: usize = 20;
