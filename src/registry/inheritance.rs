@@ -61,7 +61,8 @@ impl Writer<'_> {
     }
 
     /// What a producer has inherited is expected again: its connection is lost before it has made all registrations again. Of a
-    /// topic that it has, the channels go with it. Of no effect when it has inherited nothing, and after the grace.
+    /// topic that it has, the channels go with it. Nothing is expected again when it has inherited nothing, or made all of it
+    /// again, and after the grace.
     pub(super) fn give_back(&mut self, producer: &Arc<Producer>) {
         let Some(inheritance) = producer.inheritance().filter(|inheritance| self.is_inherited(inheritance)) else {
             return;
@@ -73,6 +74,9 @@ impl Writer<'_> {
         let (inherited, own): (Vec<_>, Vec<_>) = topics.into_iter().partition(is_inherited);
         for topic in own {
             self.make_topic_own(producer, topic);
+        }
+        if inherited.is_empty() {
+            return self.rest().producers.clear(*id);
         }
         let restored = Arc::new(from.restored_again(id.next(), producer));
         self.rename(&inherited, *id, restored.id());

@@ -89,7 +89,7 @@ fn many_names() {
 
 #[test]
 fn many_producers() {
-    check_seeds(WIDE, 2);
+    check_seeds(WIDE, 5);
 }
 
 fn check_seeds(profile: Profile, default: u64) {

@@ -171,7 +171,7 @@ impl Model {
     }
 
     /// What a producer has inherited and not registered again becomes an expected producer's, but for the channels of a topic
-    /// that it has: they go with the topic. To be called before its disconnect.
+    /// that it has: they go with the topic. Without any, nobody is expected. To be called before its disconnect.
     pub fn give_back(&mut self, producer: Serial, expected: Serial) {
         self.heirs.remove(&producer);
         let is_inherited = |elements: &BTreeMap<Serial, Element>| {
@@ -185,7 +185,9 @@ impl Model {
                 elements.insert(expected, Element { is_inherited: false, ..element });
             }
         }
-        self.enter(Registration::client(), &[expected]);
+        if !topics.is_empty() {
+            self.enter(Registration::client(), &[expected]);
+        }
     }
 
     pub fn is_grace_over(&self, now: Timestamp) -> bool {
