@@ -26,6 +26,7 @@ use crate::registry::{
 use crate::response_head::ResponseHead;
 use crate::topology::Topology;
 use crate::transport::TlsError;
+use crate::upgrade::Pause;
 
 /// The state of a worker that is not one connection's.
 pub struct WorkerContext {
@@ -43,6 +44,10 @@ pub struct WorkerContext {
     pub response_head: ResponseHead,
     /// The server stops: an HTTP response says that its connection closes.
     pub is_draining: bool,
+    /// Another process has the registry: this one's is answered from, and changed no more.
+    pub is_handed_over: bool,
+    /// The server ends, and another one expects the producers: a connection that is closed removes none.
+    pub keeps_producers: bool,
     pub registry: Arc<Registry>,
     pub batch: Batch,
     /// Space for what a transport decrypts, empty between two connections.
@@ -85,6 +90,7 @@ pub struct Shared {
     pub topology: ArcSwap<Topology>,
     pub denials: Denials,
     pub readiness: Readiness,
+    pub pause: Pause,
     pub admission: Arc<Admission>,
     pub metrics: Metrics,
     pub documents: api::Cache,
@@ -115,6 +121,8 @@ impl WorkerContext {
             shared,
             response_head: ResponseHead::new(SystemTime::UNIX_EPOCH),
             is_draining: false,
+            is_handed_over: false,
+            keeps_producers: false,
             batch: Batch::new(Arc::clone(&registry)),
             scratch: Vec::new(),
             registry,
@@ -296,6 +304,9 @@ impl WorkerContext {
         self.response_head = ResponseHead::new(wall);
         self.reader.age();
         self.registry.catch_up();
+        if self.is_handed_over {
+            return;
+        }
         if self.registry.has_unused(self.now) {
             self.forget_unused();
         }

@@ -73,6 +73,7 @@ pub mod timers;
 pub mod toml_error;
 pub mod topology;
 pub mod transport;
+pub mod upgrade;
 pub mod v1;
 pub mod worker;
 

@@ -13,6 +13,8 @@ pub enum Message {
     Stop,
     /// Settings have changed: take them from what the workers share.
     Reload,
+    /// Another process is about to take over: arrive at the [`Pause`](crate::upgrade::Pause).
+    Pause,
 }
 
 /// A worker's queue of messages, with the means to wake the worker. Any thread may send.

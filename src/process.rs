@@ -22,8 +22,11 @@ const STOP: [i32; 2] = [SIGINT, SIGTERM];
 /// The signal that asks for a reload. Stock ends at it.
 const RELOAD: i32 = SIGHUP;
 
+/// The signal that asks for another process to take over. Stock ignores it.
+const UPGRADE: i32 = SIGUSR2;
+
 /// Signals whose default action ends a process, and which a Go program takes and ignores.
-const IGNORED: [i32; 9] = [SIGUSR1, SIGUSR2, SIGALRM, SIGVTALRM, SIGPROF, SIGIO, SIGXCPU, SIGXFSZ, libc::SIGPWR];
+const IGNORED: [i32; 8] = [SIGUSR1, SIGALRM, SIGVTALRM, SIGPROF, SIGIO, SIGXCPU, SIGXFSZ, libc::SIGPWR];
 
 /// The signals that this process takes.
 pub struct ProcessSignals(SignalDelivery<UnixStream, SignalOnly>);
@@ -35,13 +38,15 @@ pub struct Asked {
     pub stop: bool,
     /// SIGHUP.
     pub reload: bool,
+    /// SIGUSR2.
+    pub upgrade: bool,
 }
 
 impl ProcessSignals {
     /// Takes them from now on. To be called before the workers start, which inherit the signal mask.
     pub fn take() -> io::Result<Self> {
         let real_time = libc::SIGRTMIN()..=libc::SIGRTMAX();
-        let taken = STOP.into_iter().chain([RELOAD]).chain(IGNORED).chain(real_time);
+        let taken = STOP.into_iter().chain([RELOAD, UPGRADE]).chain(IGNORED).chain(real_time);
         let (read, write) = UnixStream::pair()?;
         let signals = SignalDelivery::with_pipe(read, write, SignalOnly, taken)?;
         // A process inherits the mask of its parent, which may have blocked them for itself.
@@ -58,6 +63,7 @@ impl ProcessSignals {
         for signal in self.0.pending() {
             asked.stop |= STOP.contains(&signal);
             asked.reload |= signal == RELOAD;
+            asked.upgrade |= signal == UPGRADE;
         }
         asked
     }

@@ -64,6 +64,12 @@ impl Reloader {
         Self { arguments, connections_max, log: log.clone(), registry, shared, tls, mailboxes: mailboxes.to_vec() }
     }
 
+    /// The command line, without the program's name.
+    #[must_use]
+    pub fn arguments(&self) -> &[OsString] {
+        &self.arguments
+    }
+
     /// Reads the settings again. The log, the registry and the workers take what has changed.
     pub fn reload(&self, now: Timestamp) {
         match self.read() {

@@ -1,13 +1,17 @@
 //! The process's life: bind, start the workers, wait for a signal, drain.
 
+mod listening;
+mod upgrading;
+
 use std::ffi::OsString;
-use std::net::TcpListener;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 use std::{fmt, io};
 
+use self::listening::{listen_all, places, take_over};
+use crate::VERSION;
 use crate::access::{AccessError, Policy};
 use crate::admission::Room;
 use crate::clock::Clock;
@@ -16,20 +20,21 @@ use crate::io::Backend;
 use crate::io::availability::NoRing;
 use crate::json;
 use crate::limits::{CONNECTIONS_FEW, Limit, Limits};
-use crate::listen::{Inherited, InheritedError, Listener, Protocol, Service, bind, share};
+use crate::listen::{Inherited, InheritedError, Listener, Protocol, Service};
 use crate::log::Log;
 use crate::mailbox::{Mailbox, Message, send_to_all};
 use crate::options::{GoDuration, ListenAddress, Options};
 use crate::process::{Asked, ProcessSignals, open_files, raise_open_file_limit};
 use crate::readiness::NotReady;
-use crate::registry::{Registered, Registry};
+use crate::registry::{Name, Registered, Registry};
 use crate::reload::{Reloader, warn_of_hidden_channels};
 use crate::service_manager::ServiceManager;
+use crate::state::{self, Folder, FolderError, RegistrySource, Restorer, Saver};
 use crate::threads::{End, Threads, Work};
 use crate::topology::{self, TopologyError};
 use crate::transport::{TlsConfigError, TlsConfigs};
+use crate::upgrade::{Estate, Predecessor, Program};
 use crate::worker::Worker;
-use crate::{VERSION, transport};
 
 /// Why the server did not start, or stopped: one line for the operator.
 #[derive(Debug)]
@@ -44,6 +49,10 @@ pub enum ServerError {
     Access(AccessError),
     /// The topology file cannot be used.
     Topology(TopologyError),
+    /// The folder of the state cannot be used.
+    State(FolderError),
+    /// What another process has left is not there.
+    Handover(io::Error),
     /// A port is taken, or an address is not this machine's.
     Listen { address: ListenAddress, error: io::Error },
     /// The kernel gives us no ring, and nothing else may serve.
@@ -71,6 +80,8 @@ impl fmt::Display for ServerError {
             }
             Self::Tls(why) => why.fmt(f),
             Self::Access(why) => why.fmt(f),
+            Self::State(why) => write!(f, "-data-path {why}"),
+            Self::Handover(error) => write!(f, "the process that started this one does not leave to it - {error}"),
             Self::Topology(why) => why.fmt(f),
             Self::NoRing(why) => why.fmt(f),
             Self::Start { what, error } => write!(f, "cannot start {what} - {error}"),
@@ -104,6 +115,15 @@ pub struct Server {
     shared: Arc<Shared>,
     reloader: Reloader,
     manager: ServiceManager,
+    program: Program,
+    /// The process that this one has taken over from, until it knows that this one serves.
+    predecessor: Option<Predecessor>,
+    /// What was restored is so new that it has all producers.
+    knows_all: bool,
+    /// With `-data-path`.
+    saver: Option<Saver>,
+    /// A signal asked for it while something else was waited for.
+    is_to_stop: bool,
 }
 
 impl Server {
@@ -117,14 +137,21 @@ impl Server {
     ) -> Result<Self, ServerError> {
         // Before anything that a signal should end in order.
         let signals = ProcessSignals::take().map_err(starting("signal handling"))?;
+        let mut predecessor = Predecessor::from_env();
         let places = places(options, inherited.listeners().map_err(ServerError::Inherited)?)?;
-        let tls = places.iter().any(|place| place.service().is_tls()).then(|| TlsConfigs::load(&options.tls));
-        let tls = tls.transpose().map_err(ServerError::Tls)?;
+        let speaks_tls = places.iter().any(|place| place.service().is_tls());
+        // The sockets that another process leaves are not known yet.
+        let is_for_tls = speaks_tls || (predecessor.is_some() && !options.tls.cert.is_empty());
+        let tls = is_for_tls.then(|| TlsConfigs::load(&options.tls)).transpose().map_err(ServerError::Tls)?;
         let access = Policy::load(&options.access, 1).map_err(ServerError::Access)?;
         let topology = topology::load(&options.topology_file).map_err(ServerError::Topology)?;
         let (count, connections, limits) = within_open_files(raise_open_file_limit(), places.len(), options, log);
         let threads = Threads::start(count, options, log)?;
         let backend = threads.backend;
+        let estate = predecessor.as_mut().map(Predecessor::receive).transpose().map_err(ServerError::Handover)?;
+        let mut estate = estate.unwrap_or_default();
+        let folder = folder(options, &mut estate).map_err(ServerError::State)?;
+        let places = take_over(places, std::mem::take(&mut estate.sockets), log);
         let (listeners, sockets) = listen_all(places, count, &limits, tls.as_ref())?;
         let info = Arc::new(server_info(options, &listeners, backend));
         let shared = Arc::<Shared>::default();
@@ -133,6 +160,8 @@ impl Server {
         shared.access.store(Arc::new(access));
         let registry = Arc::new(Registry::new(options.lifetimes()));
         let clock = Clock::start();
+        let restorer = Restorer { registry: &registry, grace: options.restore_grace, clock: &clock, log };
+        let (folder, knows_all) = restore(&restorer, folder, estate, options)?;
         topology.put_in_force(&shared.topology, (&registry, &limits), log, clock.now());
         let mailboxes: Vec<_> = (0..count)
             .map(|_| Mailbox::new().map(Arc::new))
@@ -152,12 +181,25 @@ impl Server {
             limits.size(Limit::Connections)
         ));
         let reloader = Reloader::new(arguments, connections, log, (&registry, &shared), tls, &mailboxes);
+        let program = Program::new(reloader.arguments().to_vec());
         let (log, manager) = (log.clone(), ServiceManager::from_env(log));
         #[rustfmt::skip]
-        let server = Self {
-            log, clock, listeners, workers, worker_ended, mailboxes, signals, registry, shared, reloader, manager,
+        let mut server = Self {
+            log, clock, listeners, workers, worker_ended, mailboxes, signals, registry, shared, reloader, manager, program,
+            predecessor, knows_all, saver: None, is_to_stop: false,
         };
+        let saver = folder.map(|folder| server.keep(folder)).transpose();
+        server.saver = saver.map_err(starting("the thread that writes the state"))?;
         Ok(server)
+    }
+
+    /// Writes what changes from now on into a folder.
+    fn keep(&self, folder: Folder) -> io::Result<Saver> {
+        let shared = Arc::clone(&self.shared);
+        let is_known = move |topic: &Name, channel: Option<&Name>| shared.topology.load().has(topic, channel);
+        let source = RegistrySource { registry: Arc::clone(&self.registry), is_known };
+        let (interval, figures) = (self.shared.options.load().state_interval, self.shared.metrics.state());
+        Saver::start(folder, source, interval, self.clock.clone(), figures, &self.log)
     }
 
     /// Serves until SIGINT or SIGTERM, then finishes the replies in hand.
@@ -165,17 +207,37 @@ impl Server {
         for Listener { address, service, .. } in &self.listeners {
             self.log.info(format_args!("{}: listening on {address}", stock_name(*service)));
         }
-        let warm_up = self.shared.options.load().warm_up;
+        let warm_up = if self.knows_all { Duration::ZERO } else { self.shared.options.load().warm_up };
         self.shared.readiness.serve(self.clock.now(), warm_up);
+        if let Some(predecessor) = self.predecessor.take() {
+            let pid = predecessor.pid();
+            predecessor.serving().map_err(ServerError::Handover)?;
+            self.log.info(format_args!("upgrade: this process has taken over from process {pid}"));
+        }
         self.manager.ready(self.status());
-        while !self.handle_signals(None).stop {}
-        self.wait_for_shutdown_delay();
-        send_to_all(&self.mailboxes, Message::Stop);
+        if !self.serve() {
+            self.wait_for_shutdown_delay();
+            send_to_all(&self.mailboxes, Message::Stop);
+        }
         let ends: Vec<_> = self.workers.into_iter().map(JoinHandle::join).collect();
+        // Its lock is held to the end.
+        let _folder = self.saver.and_then(Saver::finish);
         for Listener { address, service, .. } in &self.listeners {
             self.log.info(format_args!("{}: closing {address}", stock_name(*service)));
         }
         ends.into_iter().try_for_each(|end| end.unwrap_or(Err(ServerError::Panicked)))
+    }
+
+    /// Serves until a signal ends it, or another process has taken over: whether one has.
+    fn serve(&mut self) -> bool {
+        while !self.is_to_stop {
+            let asked = self.handle_signals(None);
+            self.is_to_stop |= asked.stop;
+            if !self.is_to_stop && asked.upgrade && self.upgrade() {
+                return true;
+            }
+        }
+        false
     }
 
     /// Waits for signals, but not for longer than `timeout`, and reloads when one asks for it. Meanwhile the service manager
@@ -251,70 +313,27 @@ fn stock_name(service: Service) -> &'static str {
     }
 }
 
-/// Where a listener's sockets come from.
-enum Place<'a> {
-    Address(&'a ListenAddress, Service),
-    Inherited(TcpListener, Service),
+/// The folder of the state, if there is to be one.
+fn folder(options: &Options, estate: &mut Estate) -> Result<Option<Folder>, FolderError> {
+    let path = Some(options.data_path.as_str()).filter(|path| !path.is_empty());
+    path.map(|path| state::open(path, estate.lock.take())).transpose()
 }
 
-impl Place<'_> {
-    fn service(&self) -> Service {
-        match self {
-            Self::Address(_, service) | Self::Inherited(_, service) => *service,
-        }
+/// Restores what another process has left, or what the folder holds. Whether that has all producers.
+fn restore(
+    restorer: &Restorer<'_>,
+    folder: Option<Folder>,
+    estate: Estate,
+    options: &Options,
+) -> Result<(Option<Folder>, bool), ServerError> {
+    if !estate.state.is_empty() {
+        let gone = restorer.restore_bytes(estate.state);
+        gone.map_err(|error| ServerError::Handover(io::Error::other(error)))?;
+        return Ok((folder, estate.is_ready));
     }
-}
-
-/// The inherited sockets of a service, or the address that the options have for it.
-fn places(options: &Options, inherited: Vec<(Service, TcpListener)>) -> Result<Vec<Place<'_>>, ServerError> {
-    let addresses = [
-        (&options.tcp_address, Service::Tcp),
-        (&options.http_address, Service::Http),
-        (&options.tcp_tls_address, Service::TcpTls),
-        (&options.https_address, Service::Https),
-    ];
-    let is_inherited = |wanted| inherited.iter().any(|(service, _)| *service == wanted);
-    let bound = addresses.into_iter().filter(|&(_, service)| !is_inherited(service));
-    let bound = bound.filter_map(|(address, service)| Some(Place::Address(address.as_ref()?, service)));
-    let mut places: Vec<_> = bound.collect();
-    places.extend(inherited.into_iter().map(|(service, socket)| Place::Inherited(socket, service)));
-    let is_served = |wanted: &Protocol| places.iter().any(|place| place.service().protocol() == *wanted);
-    match Protocol::ALL.into_iter().find(|protocol| !is_served(protocol)) {
-        Some(protocol) => Err(ServerError::NoListener(protocol)),
-        None => Ok(places),
-    }
-}
-
-/// The listeners, and for each worker its sockets, in the order of the listeners.
-fn listen_all(
-    places: Vec<Place<'_>>,
-    workers: usize,
-    limits: &Limits,
-    tls: Option<&TlsConfigs>,
-) -> Result<(Vec<Listener>, Vec<Vec<TcpListener>>), ServerError> {
-    let mut listeners = Vec::new();
-    let mut sockets: Vec<_> = (0..workers).map(|_| Vec::new()).collect();
-    for place in places {
-        let tls = tls.filter(|_| place.service().is_tls());
-        let transport = tls.map_or(transport::Kind::Plain, |tls| tls.kind(place.service().protocol()));
-        let (listener, of_workers) = match place {
-            Place::Address(address, service) => {
-                let (bound, of_workers) = bind(address, workers, limits)
-                    .map_err(|error| ServerError::Listen { address: address.clone(), error })?;
-                (Listener::bound(bound, service), of_workers)
-            }
-            Place::Inherited(socket, service) => {
-                let (address, of_workers) =
-                    share(socket, workers, limits).map_err(starting("an inherited socket"))?;
-                (Listener::inherited(address, service), of_workers)
-            }
-        };
-        listeners.push(listener.with(transport));
-        for (own, socket) in sockets.iter_mut().zip(of_workers) {
-            own.push(socket);
-        }
-    }
-    Ok((listeners, sockets))
+    let Some(mut folder) = folder else { return Ok((None, false)) };
+    let gone = restorer.restore(&mut folder);
+    Ok((Some(folder), gone.is_some_and(|gone| gone < options.inactive_producer_timeout)))
 }
 
 /// How many workers serve, how many connections there may be, and the operator's limits, with no more workers and

@@ -56,6 +56,11 @@ impl ServiceManager {
         self.notify(&[Reloading, NotifyState::monotonic_usec_now().unwrap_or(MonotonicUsec(0))]);
     }
 
+    /// Another process is the main process from now on.
+    pub fn is_followed_by(&mut self, pid: u32) {
+        self.notify(&[NotifyState::MainPid(pid)]);
+    }
+
     /// The server stops.
     pub fn stopping(&mut self) {
         self.notify(&[Stopping, Status("stopping")]);

@@ -11,8 +11,8 @@ use super::parse::{HeadLimits, HeadReader, Parsed};
 use super::response::{Exchange, Kind, Responder, plain_at_tls, refused, unasked};
 use super::routes::{Route, endpoint_at, route};
 use super::status::{
-    ApiError, BODY_TOO_LARGE, INVALID_REQUEST, METHOD_NOT_ALLOWED, NOT_FOUND, REQUEST_TIMEOUT, Status,
-    TOO_MANY_CONNECTIONS,
+    ApiError, BODY_TOO_LARGE, HANDED_OVER, INVALID_REQUEST, METHOD_NOT_ALLOWED, NOT_FOUND, REQUEST_TIMEOUT,
+    Status, TOO_MANY_CONNECTIONS,
 };
 use crate::access::{Class, Client, Decision};
 use crate::context::{Advance, WorkerContext};
@@ -321,7 +321,12 @@ impl Session {
         if let Some(denial) = Denial::of(&decision, self.service, context.server.https_port) {
             return denial.respond(exchange, peer, context);
         }
-        let (status, keep) = handlers::call(endpoint, exchange, peer, context);
+        // What it changed here would be lost.
+        let (status, keep) = if context.is_handed_over && class == Class::Admin {
+            (HANDED_OVER.0, exchange.responder(&context.response_head, &context.counters).error(HANDED_OVER, None))
+        } else {
+            handlers::call(endpoint, exchange, peer, context)
+        };
         if class == Class::Admin
             && let Decision::Allowed(who) = decision
         {

@@ -69,6 +69,8 @@ pub const UNAUTHORIZED: ApiError = ApiError(Status::Unauthorized, "UNAUTHORIZED"
 /// Of `/ready`.
 pub const STARTING: ApiError = ApiError(Status::ServiceUnavailable, "STARTING");
 pub const WARMING_UP: ApiError = ApiError(Status::ServiceUnavailable, "WARMING_UP");
+/// Of a change, when another process has taken over: it is for that one.
+pub const HANDED_OVER: ApiError = ApiError(Status::ServiceUnavailable, "HANDED_OVER");
 pub const STOPPING: ApiError = ApiError(Status::ServiceUnavailable, "STOPPING");
 /// Over a limit. Stock has none.
 pub const REQUEST_TIMEOUT: ApiError = ApiError(Status::RequestTimeout, "REQUEST_TIMEOUT");

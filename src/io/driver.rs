@@ -122,6 +122,17 @@ impl Driver {
         ring.into_iter().flat_map(Ring::received)
     }
 
+    /// The listening sockets once more, for another process, in the order of the listeners.
+    ///
+    /// # Errors
+    /// One of them cannot be duplicated, or is closed.
+    pub fn sockets(&self) -> io::Result<Vec<TcpListener>> {
+        match self {
+            Self::Ring(ring) => ring.sockets(),
+            Self::Epoll(epoll) => epoll.sockets(),
+        }
+    }
+
     /// What happened next, of all that had happened when [`Driver::wait`] returned.
     pub fn next_event(&mut self) -> Option<Event<'_>> {
         match self {

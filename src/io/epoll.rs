@@ -289,6 +289,11 @@ impl Epoll {
         self.connections.get_mut(slot as usize)?.as_mut()
     }
 
+    /// See [`Driver::sockets`](super::Driver::sockets).
+    pub fn sockets(&self) -> io::Result<Vec<TcpListener>> {
+        super::again(self.listeners.iter().map(|listener| listener.socket.as_ref()))
+    }
+
     /// Queues a connection for reading, if a receive is armed and there may be input.
     fn list(&mut self, slot: u32) {
         if let Some(connection) = &mut self.connections[slot as usize]

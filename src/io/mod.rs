@@ -23,7 +23,7 @@ pub mod uring;
 mod waker;
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -68,6 +68,11 @@ pub enum Queue {
     Accept,
     /// They stay for whoever else has the socket.
     Leave,
+}
+
+/// The same sockets once more; they are none that were closed.
+fn again<'a>(sockets: impl Iterator<Item = Option<&'a TcpListener>>) -> io::Result<Vec<TcpListener>> {
+    sockets.map(|socket| socket.ok_or(io::ErrorKind::NotConnected)?.try_clone()).collect()
 }
 
 /// What the worker asks of the kernel.

@@ -202,6 +202,11 @@ impl Ring {
         self.push(&entry)
     }
 
+    /// See [`Driver::sockets`](super::Driver::sockets).
+    pub fn sockets(&self) -> io::Result<Vec<TcpListener>> {
+        super::again(self.listeners.iter().map(|listener| listener.socket.as_ref()))
+    }
+
     /// Looks for receives whose end the kernel has lost, and begins them again. To be called once a tick.
     pub fn sweep(&mut self) -> io::Result<()> {
         for token in self.receives.sweep(&self.sockets)? {

@@ -209,3 +209,14 @@ const _: () = assert!(RECEIVE_BUFFERS.is_power_of_two());
 pub const EPOLL_EVENTS: usize = 1024;
 /// Connections that a listener accepts in one iteration with epoll, so that those which are there are not kept waiting.
 pub const EPOLL_ACCEPTS: u32 = 64;
+
+/// How long a new process may take until it is prepared to take over.
+pub const UPGRADE_PATIENCE: Duration = Duration::from_secs(30);
+/// How long the workers pause at most while it takes over: less than a second for a million registrations.
+pub const HANDOVER_PATIENCE: Duration = Duration::from_secs(4);
+/// How often the old process looks for signals while it waits for the new one.
+pub const SUCCESSOR_PERIOD: Duration = Duration::from_millis(20);
+/// Listening sockets that one process takes over from another: of each service one for each worker.
+pub const HANDOVER_SOCKETS_MAX: usize = 4 * WORKERS_MAX.get();
+/// The description of these sockets.
+pub const HANDOVER_HEADER_BYTES_MAX: usize = 1 << 20;

@@ -29,6 +29,7 @@ pub(super) struct Scrape {
     /// Successful and failed.
     pub reloads: [u64; 2],
     pub last_reload_failed: bool,
+    pub upgrades_failed: u64,
     pub state: Arc<StateFigures>,
 }
 
@@ -89,7 +90,9 @@ impl Scrape {
         let reloads = [([("result", "success")], success), ([("result", "failure")], failure)];
         families.counters("reloads", "Reloads of the configuration, by result.", reloads)?;
         let last = "Whether the last reload succeeded; 1 before the first.";
-        families.gauge("last_reload_successful", last, u64::from(!self.last_reload_failed))
+        families.gauge("last_reload_successful", last, u64::from(!self.last_reload_failed))?;
+        let failed = "Upgrades in which the new process did not take over.";
+        families.counters("upgrade_failures", failed, [(NO_LABELS, self.upgrades_failed)])
     }
 
     fn registry(&self, families: &mut Families<'_>) -> fmt::Result {

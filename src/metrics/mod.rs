@@ -44,6 +44,7 @@ pub struct Metrics {
     reloads_succeeded: AtomicU64,
     reloads_failed: AtomicU64,
     last_reload_failed: AtomicBool,
+    upgrades_failed: AtomicU64,
     exceeded_lines: [Recurrent; Limit::ALL.len()],
     accept_lines: Recurrent,
     wrong_port_lines: [Recurrent; Service::ALL.len()],
@@ -95,6 +96,11 @@ impl Metrics {
         self.last_reload_failed.store(false, Relaxed);
     }
 
+    /// Another process was to take over, and did not.
+    pub fn upgrade_failed(&self) {
+        self.upgrades_failed.fetch_add(1, Relaxed);
+    }
+
     /// It was to be reloaded, and stayed as it was.
     pub fn reload_failed(&self) {
         self.reloads_failed.fetch_add(1, Relaxed);
@@ -136,6 +142,7 @@ impl Metrics {
             gauges,
             reloads: [self.reloads_succeeded.load(Relaxed), self.reloads_failed.load(Relaxed)],
             last_reload_failed: self.last_reload_failed.load(Relaxed),
+            upgrades_failed: self.upgrades_failed.load(Relaxed),
             state: self.state(),
         };
         format.encode(&exposition::registry(scrape, Process { started: self.started.seconds() }))

@@ -28,7 +28,9 @@ mod files;
 mod folder;
 pub mod format;
 mod lock;
+mod restorer;
 mod saver;
+mod source;
 mod stamp;
 mod writer;
 
@@ -36,6 +38,8 @@ pub use files::{Disk, Files};
 pub use folder::{Folder, PREVIOUS, Restored, STAMP, STATE};
 pub use format::{Decoded, Encoder, FormatError, Written, decode, encode};
 pub use lock::{FolderError, LOCK, Lock};
+pub use restorer::{Restorer, open, wall};
 pub use saver::Saver;
+pub use source::{RegistrySource, encode as encode_snapshot};
 pub use stamp::Stamp;
 pub use writer::{Moment, Source, Time, Writer};

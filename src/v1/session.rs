@@ -146,7 +146,9 @@ impl Session {
             if std::mem::take(&mut self.is_silent) {
                 context.counters.silences_over.increment();
             }
-            context.batch.add(Change::Disconnect(producer));
+            if !context.keeps_producers {
+                context.batch.add(Change::Disconnect(producer));
+            }
         }
     }
 

@@ -77,6 +77,7 @@ impl Worker {
     pub(super) fn request_accepts(&mut self) {
         let wanted = match &self.drain {
             Some(_) => Wanted::Close,
+            None if self.is_pausing => Wanted::Pause,
             None if self.slots.len() < CONNECTIONS_MAX as usize => Wanted::Accept,
             None => Wanted::Pause,
         };

@@ -70,6 +70,8 @@ impl Drain {
 impl Worker {
     pub(super) fn begin_drain(&mut self) {
         self.context.is_draining = true;
+        // What is written when all workers have ended is to have them.
+        self.context.keeps_producers |= !self.context.shared.options.load().data_path.is_empty();
         let (now, timeout) = (self.context.now, self.context.limits.time(Limit::DrainTimeout));
         self.drain.get_or_insert_with(|| Drain::new(now, timeout));
     }

@@ -1,7 +1,7 @@
 //! A worker's listening sockets: when to accept, when to pause, when to close.
 
 use crate::clock::Timestamp;
-use crate::io::{ListenerId, Request};
+use crate::io::{ListenerId, Queue, Request};
 use crate::listen::Listener;
 
 /// The worker's sockets, one for each listener of the server, by [`ListenerId`].
@@ -61,6 +61,18 @@ impl Listeners {
     /// Notes that a socket is closed.
     pub(super) fn closed(&mut self, id: ListenerId) {
         self.0[id.index()].state = State::Closed;
+    }
+
+    /// Whether no accept is under way.
+    pub(super) fn are_resting(&self) -> bool {
+        self.0.iter().all(|socket| matches!(socket.state, State::Resting { .. }))
+    }
+
+    /// From now on the sockets are another process's, too: when they close, what waits in their queues is left to it.
+    pub(super) fn share_queues(&mut self) {
+        for socket in &mut self.0 {
+            socket.listener.queue = Queue::Leave;
+        }
     }
 
     pub(super) fn are_closed(&self) -> bool {

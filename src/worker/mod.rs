@@ -11,6 +11,7 @@ mod accepting;
 mod connections;
 mod drain;
 mod expiry;
+mod handover;
 mod handshakes;
 mod listeners;
 
@@ -55,6 +56,8 @@ pub struct Worker {
     received_until: Timestamp,
     /// The server stops.
     drain: Option<Drain>,
+    /// Another process is about to take over: nothing is accepted, and the loop is to pause.
+    is_pausing: bool,
 }
 
 impl Worker {
@@ -76,6 +79,7 @@ impl Worker {
             fired: Vec::new(),
             received_until: now,
             drain: None,
+            is_pausing: false,
         }
     }
 
@@ -104,6 +108,10 @@ impl Worker {
             }
             self.measure(clock.now());
             timeout = self.timeout();
+            if self.can_pause() {
+                self.pause(&mut driver)?;
+                timeout = Duration::ZERO;
+            }
         }
     }
 
@@ -198,6 +206,7 @@ impl Worker {
             match message {
                 Message::Stop => self.begin_drain(),
                 Message::Reload => self.reload(),
+                Message::Pause => self.is_pausing = self.drain.is_none(),
             }
         }
     }
