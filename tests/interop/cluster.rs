@@ -165,6 +165,12 @@ impl Nsqd {
     }
 
     pub fn start_with(programs: &Programs, lookupds: &[&Lookupd], args: &[&str]) -> Self {
+        let addresses: Vec<_> = lookupds.iter().map(|lookupd| lookupd.tcp).collect();
+        Self::start_at(programs, &addresses, args)
+    }
+
+    /// The same, by the addresses for nsqd.
+    pub fn start_at(programs: &Programs, lookupds: &[SocketAddr], args: &[&str]) -> Self {
         let data = TempDir::new().expect("a temporary directory");
         let daemon = Daemon::start(
             programs
@@ -173,7 +179,7 @@ impl Nsqd {
                 .arg("-broadcast-address=127.0.0.1")
                 .arg("-data-path")
                 .arg(data.path())
-                .args(lookupds.iter().map(|lookupd| format!("-lookupd-tcp-address={}", lookupd.tcp)))
+                .args(lookupds.iter().map(|lookupd| format!("-lookupd-tcp-address={lookupd}")))
                 .args(args),
         );
         Self { tcp: daemon.listening("TCP"), http: daemon.listening("HTTP"), _daemon: daemon, _data: data }

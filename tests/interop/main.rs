@@ -19,6 +19,7 @@ mod limits;
 mod log;
 mod migration;
 mod prometheus;
+mod restarts;
 mod tls;
 mod tls_scan;
 mod topology;
@@ -29,6 +30,8 @@ mod versions;
 mod certificates;
 mod cluster;
 mod daemon;
+#[path = "../support/inherited_sockets.rs"]
+mod inherited_sockets;
 mod load;
 mod programs;
 #[path = "../simulation/rng.rs"]

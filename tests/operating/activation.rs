@@ -5,7 +5,6 @@
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::os::fd::{AsFd, AsRawFd};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use std::sync::mpsc;
@@ -13,9 +12,9 @@ use std::thread;
 use std::time::{Duration, Instant};
 use std::{env, io};
 
-use rustix::io::{FdFlags, fcntl_dupfd_cloexec, fcntl_setfd};
 use rustix::process::{Pid, Signal, kill_process};
 
+use crate::inherited_sockets::Sockets;
 use crate::support::clients::{Nsqd, connect, get};
 use crate::support::{PATIENCE, Server};
 
@@ -30,41 +29,12 @@ fn is_there() -> bool {
     is_there
 }
 
-/// The sockets that a service manager keeps while the server restarts.
-struct Sockets {
-    tcp: TcpListener,
-    http: TcpListener,
-}
-
-impl Sockets {
-    fn bind() -> Self {
-        let bind = || {
-            let socket = TcpListener::bind("127.0.0.1:0").expect("loopback");
-            // Out of the way of the numbers that the protocol has for them.
-            let socket = TcpListener::from(fcntl_dupfd_cloexec(&socket, 10).expect("a descriptor"));
-            // Every child is to inherit it.
-            fcntl_setfd(socket.as_fd(), FdFlags::empty()).expect("a descriptor");
-            socket
-        };
-        Self { tcp: bind(), http: bind() }
-    }
-
-    fn http(&self) -> SocketAddr {
-        self.http.local_addr().expect("bound")
-    }
-
-    /// Starts the server by systemd-socket-activate, which gets these sockets as systemd passes them on, waits for the first
-    /// client, and becomes the server.
-    fn activate(&self, flags: &[&str]) -> Child {
-        let (http, tcp) = (self.http.as_raw_fd(), self.tcp.as_raw_fd());
-        // The shell puts the sockets where the protocol has them.
-        let script = format!(
-            "exec 3<&{http} 4<&{tcp} {http}<&- {tcp}<&-; LISTEN_PID=$$ LISTEN_FDS=2 exec systemd-socket-activate --fdname=http:tcp \"$@\""
-        );
-        let mut command = Command::new("bash");
-        command.args(["-c", &script, "bash", env!("CARGO_BIN_EXE_ringlookupd"), "-warm-up=0s"]).args(flags);
-        command.stdin(Stdio::null()).stderr(Stdio::piped()).spawn().expect("a shell")
-    }
+/// Starts the server by systemd-socket-activate, which gets these sockets as systemd passes them on, waits for the first
+/// client, and becomes the server.
+fn activate(sockets: &Sockets, flags: &[&str]) -> Child {
+    let mut command = sockets.pass_to("systemd-socket-activate");
+    command.arg("--fdname=http:tcp").args([env!("CARGO_BIN_EXE_ringlookupd"), "-warm-up=0s"]).args(flags);
+    command.stdin(Stdio::null()).stderr(Stdio::piped()).spawn().expect("a shell")
 }
 
 /// Ends a server in order, which must succeed.
@@ -90,9 +60,9 @@ fn all_workers_serve_from_inherited_sockets() {
         let sockets = Sockets::bind();
         // The address flags do not count.
         let mut process =
-            sockets.activate(&[io, "-workers=3", "-tcp-address=192.0.2.1:1", "-http-address=192.0.2.1:2"]);
+            activate(&sockets, &[io, "-workers=3", "-tcp-address=192.0.2.1:1", "-http-address=192.0.2.1:2"]);
         let clients: Vec<_> = (0..24).map(|_| connect(sockets.http())).collect();
-        let tcp = sockets.tcp.local_addr().expect("bound");
+        let tcp = sockets.tcp();
         let mut nsqds: Vec<_> =
             (0..24).map(|number| Nsqd::identified(tcp, &format!("node-{number}"), 1)).collect();
         for nsqd in &mut nsqds {
@@ -189,7 +159,7 @@ fn restarts_refuse_and_fail_no_lookup() {
         drop(failed);
         for number in 0..RESTARTS {
             let io = ["-io=uring", "-io=epoll"][number % 2];
-            let mut process = sockets.activate(&[io, "-workers=2"]);
+            let mut process = activate(&sockets, &[io, "-workers=2"]);
             let log = BufReader::new(process.stderr.take().expect("a pipe"));
             let mut lines = log.lines().map_while(Result::ok);
             assert!(lines.any(|line| line.contains("HTTP: listening on")), "it does not start");
@@ -201,7 +171,7 @@ fn restarts_refuse_and_fail_no_lookup() {
             drained.join().expect("a log");
         }
         // The last of them waits for a server.
-        let last = sockets.activate(&[]);
+        let last = activate(&sockets, &[]);
         stop_load.store(true, Relaxed);
         let failures: Vec<_> = failures.iter().collect();
         stop(last);

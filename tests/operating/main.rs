@@ -1,6 +1,8 @@
 //! The program as an operator runs it: reloaded, watched by a service manager, taken out of a load balancer, restarted under
 //! load.
 
+#[path = "../support/inherited_sockets.rs"]
+mod inherited_sockets;
 #[path = "../support/mod.rs"]
 mod support;
 
@@ -9,7 +11,9 @@ mod config;
 mod readiness;
 mod reload;
 mod service_manager;
+mod state;
 mod topology;
+mod upgrade;
 
 use std::thread;
 use std::time::{Duration, Instant};
