@@ -40,14 +40,31 @@ pub struct Work {
     /// In the order of the worker's listeners.
     pub sockets: Vec<TcpListener>,
     pub clock: Clock,
-    /// Set when the thread ends.
-    pub ended: Arc<AtomicBool>,
+    /// Set when the thread fails.
+    pub failed: Arc<AtomicBool>,
 }
 
 struct Start {
     backend: Backend,
     work: Work,
-    serves: Sender<End>,
+    prepared: Sender<End>,
+    serve: Receiver<()>,
+}
+
+/// Threads that have all that they need, and wait until they are to serve.
+pub struct Prepared(Vec<(Sender<()>, JoinHandle<End>)>);
+
+impl Prepared {
+    /// Lets them accept.
+    #[must_use]
+    pub fn serve(self) -> Vec<JoinHandle<End>> {
+        let serve = |(serve, handle): (Sender<()>, JoinHandle<End>)| {
+            // Refused by a thread that has panicked, which is noticed when it is joined.
+            let _ = serve.send(());
+            handle
+        };
+        self.0.into_iter().map(serve).collect()
+    }
 }
 
 impl Threads {
@@ -73,22 +90,24 @@ impl Threads {
         Ok(Self { backend: backend(choice, rings, log)?, threads })
     }
 
-    /// Hands out the work, and returns when all threads serve.
+    /// Hands out the work, and returns when nothing is left that can fail.
     ///
     /// # Panics
     /// When there is not as much work as there are threads.
-    pub fn serve(self, work: Vec<Work>) -> Result<Vec<JoinHandle<End>>, ServerError> {
+    pub fn prepare(self, work: Vec<Work>) -> Result<Prepared, ServerError> {
         assert_eq!(self.threads.len(), work.len());
         let count = work.len();
-        let (serves, all_serve) = mpsc::channel();
-        let (starts, handles): (Vec<_>, Vec<_>) = self.threads.into_iter().unzip();
-        for (start, work) in starts.into_iter().zip(work) {
+        let (prepared, all_prepared) = mpsc::channel();
+        let mut threads = Vec::new();
+        for ((start, handle), work) in self.threads.into_iter().zip(work) {
+            let (serve, serves) = mpsc::channel();
             // Refused by a thread that has panicked, which is noticed below.
-            let _ = start.send(Start { backend: self.backend, work, serves: serves.clone() });
+            let _ = start.send(Start { backend: self.backend, work, prepared: prepared.clone(), serve: serves });
+            threads.push((serve, handle));
         }
-        drop(serves);
-        all(&all_serve, count)??;
-        Ok(handles)
+        drop(prepared);
+        all(&all_prepared, count)??;
+        Ok(Prepared(threads))
     }
 }
 
@@ -124,30 +143,39 @@ fn run(
     // Nobody waits any more when another thread has failed first, and nothing is sent when the server does not start.
     let _ = ready.send(result);
     drop(ready);
-    let Ok(Start { backend, work, serves }) = started.recv() else { return Ok(()) };
+    let Ok(Start { backend, work, prepared, serve }) = started.recv() else { return Ok(()) };
     let ring = ring.filter(|_| backend == Backend::Uring);
-    let Work { worker, sockets, clock, ended } = work;
+    let Work { worker, sockets, clock, failed } = work;
     let waker = Arc::clone(worker.mailbox().waker());
     let driver = match Driver::new(ring, sockets, waker, busy_poll) {
         Ok(driver) => driver,
         Err(error) => {
-            let _ = serves.send(Err(starting("workers")(error)));
+            let _ = prepared.send(Err(starting("workers")(error)));
             return Ok(());
         }
     };
-    let _ = serves.send(Ok(()));
-    drop(serves);
-    let _stop = StopAll(ended);
-    worker.run(driver, &clock).map_err(ServerError::Io)
+    let _ = prepared.send(Ok(()));
+    drop(prepared);
+    // Nothing is sent when another thread has failed, or another process serves on.
+    let Ok(()) = serve.recv() else { return Ok(()) };
+    let mut stop = StopAll(Some(failed));
+    let end = worker.run(driver, &clock).map_err(ServerError::Io);
+    if end.is_ok() {
+        // The drain is over, which all of them have been told to begin.
+        stop.0 = None;
+    }
+    end
 }
 
-/// One worker less would leave its connections unserved: when one ends, be it by a panic, the others stop too,
+/// One worker less would leave its connections unserved: when one fails, be it by a panic, the others stop too,
 /// and main says why.
-struct StopAll(Arc<AtomicBool>);
+struct StopAll(Option<Arc<AtomicBool>>);
 
 impl Drop for StopAll {
     fn drop(&mut self) {
-        self.0.store(true, Release);
-        let _ = raise(SIGTERM);
+        if let Some(failed) = &self.0 {
+            failed.store(true, Release);
+            let _ = raise(SIGTERM);
+        }
     }
 }

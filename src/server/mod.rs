@@ -107,8 +107,8 @@ pub struct Server {
     clock: Clock,
     listeners: Vec<Listener>,
     workers: Vec<JoinHandle<End>>,
-    /// A worker has ended, which none does before the drain.
-    worker_ended: Arc<AtomicBool>,
+    /// A worker has failed.
+    worker_failed: Arc<AtomicBool>,
     mailboxes: Vec<Arc<Mailbox>>,
     signals: ProcessSignals,
     registry: Arc<Registry>,
@@ -167,14 +167,18 @@ impl Server {
             .map(|_| Mailbox::new().map(Arc::new))
             .collect::<io::Result<_>>()
             .map_err(starting("workers"))?;
-        let worker_ended = Arc::<AtomicBool>::default();
+        let worker_failed = Arc::<AtomicBool>::default();
         let work = (0..).zip(sockets).zip(&mailboxes).map(|((number, sockets), mailbox)| {
             let (registry, info, shared) = (Arc::clone(&registry), Arc::clone(&info), Arc::clone(&shared));
             let context = WorkerContext::new(registry, info, limits, shared, log.clone(), clock.now());
             let worker = Worker::new(number, context, Arc::clone(mailbox), &listeners);
-            Work { worker, sockets, clock: clock.clone(), ended: Arc::clone(&worker_ended) }
+            Work { worker, sockets, clock: clock.clone(), failed: Arc::clone(&worker_failed) }
         });
-        let workers = threads.serve(work.collect())?;
+        let prepared = threads.prepare(work.collect())?;
+        if let Some(predecessor) = &mut predecessor {
+            predecessor.restored().map_err(ServerError::Handover)?;
+        }
+        let workers = prepared.serve();
         log.info(format_args!(
             "backend {}, {count} workers, at most {} connections",
             backend.full_name(),
@@ -185,7 +189,7 @@ impl Server {
         let (log, manager) = (log.clone(), ServiceManager::from_env(log));
         #[rustfmt::skip]
         let mut server = Self {
-            log, clock, listeners, workers, worker_ended, mailboxes, signals, registry, shared, reloader, manager, program,
+            log, clock, listeners, workers, worker_failed, mailboxes, signals, registry, shared, reloader, manager, program,
             predecessor, knows_all, saver: None, is_to_stop: false,
         };
         let saver = folder.map(|folder| server.keep(folder)).transpose();
@@ -210,9 +214,8 @@ impl Server {
         let warm_up = if self.knows_all { Duration::ZERO } else { self.shared.options.load().warm_up };
         self.shared.readiness.serve(self.clock.now(), warm_up);
         if let Some(predecessor) = self.predecessor.take() {
-            let pid = predecessor.pid();
-            predecessor.serving().map_err(ServerError::Handover)?;
-            self.log.info(format_args!("upgrade: this process has taken over from process {pid}"));
+            self.log.info(format_args!("upgrade: this process has taken over from process {}", predecessor.pid()));
+            predecessor.wait_to_be_main();
         }
         self.manager.ready(self.status());
         if !self.serve() {
@@ -262,12 +265,12 @@ impl Server {
         self.manager.stopping();
         let delay = self.shared.options.load().shutdown_delay;
         let Some(until) = Instant::now().checked_add(delay) else { return };
-        if !delay.is_zero() && !self.worker_ended.load(Relaxed) {
+        if !delay.is_zero() && !self.worker_failed.load(Relaxed) {
             self.log.info(format_args!("stopping in {}, a second signal stops at once", GoDuration(delay)));
         }
         loop {
             let left = until.saturating_duration_since(Instant::now());
-            if left.is_zero() || self.worker_ended.load(Relaxed) {
+            if left.is_zero() || self.worker_failed.load(Relaxed) {
                 return;
             }
             let asked = self.signals.wait(Some(left));

@@ -6,12 +6,14 @@
 //! starts the program                 -->  reads settings, starts its threads
 //!                                    <--  prepared
 //! pauses its workers: nothing is accepted, received or changed
-//! sockets, lock, registry            -->  restores the registry, accepts
-//!                                    <--  serving
+//! sockets, lock, registry            -->  restores the registry
+//!                                    <--  restored
+//! serve                              -->  accepts
 //! ends its connections                    is the main process from now on
 //! ```
 //!
-//! Whatever fails before the last step ends the new process, and the workers of the old one go on.
+//! Until it has sent `serve` the old process can go on as if nothing had happened, whatever fails, and the new one has accepted
+//! nothing.
 //!
 //! - `pause`: where the workers wait. `protocol`: what the two say to each other, and the sockets that go along.
 //! - `successor`: the old process's side. `predecessor`: the new process's side.

@@ -22,6 +22,8 @@ pub struct Pause {
 
 #[derive(Debug, Default)]
 struct State {
+    /// How many pauses there have been.
+    round: u64,
     /// Workers that have arrived, each with its number and its listening sockets.
     arrived: Vec<(u32, Vec<TcpListener>)>,
     /// None while a pause is to last, or there is none.
@@ -31,15 +33,21 @@ struct State {
 impl Pause {
     /// Begins a pause, before the workers are asked to arrive.
     pub fn begin(&self) {
-        *self.lock() = State::default();
+        let mut state = self.lock();
+        *state = State { round: state.round + 1, ..State::default() };
     }
 
     /// A worker is here. Returns when it has been decided how it goes on.
     pub fn arrive(&self, worker: u32, sockets: Vec<TcpListener>) -> Decision {
         let mut state = self.lock();
+        let round = state.round;
         state.arrived.push((worker, sockets));
         self.changed.notify_all();
         loop {
+            // A pause is followed by another one only when the server has gone on.
+            if state.round != round {
+                return Decision::GoOn;
+            }
             if let Some(decision) = state.decision {
                 return decision;
             }
@@ -109,5 +117,19 @@ mod tests {
         assert!(pause.wait(1, Duration::ZERO).is_none());
         pause.decide(Decision::GoOn);
         assert_eq!(pause.arrive(0, Vec::new()), Decision::GoOn);
+    }
+
+    /// It has not woken since the pause before was ended.
+    #[test]
+    fn a_worker_of_the_pause_before_goes_on() {
+        let pause = &Pause::default();
+        pause.begin();
+        thread::scope(|scope| {
+            let worker = scope.spawn(|| pause.arrive(0, Vec::new()));
+            assert!(pause.wait(1, Duration::from_secs(60)).is_some());
+            pause.decide(Decision::GoOn);
+            pause.begin();
+            assert_eq!(worker.join().expect("it does not panic"), Decision::GoOn);
+        });
     }
 }

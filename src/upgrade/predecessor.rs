@@ -1,13 +1,16 @@
 //! The new process's side.
 
 use std::env;
+use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::parent_id;
 
 use super::VARIABLE;
-use super::protocol::{Estate, PREPARED, SERVING, receive};
+use super::protocol::{Estate, PREPARED, RESTORED, SERVE, receive};
+use rustix::stdio::dup2_stdin;
+
 use crate::limits::{HANDOVER_PATIENCE, UPGRADE_PATIENCE};
 
 /// The process that leaves everything to this one.
@@ -22,6 +25,7 @@ impl Predecessor {
     pub fn from_env() -> Option<Self> {
         let pid = env::var(VARIABLE).ok()?.parse().ok().filter(|&pid| pid == parent_id())?;
         let socket = io::stdin().as_fd().try_clone_to_owned().ok()?;
+        dup2_stdin(File::open("/dev/null").ok()?).ok()?;
         Some(Self { pid, socket: socket.into() })
     }
 
@@ -40,17 +44,21 @@ impl Predecessor {
         receive(&mut self.socket)
     }
 
-    /// Says that this process serves, and waits until the other has said so to the service manager: what this process sends to it
-    /// before that does not count.
+    /// Says that this process has that, and waits until it is to serve.
     ///
     /// # Errors
-    /// The other process has ended, or goes on: it did not wait for so long.
-    pub fn serving(mut self) -> io::Result<()> {
+    /// The other process has ended, or goes on.
+    pub fn restored(&mut self) -> io::Result<()> {
         self.socket.set_read_timeout(Some(HANDOVER_PATIENCE))?;
-        self.socket.write_all(&SERVING)?;
-        match self.socket.read_to_end(&mut Vec::new())? {
-            0 => Ok(()),
-            _ => Err(io::ErrorKind::InvalidData.into()),
-        }
+        self.socket.write_all(&RESTORED)?;
+        let mut received = [0; 4];
+        self.socket.read_exact(&mut received)?;
+        if received == SERVE { Ok(()) } else { Err(io::ErrorKind::InvalidData.into()) }
+    }
+
+    /// Waits until the other process has said to the service manager that this one is the main process: what this process sends to
+    /// it before that does not count. Nothing else depends on it.
+    pub fn wait_to_be_main(mut self) {
+        let _ = self.socket.read_to_end(&mut Vec::new());
     }
 }

@@ -1,7 +1,7 @@
 //! What the two processes send to each other over a Unix socket.
 //!
-//! The new one sends [`PREPARED`] and [`SERVING`]. In between the old one sends a [`Header`] behind its length, a byte with each
-//! descriptor, and the state. A program that has another protocol has another [`PREPARED`].
+//! The new one sends [`PREPARED`], and the old one a [`Header`] behind its length, a byte with each descriptor, and the state. Then
+//! the new one sends [`RESTORED`], and the old one [`SERVE`]: until then the new one has accepted nothing. A program that has another protocol has another [`PREPARED`].
 
 use std::io::{self, IoSlice, IoSliceMut, Read, Write};
 use std::mem::MaybeUninit;
@@ -21,8 +21,10 @@ use crate::listen::Service;
 
 /// The new process has its settings and its threads. The last byte is the version of the protocol.
 pub(super) const PREPARED: [u8; 4] = *b"RLU\x01";
-/// It serves.
-pub(super) const SERVING: [u8; 4] = *b"SERV";
+/// It has everything that the old one had.
+pub(super) const RESTORED: [u8; 4] = *b"HAVE";
+/// The old process serves no more.
+pub(super) const SERVE: [u8; 4] = *b"SERV";
 /// Goes with each descriptor.
 const DESCRIPTOR: u8 = b'F';
 

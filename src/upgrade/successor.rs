@@ -3,15 +3,17 @@
 use std::env;
 use std::ffi::OsString;
 use std::fmt;
-use std::io::{self, ErrorKind, Read};
+use std::fs;
+use std::io::{self, ErrorKind, Read, Write};
 use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::UnixStream;
-use std::path::PathBuf;
+use std::path::{self, Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, id};
 use std::time::Duration;
 
 use super::VARIABLE;
-use super::protocol::{HandedSocket, PREPARED, SERVING, send};
+use super::protocol::{HandedSocket, PREPARED, RESTORED, SERVE, send};
 use crate::limits::HANDOVER_PATIENCE;
 
 /// What is started to take over.
@@ -67,7 +69,11 @@ impl Program {
     /// This program with these arguments. To be called at the start.
     #[must_use]
     pub fn new(arguments: Vec<OsString>) -> Self {
-        Self { path: env::current_exe(), arguments }
+        let path = env::current_exe();
+        // The kernel's path is that behind all symbolic links. One may be what an upgrade changes.
+        let named = env::args_os().next().map(PathBuf::from).filter(|named| named.components().count() > 1);
+        let linked = named.filter(|named| path.as_ref().is_ok_and(|path| is_same(named, path)));
+        Self { path: linked.and_then(|named| path::absolute(named).ok()).map_or(path, Ok), arguments }
     }
 
     /// Starts it.
@@ -81,6 +87,11 @@ impl Program {
         let child = command.spawn().map_err(|error| Failure::Spawn(path.clone(), error))?;
         Ok(Successor { child, socket })
     }
+}
+
+fn is_same(one: &Path, other: &Path) -> bool {
+    let id = |path| fs::metadata(path).map(|found| (found.dev(), found.ino())).ok();
+    id(one).is_some() && id(one) == id(other)
 }
 
 impl Successor {
@@ -97,7 +108,7 @@ impl Successor {
         }
     }
 
-    /// Leaves everything to the new process, and returns when it serves.
+    /// Leaves everything to the new process, and returns when it is to serve: it has all that this process had.
     pub fn leave(
         &mut self,
         sockets: &[HandedSocket],
@@ -107,7 +118,10 @@ impl Successor {
     ) -> Result<(), Failure> {
         self.socket.set_write_timeout(Some(HANDOVER_PATIENCE)).map_err(Failure::Io)?;
         match send(&mut self.socket, sockets, lock, state, is_ready) {
-            Ok(()) => self.expect(SERVING, HANDOVER_PATIENCE),
+            Ok(()) => {
+                self.expect(RESTORED, HANDOVER_PATIENCE)?;
+                self.socket.write_all(&SERVE).map_err(|error| self.failure(error))
+            }
             Err(error) => Err(self.failure(error)),
         }
     }

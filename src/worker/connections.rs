@@ -88,7 +88,7 @@ impl Worker {
         self.mark(token);
     }
 
-    fn mark(&mut self, token: Token) {
+    pub(super) fn mark(&mut self, token: Token) {
         let connection = self.slots.get(token);
         if !connection.dirty {
             connection.dirty = true;

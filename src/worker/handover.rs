@@ -35,7 +35,14 @@ impl Worker {
         self.listeners.share_queues();
         self.begin_drain();
         for token in self.slots.tokens(|connection| connection.service.protocol() == Protocol::V1) {
-            self.shut_down(token, Cause::Shutdown);
+            let connection = self.slots.get(token);
+            if connection.is_waiting() {
+                self.shut_down(token, Cause::Shutdown);
+            } else {
+                // What it has been told already goes out first.
+                connection.flush(Cause::Shutdown, &mut self.context);
+                self.mark(token);
+            }
         }
     }
 }

@@ -107,6 +107,31 @@ fn a_stuck_worker_stops_the_watchdog() {
     assert!(server.stop().success());
 }
 
+/// After an upgrade the new process is the main one, and its watchdog goes on.
+#[test]
+fn the_main_process_changes_with_an_upgrade() {
+    let manager = Manager::new();
+    let mut command = Command::new("sh");
+    // As systemd has it: for this process alone.
+    command.args(["-c", "WATCHDOG_PID=$$ exec \"$0\" \"$@\"", env!("CARGO_BIN_EXE_ringlookupd")]);
+    command.args(DEFAULTS).env("NOTIFY_SOCKET", &manager.path).env("WATCHDOG_USEC", "200000");
+    let mut server = Server::start_command(&mut command);
+    manager.wait_for("WATCHDOG=1");
+    server.signal(Signal::USR2);
+    let pid = loop {
+        if let Some(pid) = manager.next().iter().find_map(|line| line.strip_prefix("MAINPID=")?.parse().ok()) {
+            break pid;
+        }
+    };
+    manager.wait_for("READY=1");
+    assert!(server.wait_for_exit(PATIENCE).is_some_and(|status| status.success()));
+    manager.wait_for("WATCHDOG=1");
+    let pid = rustix::process::Pid::from_raw(pid).expect("a process");
+    rustix::process::kill_process(pid, Signal::TERM).expect("it runs");
+    manager.wait_for("STOPPING=1");
+    server.wait_for_log("HTTP: closing");
+}
+
 fn thread_named(server: &Server, name: &str) -> Pid {
     let tasks = std::fs::read_dir(format!("/proc/{}/task", server.pid().as_raw_pid())).expect("it runs");
     let found = tasks
