@@ -6,7 +6,7 @@ use std::{fs, io};
 
 use nix::sys::signal::SigSet;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, kill_process, setrlimit};
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 use signal_hook::consts::{
     SIGALRM, SIGHUP, SIGINT, SIGIO, SIGPROF, SIGTERM, SIGUSR1, SIGUSR2, SIGVTALRM, SIGXCPU, SIGXFSZ,
@@ -67,6 +67,12 @@ impl ProcessSignals {
         }
         asked
     }
+}
+
+/// Stops another process in order. It may have ended.
+pub fn signal_stop(process: u32) {
+    let process = i32::try_from(process).ok().and_then(Pid::from_raw);
+    let _ = process.map(|process| kill_process(process, Signal::TERM));
 }
 
 /// Raises the soft limit of open files to the hard one, as Go's runtime does: a connection is a descriptor, and the soft

@@ -113,7 +113,6 @@ impl Epoll {
         let edge = epoll::EventFlags::IN | epoll::EventFlags::ET;
         epoll::add(&instance, &waker, Source::Waker.pack(), edge)?;
         for (listener, id) in listeners.iter().zip(ListenerId::all()) {
-            listener.set_nonblocking(true)?;
             epoll::add(&instance, listener, Source::Listener(id).pack(), edge)?;
         }
         Ok(Self {
@@ -138,7 +137,11 @@ impl Epoll {
     /// When it is against the rules of [`super`].
     pub fn submit(&mut self, request: Request) {
         match request {
-            Request::Accept(id) => self.listeners[id.index()].armed = true,
+            Request::Accept(id) => {
+                if let Err(error) = self.listeners[id.index()].arm() {
+                    self.answers.push_back(Event::AcceptEnded { listener: id, error: Some(error) });
+                }
+            }
             Request::StopAccept(id) => {
                 if std::mem::take(&mut self.listeners[id.index()].armed) {
                     self.answers.push_back(Event::AcceptEnded { listener: id, error: None });
@@ -147,7 +150,11 @@ impl Epoll {
             Request::CloseListener { listener: id, queue: Queue::Accept } => {
                 let listener = &mut self.listeners[id.index()];
                 // Looked at even without an edge: what was queued since the last accept has had none yet.
-                (listener.armed, listener.closing, listener.waiting) = (true, true, true);
+                (listener.closing, listener.waiting) = (true, true);
+                if listener.arm().is_err() {
+                    listener.socket = None;
+                    self.answers.push_back(Event::ListenerClosed(id));
+                }
             }
             Request::CloseListener { listener: id, queue: Queue::Leave } => {
                 let listener = &mut self.listeners[id.index()];
@@ -192,7 +199,11 @@ impl Epoll {
             }
             Request::Close { token } => {
                 self.named(token);
-                self.connections[token.slot as usize] = None;
+                // The close alone would not end its edges while a process that was just started has every descriptor, until it
+                // has become its own program.
+                if let Some(connection) = self.connections[token.slot as usize].take() {
+                    let _ = epoll::delete(&self.instance, &connection.socket);
+                }
                 self.answers.push_back(Event::Closed { token });
             }
         }
@@ -420,6 +431,13 @@ fn send_rest(socket: &Socket, buffer: &SendBuffer, sent: usize) -> (Result<usize
 impl Listener {
     fn new(socket: TcpListener) -> Self {
         Self { socket: Some(socket), armed: false, closing: false, waiting: false, due: 0 }
+    }
+
+    /// Accepts from now on. Another process may have used the socket by the ring, which has it blocking.
+    fn arm(&mut self) -> io::Result<()> {
+        self.socket.as_ref().expect("nothing is accepted after the close").set_nonblocking(true)?;
+        self.armed = true;
+        Ok(())
     }
 
     fn accept(&mut self, id: ListenerId) -> Option<Event<'static>> {

@@ -127,10 +127,6 @@ impl Ring {
         waker: Arc<Waker>,
         busy_poll: Duration,
     ) -> io::Result<Self> {
-        for listener in &listeners {
-            // An inherited one is as the process before has left it: the ring fails an accept on a non-blocking socket.
-            listener.set_nonblocking(false)?;
-        }
         let mut ring = Self {
             uring,
             buffers,
@@ -158,6 +154,8 @@ impl Ring {
                 let listener = &mut self.listeners[id.index()];
                 listener.armed = true;
                 let socket = listener.socket.as_ref().expect("nothing is accepted after the close");
+                // Another process may have had the socket, with another backend: the ring fails an accept on a non-blocking one.
+                socket.set_nonblocking(false)?;
                 let accept = opcode::AcceptMulti::new(Fd(socket.as_raw_fd())).flags(libc::SOCK_CLOEXEC);
                 accept.build().user_data(Operation::Accept(id).pack())
             }

@@ -126,6 +126,8 @@ pub const LINGER: Duration = Duration::from_millis(500);
 /// After SIGTERM a connection without a request in hand may still send one for so long: a client that has just begun to
 /// use a kept connection gets its response instead of a reset.
 pub const DRAIN_GRACE: Duration = Duration::from_millis(50);
+/// The same when another process has taken over: nobody waits for this one, and a client may have connected just before.
+pub const HANDOVER_GRACE: Duration = Duration::from_secs(1);
 
 /// Messages from other threads that wait for a worker; one more is refused.
 pub const MAILBOX_MESSAGES_MAX: usize = 64;

@@ -92,19 +92,27 @@ pub struct Listener {
     pub transport: transport::Kind,
     /// What becomes of the connections that wait when the server stops.
     pub queue: Queue,
+    /// All workers have the same socket, and not each one of its own.
+    pub is_shared: bool,
 }
 
 impl Listener {
     /// One whose sockets are this process's alone.
     #[must_use]
     pub fn bound(address: SocketAddr, service: impl Into<Service>) -> Self {
-        Self { address, service: service.into(), transport: transport::Kind::Plain, queue: Queue::Accept }
+        Self {
+            address,
+            service: service.into(),
+            transport: transport::Kind::Plain,
+            queue: Queue::Accept,
+            is_shared: false,
+        }
     }
 
     /// One whose socket another process has, too, and listens on when this one has ended.
     #[must_use]
     pub fn inherited(address: SocketAddr, service: Service) -> Self {
-        Self { queue: Queue::Leave, ..Self::bound(address, service) }
+        Self { queue: Queue::Leave, is_shared: true, ..Self::bound(address, service) }
     }
 
     /// The same with this transport.

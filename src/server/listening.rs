@@ -110,7 +110,7 @@ pub(super) fn listen_all(
                 for socket in handed {
                     let (address, of_workers) =
                         share(socket, workers, limits).map_err(starting("a socket that was handed over"))?;
-                    add(Listener::bound(address, service), of_workers);
+                    add(Listener { is_shared: true, ..Listener::bound(address, service) }, of_workers);
                 }
             }
         }

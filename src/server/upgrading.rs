@@ -8,6 +8,7 @@ use super::Server;
 use crate::io::Queue;
 use crate::limits::{HANDOVER_PATIENCE, SUCCESSOR_PERIOD, UPGRADE_PATIENCE};
 use crate::mailbox::{Message, send_to_all};
+use crate::process::signal_stop;
 use crate::state::{Encoder, Folder, Saver, encode_snapshot, wall};
 use crate::upgrade::{Decision, Failure, HandedSocket, Successor};
 
@@ -23,6 +24,10 @@ impl Server {
         match self.leave_to_successor() {
             Ok(pid) => {
                 self.log.info(format_args!("upgrade: process {pid} serves, this one ends its connections"));
+                // What was meant for the server is for the new process.
+                if self.signals.wait(Some(Duration::ZERO)).stop {
+                    signal_stop(pid);
+                }
                 true
             }
             Err(failure) => {
@@ -43,10 +48,7 @@ impl Server {
                 self.manager.is_followed_by(pid);
                 Ok(pid)
             }
-            Err(failure) => {
-                successor.end();
-                Err(failure)
-            }
+            Err(failure) => Err(successor.end(failure)),
         }
     }
 
@@ -54,9 +56,13 @@ impl Server {
     fn wait_until_prepared(&mut self, successor: &mut Successor) -> Result<(), Failure> {
         let until = Instant::now() + UPGRADE_PATIENCE;
         while !successor.is_prepared(SUCCESSOR_PERIOD)? {
-            if self.handle_signals(Some(Duration::ZERO)).stop {
+            let asked = self.handle_signals(Some(Duration::ZERO));
+            if asked.stop {
                 self.is_to_stop = true;
                 return Err(Failure::Stopped);
+            }
+            if asked.upgrade {
+                self.log.info(format_args!("upgrade: one is under way, SIGUSR2 is ignored"));
             }
             if Instant::now() > until {
                 return Err(Failure::TimedOut("the new process"));
@@ -99,8 +105,8 @@ impl Server {
         let mut all = Vec::new();
         for (nth, sockets) in workers.into_iter().enumerate() {
             for (listener, socket) in self.listeners.iter().zip(sockets) {
-                let is_shared = listener.queue == Queue::Leave;
-                if nth == 0 || !is_shared {
+                if nth == 0 || !listener.is_shared {
+                    let is_shared = listener.queue == Queue::Leave;
                     all.push(HandedSocket { service: listener.service, is_shared, socket });
                 }
             }

@@ -120,17 +120,21 @@ impl Successor {
         match send(&mut self.socket, sockets, lock, state, is_ready) {
             Ok(()) => {
                 self.expect(RESTORED, HANDOVER_PATIENCE)?;
-                self.socket.write_all(&SERVE).map_err(|error| self.failure(error))
+                self.socket.write_all(&SERVE).map_err(Self::failure)
             }
-            Err(error) => Err(self.failure(error)),
+            Err(error) => Err(Self::failure(error)),
         }
     }
 
-    /// Ends the new process.
-    pub fn end(mut self) {
-        // It may have ended by itself.
+    /// Ends the new process, and returns why it has not taken over.
+    #[must_use]
+    pub fn end(mut self, failure: Failure) -> Failure {
+        // The status of one that ends by itself is set before its end of the connection closes.
         let _ = self.child.kill();
-        let _ = self.child.wait();
+        match (failure, self.child.wait()) {
+            (Failure::Ended(_), status) => Failure::Ended(status.ok()),
+            (failure, _) => failure,
+        }
     }
 
     fn expect(&mut self, message: [u8; 4], wait: Duration) -> Result<(), Failure> {
@@ -139,16 +143,14 @@ impl Successor {
         match self.socket.read_exact(&mut received) {
             Ok(()) if received == message => Ok(()),
             Ok(()) => Err(Failure::Protocol),
-            Err(error) => Err(self.failure(error)),
+            Err(error) => Err(Self::failure(error)),
         }
     }
 
-    fn failure(&mut self, error: io::Error) -> Failure {
+    fn failure(error: io::Error) -> Failure {
         match error.kind() {
             ErrorKind::WouldBlock | ErrorKind::TimedOut => Failure::TimedOut("the new process"),
-            ErrorKind::UnexpectedEof | ErrorKind::BrokenPipe | ErrorKind::ConnectionReset => {
-                Failure::Ended(self.child.try_wait().ok().flatten())
-            }
+            ErrorKind::UnexpectedEof | ErrorKind::BrokenPipe | ErrorKind::ConnectionReset => Failure::Ended(None),
             _ => Failure::Io(error),
         }
     }

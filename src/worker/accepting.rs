@@ -42,6 +42,8 @@ impl Worker {
         let token = self.slots.insert(Connection::new(service, session, permit, transport, output));
         self.requests.push(Request::Open { token, socket });
         match admitted {
+            // The producers of this process stay as they are: nsqd connects to the next one.
+            Admitted::Welcome if is_nsqd && self.context.keeps_producers => self.shut_down(token, Cause::Shutdown),
             Admitted::Welcome => {
                 self.await_input(token);
                 self.receive(token);

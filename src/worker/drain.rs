@@ -1,7 +1,7 @@
 //! The end of a worker after SIGINT or SIGTERM, step by step.
 //!
 //! The listening sockets close first, so that new clients turn to another server at once. A connection without a request
-//! in hand may send one for [`DRAIN_GRACE`] more. From then on each connection ends as soon as it is owed nothing, and
+//! in hand may send one for a grace more, of [`DRAIN_GRACE`](crate::limits::DRAIN_GRACE) as a rule. From then on each connection ends as soon as it is owed nothing, and
 //! after `-drain-timeout` all of them do.
 
 use std::time::Duration;
@@ -10,11 +10,12 @@ use super::Worker;
 use crate::cause::Cause;
 use crate::clock::Timestamp;
 use crate::connection::Connection;
-use crate::limits::{DRAIN_GRACE, Limit};
+use crate::limits::Limit;
 
 /// A drain that has begun.
 pub(super) struct Drain {
     step: Step,
+    grace: Duration,
     until: Timestamp,
 }
 
@@ -30,15 +31,15 @@ enum Step {
 }
 
 impl Drain {
-    pub(super) fn new(now: Timestamp, timeout: Duration) -> Self {
-        Self { step: Step::Closing, until: now.after(timeout) }
+    pub(super) fn new(now: Timestamp, grace: Duration, timeout: Duration) -> Self {
+        Self { step: Step::Closing, grace, until: now.after(timeout) }
     }
 
     /// Begins the grace when no more connections can come, and ends it in time, but not while some of what was received
     /// has not been looked at. Returns whether it has just ended.
     pub(super) fn advance(&mut self, now: Timestamp, listeners_closed: bool, all_looked_at: bool) -> bool {
         match self.step {
-            Step::Closing if listeners_closed => self.step = Step::Grace { until: now.after(DRAIN_GRACE) },
+            Step::Closing if listeners_closed => self.step = Step::Grace { until: now.after(self.grace) },
             Step::Grace { until } if now >= until && all_looked_at => {
                 self.step = Step::Finishing;
                 return true;
@@ -68,12 +69,12 @@ impl Drain {
 }
 
 impl Worker {
-    pub(super) fn begin_drain(&mut self) {
+    pub(super) fn begin_drain(&mut self, grace: Duration) {
         self.context.is_draining = true;
         // What is written when all workers have ended is to have them.
         self.context.keeps_producers |= !self.context.shared.options.load().data_path.is_empty();
         let (now, timeout) = (self.context.now, self.context.limits.time(Limit::DrainTimeout));
-        self.drain.get_or_insert_with(|| Drain::new(now, timeout));
+        self.drain.get_or_insert_with(|| Drain::new(now, grace, timeout));
     }
 
     /// Goes to the next step when it is time. From the end of the grace on it ends connections that are owed nothing:

@@ -7,6 +7,7 @@ use std::time::Duration;
 use super::Worker;
 use crate::cause::Cause;
 use crate::io::Driver;
+use crate::limits::{HANDOVER_GRACE, Limit};
 use crate::listen::Protocol;
 use crate::upgrade::Decision;
 
@@ -33,7 +34,8 @@ impl Worker {
         self.context.is_handed_over = true;
         self.context.keeps_producers = true;
         self.listeners.share_queues();
-        self.begin_drain();
+        let timeout = self.context.limits.time(Limit::DrainTimeout);
+        self.begin_drain(HANDOVER_GRACE.min(timeout / 2));
         for token in self.slots.tokens(|connection| connection.service.protocol() == Protocol::V1) {
             let connection = self.slots.get(token);
             if connection.is_waiting() {

@@ -27,7 +27,7 @@ use crate::connection::Slots;
 use crate::context::WorkerContext;
 use crate::http;
 use crate::io::{Driver, Event, Request, Token};
-use crate::limits::{EXPIRY_DELAY_MAX, LOOKUPS_PREFETCHED_MIN, Limit, TICK};
+use crate::limits::{DRAIN_GRACE, EXPIRY_DELAY_MAX, LOOKUPS_PREFETCHED_MIN, Limit, TICK};
 use crate::listen::Listener;
 use crate::mailbox::{Mailbox, Message};
 use crate::timers::Timers;
@@ -204,7 +204,7 @@ impl Worker {
     fn woken(&mut self) {
         for message in self.mailbox.take() {
             match message {
-                Message::Stop => self.begin_drain(),
+                Message::Stop => self.begin_drain(DRAIN_GRACE),
                 Message::Reload => self.reload(),
                 Message::Pause => self.is_pausing = self.drain.is_none(),
             }

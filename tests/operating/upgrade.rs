@@ -6,6 +6,7 @@ use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
+use std::process::Command;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use std::thread;
 
@@ -26,11 +27,12 @@ const BACKENDS: [&str; 2] = ["-io=uring", "-io=epoll"];
 struct Served {
     first: Server,
     pid: Pid,
+    upgrades: usize,
 }
 
 impl Served {
     fn new(first: Server) -> Self {
-        Self { pid: first.pid(), first }
+        Self { pid: first.pid(), first, upgrades: 0 }
     }
 
     fn start(flags: &[&str]) -> Self {
@@ -46,12 +48,14 @@ impl Served {
         let before = self.pid;
         self.signal(Signal::USR2);
         self.first.wait_for_log(&format!("has taken over from process {}\n", before.as_raw_nonzero()));
-        let log = self.first.log();
-        let (_, started) = log.rsplit_once("INFO: upgrade: process ").expect("it was logged");
-        let (_, started) = log
-            .rsplit_once(" was started to take over")
-            .map_or(("", started), |(log, _)| log.rsplit_once("upgrade: process ").expect("it was logged"));
-        self.pid = Pid::from_raw(started.parse().expect("a number")).expect("a process");
+        // Each process writes its lines by and by.
+        let mut found = Vec::new();
+        wait_until("the process before says which one serves", || {
+            found = successors(&self.first.log());
+            found.len() > self.upgrades
+        });
+        self.upgrades += 1;
+        self.pid = found.pop().expect("one more");
         if before == self.first.pid() {
             let status = self.first.wait_for_exit(PATIENCE);
             assert!(status.is_some_and(|status| status.success()), "{status:?}");
@@ -63,6 +67,13 @@ impl Served {
     fn warns(&self, warning: &str) {
         self.first.wait_for_log(&format!("WARNING: upgrade failed, this process goes on - {warning}"));
     }
+}
+
+/// The processes that have taken over, one after the other.
+fn successors(log: &str) -> Vec<Pid> {
+    let lines = log.lines().filter_map(|line| line.strip_suffix(" serves, this one ends its connections"));
+    let numbers = lines.filter_map(|line| line.rsplit_once("upgrade: process ")?.1.parse().ok());
+    numbers.filter_map(Pid::from_raw).collect()
 }
 
 /// Whether a process is gone, or waits for nothing but the one that reaps it.
@@ -114,11 +125,12 @@ fn beside_upgrades(mut served: Served, tcp: SocketAddr, http: SocketAddr) {
     let count = std::env::var("RINGLOOKUPD_UPGRADES").map_or(UPGRADES, |count| count.parse().expect("a number"));
     let mut away = Nsqd::identified(tcp, "away", 0);
     away.register("t");
-    let (is_over, asked) = (AtomicBool::new(false), AtomicUsize::new(0));
+    let (is_over, is_left, asked) = (AtomicBool::new(false), AtomicBool::new(false), AtomicUsize::new(0));
     thread::scope(|scope| {
-        // Whatever fails here, the load is to end.
+        // Whatever fails here, the load is to end, and behind it the nsqd.
+        let _end_nsqd = EndLoad(&is_left);
         let end_load = EndLoad(&is_over);
-        scope.spawn(|| stay_registered(tcp, "back", &is_over));
+        scope.spawn(|| stay_registered(tcp, "back", &is_left));
         let ask = || {
             let mut failures = Vec::new();
             while !is_over.load(Relaxed) {
@@ -143,7 +155,13 @@ fn beside_upgrades(mut served: Served, tcp: SocketAddr, http: SocketAddr) {
         drop(end_load);
         for thread in load {
             let failures = thread.join().expect("it does not panic");
-            assert!(failures.is_empty(), "{} of {}: {failures:?}", failures.len(), asked.load(Relaxed));
+            assert!(
+                failures.is_empty(),
+                "{} of {}: {failures:?}\n{}",
+                failures.len(),
+                asked.load(Relaxed),
+                served.first.log()
+            );
         }
         descriptors.push(Observed(served.pid).descriptors());
         // Sockets of this test's clients are closed by and by.
@@ -268,6 +286,48 @@ fn a_program_that_cannot_take_over_changes_nothing() {
 }
 
 #[test]
+fn an_address_that_has_changed_is_bound() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let config = folder.path().join("config");
+    let write = |http: &str| {
+        fs::write(&config, format!("tcp_address = '127.0.0.1:0'\nhttp_address = '{http}'\n")).expect("space");
+    };
+    write("127.0.0.1:0");
+    let mut command = Command::new(env!("CARGO_BIN_EXE_ringlookupd"));
+    let mut served = Served::new(Server::start_command(command.arg(format!("-config={}", config.display()))));
+    let (tcp, http) = (served.first.tcp, served.first.http);
+    write("127.0.0.2:0");
+    served.upgrade();
+    served.first.wait_for_log(&format!("http: 127.0.0.2:0 instead of {http}"));
+    let log = served.first.log();
+    let listening = log.split("HTTP: listening on ").nth(2).and_then(|rest| rest.lines().next());
+    let now = listening.expect("it listens").parse().expect("an address");
+    Nsqd::identified(tcp, "n", 0).register("t");
+    assert!(lookup(now).expect("a response").starts_with("HTTP/1.1 200 OK"));
+    assert!(TcpStream::connect(http).is_err());
+}
+
+/// In a container: the kernel ends all its processes with process 1.
+#[test]
+fn process_1_stays() {
+    let namespace = ["--pid", "--fork", "--kill-child", "--"];
+    let is_allowed = Command::new("unshare").args(namespace).arg("true").status();
+    if !is_allowed.is_ok_and(|status| status.success()) {
+        eprintln!("skipped: unshare may not make a namespace of processes");
+        return;
+    }
+    let mut command = Command::new("unshare");
+    command.args(namespace).arg(env!("CARGO_BIN_EXE_ringlookupd")).args(DEFAULTS);
+    let server = Server::start_command(&mut command);
+    let unshare = server.pid().as_raw_nonzero();
+    let children = fs::read_to_string(format!("/proc/{unshare}/task/{unshare}/children")).expect("it runs");
+    let process = Pid::from_raw(children.trim().parse().expect("one child")).expect("a process");
+    kill_process(process, Signal::USR2).expect("it runs");
+    server.wait_for_log("WARNING: upgrade refused: this is process 1");
+    assert!(lookup(server.http).expect("a response").contains("TOPIC_NOT_FOUND"));
+}
+
+#[test]
 fn a_stop_meanwhile_stops_both() {
     let folder = tempfile::tempdir().expect("a folder");
     let program = folder.path().join("ringlookupd");
@@ -278,6 +338,8 @@ fn a_stop_meanwhile_stops_both() {
     let file = folder.path().join("ringlookupd.pid");
     wait_until("the new process runs", || fs::read_to_string(&file).is_ok_and(|pid| pid.ends_with('\n')));
     let pid = fs::read_to_string(&file).expect("it was read").trim().parse().expect("a number");
+    server.signal(Signal::USR2);
+    server.wait_for_log("upgrade: one is under way, SIGUSR2 is ignored");
     server.signal(Signal::TERM);
     assert!(server.wait_for_exit(PATIENCE).is_some_and(|status| status.success()));
     wait_until("the new process has ended", || has_ended(Pid::from_raw(pid).expect("a process")));

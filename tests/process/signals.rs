@@ -36,7 +36,6 @@ fn signals_without_a_meaning_are_ignored(backend: Backend) {
     nsqd.register("t");
     let named = [
         libc::SIGUSR1,
-        libc::SIGUSR2,
         libc::SIGALRM,
         libc::SIGVTALRM,
         libc::SIGPROF,
