@@ -5,6 +5,8 @@
 //! send, beside its share of an `epoll_wait`. So what an edge reported has to be remembered until a system call says
 //! that it is used up. All edges are noted before any event is handed out: none outlives its socket.
 
+mod listener;
+
 use std::collections::VecDeque;
 use std::io::{self, IoSlice};
 use std::net::TcpListener;
@@ -15,9 +17,10 @@ use std::time::{Duration, Instant};
 use rustix::buffer::spare_capacity;
 use rustix::event::{Timespec, epoll};
 use rustix::io::Errno;
-use rustix::net::{RecvFlags, SendAncillaryBuffer, SendFlags, Shutdown, SocketFlags, recv, send, sendmsg};
+use rustix::net::{RecvFlags, SendAncillaryBuffer, SendFlags, Shutdown, recv, send, sendmsg};
 
-use super::sockets::{accept, detect_dead_peers, shut_down};
+use self::listener::Listener;
+use super::sockets::{detect_dead_peers, shut_down};
 use super::{Event, ListenerId, Queue, ReceiveEnd, Request, SendBuffer, Socket, Token, Waker};
 use crate::limits::{EPOLL_ACCEPTS, EPOLL_EVENTS, RECEIVE_BUFFER_BYTES, SEND_PIECES_MAX};
 
@@ -57,18 +60,6 @@ pub struct Epoll {
     /// The last [`Epoll::wait`] did not look at the kernel.
     skipped: bool,
     busy_poll: Duration,
-}
-
-struct Listener {
-    /// `None` once it is closed.
-    socket: Option<TcpListener>,
-    armed: bool,
-    /// It is to be closed when its queue is empty.
-    closing: bool,
-    /// An edge came, and no accept has found the queue empty since.
-    waiting: bool,
-    /// How many accepts it has before the next [`Epoll::wait`].
-    due: u32,
 }
 
 struct Connection {
@@ -426,43 +417,6 @@ fn send_rest(socket: &Socket, buffer: &SendBuffer, sent: usize) -> (Result<usize
     let pieces: Vec<_> = pieces.collect();
     let len = pieces.iter().map(|piece| piece.len()).sum();
     (sendmsg(socket, &pieces, &mut SendAncillaryBuffer::default(), flags), len)
-}
-
-impl Listener {
-    fn new(socket: TcpListener) -> Self {
-        Self { socket: Some(socket), armed: false, closing: false, waiting: false, due: 0 }
-    }
-
-    /// Accepts from now on. Another process may have used the socket by the ring, which has it blocking.
-    fn arm(&mut self) -> io::Result<()> {
-        self.socket.as_ref().expect("nothing is accepted after the close").set_nonblocking(true)?;
-        self.armed = true;
-        Ok(())
-    }
-
-    fn accept(&mut self, id: ListenerId) -> Option<Event<'static>> {
-        while self.armed && self.waiting && self.due > 0 {
-            self.due -= 1;
-            let socket = self.socket.as_ref().expect("accepts are over when it is closed");
-            match accept(socket, SocketFlags::NONBLOCK) {
-                Ok(Some((socket, peer))) => {
-                    return Some(Event::Accepted { listener: id, socket, peer, armed: true });
-                }
-                // Without descriptors the queue cannot be emptied: the close resets the rest of it.
-                Ok(None) | Err(_) if self.closing => {
-                    self.armed = false;
-                    self.socket = None;
-                    return Some(Event::ListenerClosed(id));
-                }
-                Ok(None) => self.waiting = false,
-                Err(error) => {
-                    self.armed = false;
-                    return Some(Event::AcceptEnded { listener: id, error: Some(error.into()) });
-                }
-            }
-        }
-        None
-    }
 }
 
 /// Whose edge it is, packed into the registration's data.
