@@ -7,12 +7,22 @@ use std::collections::HashMap;
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
+use super::names::ProducerId;
 use super::producer::Producer;
 use super::writer::Writer;
 
-/// The producers of each node, oldest first.
+/// The producers of each node.
 #[derive(Default)]
-pub(super) struct Nodes(HashMap<Node, Vec<Arc<Producer>>>);
+pub(super) struct Nodes(HashMap<Node, Producers>);
+
+/// The producers of one node.
+#[derive(Default)]
+struct Producers {
+    /// The one from before a restart, whose nsqd is not back.
+    restored: Option<Arc<Producer>>,
+    /// Oldest first. A client may make many of them.
+    connected: Vec<Arc<Producer>>,
+}
 
 /// A node, by one of its producers: a broadcast address with the ports of both protocols.
 struct Node(Arc<Producer>);
@@ -39,43 +49,64 @@ impl Hash for Node {
 }
 
 impl Nodes {
-    /// Adds the newest producer of its node, and returns those that it had before.
-    pub(super) fn add(&mut self, producer: &Arc<Producer>) -> Vec<Arc<Producer>> {
-        let all = self.0.entry(Node(Arc::clone(producer))).or_default();
-        let before = all.clone();
-        all.push(Arc::clone(producer));
-        before
+    /// Adds the newest producer of its node.
+    pub(super) fn add(&mut self, producer: &Arc<Producer>) {
+        let node = self.0.entry(Node(Arc::clone(producer))).or_default();
+        if producer.is_restored() {
+            node.restored = Some(Arc::clone(producer));
+        } else {
+            node.connected.push(Arc::clone(producer));
+        }
     }
 
-    /// The producers of the same node as this one.
-    fn of(&self, producer: &Arc<Producer>) -> &[Arc<Producer>] {
-        self.0.get(&Node(Arc::clone(producer))).map_or(&[], Vec::as_slice)
+    /// What was restored of a producer's node.
+    pub(super) fn restored(&self, producer: &Arc<Producer>) -> Option<Arc<Producer>> {
+        self.0.get(&Node(Arc::clone(producer)))?.restored.clone()
+    }
+
+    /// The newest connected producer of a producer's node.
+    fn newest(&self, producer: &Arc<Producer>) -> Option<Arc<Producer>> {
+        self.0.get(&Node(Arc::clone(producer)))?.connected.last().cloned()
     }
 
     /// Removes a producer from those of its node.
     pub(super) fn remove(&mut self, producer: &Arc<Producer>) {
         // The key holds a producer, which may be this one.
-        let Some(mut all) = self.0.remove(&Node(Arc::clone(producer))) else { return };
-        all.retain(|other| !Arc::ptr_eq(other, producer));
-        if let Some(first) = all.first() {
-            self.0.insert(Node(Arc::clone(first)), all);
+        let Some(mut node) = self.0.remove(&Node(Arc::clone(producer))) else { return };
+        node.restored = node.restored.filter(|restored| !Arc::ptr_eq(restored, producer));
+        node.connected.retain(|other| !Arc::ptr_eq(other, producer));
+        if let Some(any) = node.restored.as_ref().or(node.connected.first()) {
+            self.0.insert(Node(Arc::clone(any)), node);
         }
     }
 }
 
 impl Writer<'_> {
-    /// Notes which producer is the newest of a node that one has joined or left. What shows a producer for which that is a change
-    /// is rendered anew. Restored producers do not count: they are listed until the grace is over.
-    pub(super) fn rank(&mut self, producer: &Arc<Producer>) {
-        let producers = self.head.nodes.of(producer).iter().filter(|producer| !producer.is_restored());
-        let producers: Vec<_> = producers.cloned().collect();
-        let Some((newest, older)) = producers.split_last() else { return };
-        let counts = !self.snapshot().lifetimes().supersede_silent.is_zero();
-        let newer = older.iter().map(|producer| (producer, Some(newest.id())));
-        for (producer, newer) in newer.chain([(newest, None)]) {
-            if producer.set_newer(newer) && counts {
-                self.render_anew(producer);
-            }
+    /// A producer joins its node as the newest, and the one before is not the newest any more, which is returned. What shows that
+    /// one is rendered anew. Restored producers do not count: they are listed until the grace is over.
+    pub(super) fn join_node(&mut self, producer: &Arc<Producer>) -> Option<Arc<Producer>> {
+        let older = self.head.nodes.newest(producer);
+        self.head.nodes.add(producer);
+        if let Some(older) = &older {
+            self.set_newer(older, Some(producer.id()));
+        }
+        older
+    }
+
+    /// A producer leaves its node. If it was the newest, the one before is now.
+    pub(super) fn leave_node(&mut self, producer: &Arc<Producer>) {
+        self.head.nodes.remove(producer);
+        if producer.newer().is_none()
+            && let Some(newest) = self.head.nodes.newest(producer)
+        {
+            self.set_newer(&newest, None);
+        }
+    }
+
+    fn set_newer(&mut self, producer: &Producer, newer: Option<ProducerId>) {
+        producer.set_newer(newer);
+        if !self.snapshot().lifetimes().supersede_silent.is_zero() {
+            self.render_anew(producer);
         }
     }
 

@@ -113,16 +113,14 @@ impl Producer {
         self.id
     }
 
-    /// The newest other producer of the same node, if this is not the newest itself.
+    /// A newer producer of the same node, if this is not the newest. That one may be gone by now; there is a newer one then, too.
     pub fn newer(&self) -> Option<ProducerId> {
         let newer = self.newer.load(Ordering::Relaxed);
         (newer != NONE).then(|| ProducerId::from_bits(newer))
     }
 
-    /// Returns whether that is a change.
-    pub(super) fn set_newer(&self, newer: Option<ProducerId>) -> bool {
-        let newer = newer.map_or(NONE, ProducerId::to_bits);
-        self.newer.swap(newer, Ordering::Relaxed) != newer
+    pub(super) fn set_newer(&self, newer: Option<ProducerId>) {
+        self.newer.store(newer.map_or(NONE, ProducerId::to_bits), Ordering::Relaxed);
     }
 
     pub(super) fn inheritance(&self) -> Option<&Inheritance> {

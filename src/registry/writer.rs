@@ -75,18 +75,16 @@ impl Writer<'_> {
     pub(super) fn identify(&mut self, producer: &Arc<Producer>, now: Timestamp) -> Identified {
         self.rest().producers.insert(Arc::clone(producer));
         self.changed.nodes = true;
-        let before = self.head.nodes.add(producer);
-        let (restored, older): (Vec<_>, Vec<_>) = before.into_iter().partition(|producer| producer.is_restored());
-        // There is one for each node at most.
-        if let Some(restored) = restored.first() {
+        let restored = self.head.nodes.restored(producer);
+        if let Some(restored) = &restored {
             self.take_over(producer, restored);
         }
-        self.rank(producer);
-        let older = older.last().map(|older| Older {
+        let older = self.join_node(producer);
+        let older = older.map(|older| Older {
             remote_address: older.remote_address().into(),
             silence: now.since(older.last_update()),
         });
-        Identified { is_expected: !restored.is_empty(), older }
+        Identified { is_expected: restored.is_some(), older }
     }
 
     /// Removes the producer from all it registered, and returns the number of topics.
@@ -97,8 +95,7 @@ impl Writer<'_> {
         self.give_back(producer);
         self.rest().producers.remove(producer.id());
         self.changed.nodes = true;
-        self.head.nodes.remove(producer);
-        self.rank(producer);
+        self.leave_node(producer);
         let topics = mem::take(&mut *producer.topics());
         self.leave_topics(&topics, producer.id(), now);
         topics.len()
