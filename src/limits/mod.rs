@@ -140,7 +140,7 @@ pub const STAMP_PERIOD: Duration = Duration::from_secs(10);
 /// The shortest time between two writes of the state.
 pub const STATE_INTERVAL_MIN: Duration = Duration::from_millis(10);
 /// How much of a core writing the state may take: after a write its thread rests accordingly.
-pub const STATE_CPU_PERCENT_MAX: u32 = 5;
+pub const STATE_CPU_PERCENT_MAX: u32 = 2;
 /// Bytes of a state that are gathered for a write.
 pub const STATE_BUFFER_BYTES: usize = 64 << 10;
 /// How long a shutdown waits for the last write of the state, which a disk may hold up for ever.
