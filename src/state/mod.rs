@@ -4,8 +4,8 @@
 //! takes the folder at its start and reads it:
 //!
 //! ```text
-//! let mut folder = Folder::open(path)?;             // its lock: a second server is refused
-//! let restored = folder.read(wall, &log);           // Option<Restored>: what was saved, and when it was known to be so
+//! let mut folder = open(path, None)?;               // its lock: a second server is refused
+//! let gone = restorer.restore(&mut folder);         // into an empty registry; for how long nobody kept it
 //! let saver = Saver::start(folder, source, ...)?;   // a thread that writes what changes
 //! ```
 //!
@@ -14,11 +14,13 @@
 //! [`Folder::inherit`]. What has to be saved comes from a [`Source`], which gives one snapshot of the registry to an
 //! [`Encoder`], record by record: writing takes no memory in proportion to the registry, and no lock.
 //!
-//! - [`format`]: the bytes of a state, and [`decode`]; `check`: what the registry can rely on when they were read.
+//! - [`mod@format`]: the bytes of a state, and [`decode`]; `check`: what the registry can rely on when they were read.
 //! - `stamp`: that the process was alive, and how silent each producer was.
 //! - `folder`: the files of a folder, the order in which they are written, and which is read; `files`: the operations on
 //!   them, as a trait, so that tests can fail at each; `lock`: the folder's lock.
-//! - `writer`: when something is written, and what happens when that fails; `saver`: the thread that does it.
+//! - `writer`: when something is written, and what happens when that fails; `saver`: the thread that does it; `source`: the
+//!   registry as what it writes.
+//! - `restorer`: a state on its way into a registry, from a folder or from another process.
 //!
 //! After a crash or a loss of power the folder has the state of the last write that was completed, or the one that was
 //! being written: `tests/state` ends the process at every operation. A file that cannot be used is renamed, never removed.
