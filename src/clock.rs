@@ -41,6 +41,12 @@ impl Timestamp {
     }
 }
 
+/// The system's clock, since the Unix epoch; zero before it. Unlike [`Clock`] it may be set.
+#[must_use]
+pub fn wall() -> Duration {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
+}
+
 /// Wall time that never steps: the system's clock at the start plus the time that the process has run since. A clock set
 /// back or forward by an operator makes no producer inactive. Nor does a time in which the process did not run (SIGSTOP,
 /// a paused container, a restored snapshot of the machine): what clients did meanwhile waits in the sockets, and nobody
@@ -66,8 +72,7 @@ struct Running {
 
 impl Clock {
     pub fn start() -> Self {
-        let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        let started_at = Timestamp::default().after(since_epoch);
+        let started_at = Timestamp::default().after(wall());
         Self { started: Instant::now(), started_at, running: Arc::default() }
     }
 

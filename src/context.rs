@@ -3,7 +3,7 @@
 use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::SystemTime;
 
 use arc_swap::ArcSwap;
 
@@ -12,7 +12,7 @@ use crate::admission::Admission;
 use crate::api;
 use crate::batch::Batch;
 use crate::change_log;
-use crate::clock::Timestamp;
+use crate::clock::{Timestamp, wall};
 use crate::limits::{FORGOTTEN_TOGETHER, Limit, Limits, MISSING_TOGETHER};
 use crate::listen::Service;
 use crate::log::{About, Log};
@@ -207,7 +207,7 @@ impl WorkerContext {
         let unused = registry.without_producers();
         let gauges = Gauges {
             now: *now,
-            wall: SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default(),
+            wall: wall(),
             backend: server.backend,
             ready: self.shared.readiness.check(self.now).is_ok(),
             producers: registry.producers(),

@@ -1,24 +1,26 @@
 //! What the kernel knows of the process. Where /proc does not tell, the metric is absent.
 
 use std::fs;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use rustix::process::{Resource, getrlimit};
 use rustix::time::{ClockId, clock_gettime};
 
+use crate::clock::wall;
+
 /// When the process started, as near as it can say itself.
-pub(super) struct Started(SystemTime);
+pub(super) struct Started(Duration);
 
 impl Default for Started {
     fn default() -> Self {
-        Self(SystemTime::now())
+        Self(wall())
     }
 }
 
 impl Started {
     /// Seconds since the Unix epoch.
     pub(super) fn seconds(&self) -> f64 {
-        self.0.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64()
+        self.0.as_secs_f64()
     }
 }
 

@@ -199,11 +199,15 @@ impl Server {
 
     /// Writes what changes from now on into a folder.
     fn keep(&self, folder: Folder) -> io::Result<Saver> {
+        let (interval, figures) = (self.shared.options.load().state_interval, self.shared.metrics.state());
+        Saver::start(folder, self.source(), interval, self.clock.clone(), figures, &self.log)
+    }
+
+    /// What another process restores, from a folder or from this one.
+    fn source(&self) -> impl state::Source + use<> {
         let shared = Arc::clone(&self.shared);
         let is_known = move |topic: &Name, channel: Option<&Name>| shared.topology.load().has(topic, channel);
-        let source = RegistrySource { registry: Arc::clone(&self.registry), is_known };
-        let (interval, figures) = (self.shared.options.load().state_interval, self.shared.metrics.state());
-        Saver::start(folder, source, interval, self.clock.clone(), figures, &self.log)
+        RegistrySource { registry: Arc::clone(&self.registry), is_known }
     }
 
     /// Serves until SIGINT or SIGTERM, then finishes the replies in hand.

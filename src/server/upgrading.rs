@@ -1,15 +1,17 @@
 //! Leaving everything to another process, at SIGUSR2.
 
+use std::net::TcpListener;
 use std::os::fd::AsFd;
 use std::process;
 use std::time::{Duration, Instant};
 
 use super::Server;
+use crate::clock::wall;
 use crate::io::Queue;
 use crate::limits::{HANDOVER_PATIENCE, SUCCESSOR_PERIOD, UPGRADE_PATIENCE};
 use crate::mailbox::{Message, send_to_all};
 use crate::process::signal_stop;
-use crate::state::{Encoder, Folder, Saver, encode_snapshot, wall};
+use crate::state::{Encoder, Folder, Saver, Source};
 use crate::upgrade::{Decision, Failure, HandedSocket, Successor};
 
 impl Server {
@@ -89,10 +91,9 @@ impl Server {
         let workers = self.shared.pause.wait(self.workers.len(), HANDOVER_PATIENCE);
         let sockets = self.handed(workers.ok_or(Failure::TimedOut("a worker"))?);
         let mut state = Vec::new();
-        let (snapshot, now) = (self.registry.snapshot(), self.clock.now());
-        let known = self.shared.topology.load();
+        let now = self.clock.now();
         let encoded = Encoder::new(&mut state, wall()).and_then(|mut encoder| {
-            encode_snapshot(&snapshot, now, |topic, channel| known.has(topic, channel), &mut encoder)?;
+            self.source().save(now, &mut encoder)?;
             encoder.finish()
         });
         encoded.map_err(Failure::Io)?;
@@ -101,7 +102,7 @@ impl Server {
     }
 
     /// The workers' sockets. Those that all of them share are handed over once.
-    fn handed(&self, workers: Vec<Vec<std::net::TcpListener>>) -> Vec<HandedSocket> {
+    fn handed(&self, workers: Vec<Vec<TcpListener>>) -> Vec<HandedSocket> {
         let mut all = Vec::new();
         for (nth, sockets) in workers.into_iter().enumerate() {
             for (listener, socket) in self.listeners.iter().zip(sockets) {

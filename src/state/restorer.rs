@@ -3,13 +3,13 @@
 use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::thread;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use super::folder::{Folder, Restored};
 use super::format::{FormatError, decode};
 use super::lock::FolderError;
 use crate::change_log;
-use crate::clock::Clock;
+use crate::clock::{Clock, wall};
 use crate::limits::{BIND_PATIENCE, BIND_PAUSE};
 use crate::log::Log;
 use crate::registry::{Change, Registry, Restore};
@@ -79,10 +79,4 @@ fn open_when_free(path: &Path) -> Result<Folder, FolderError> {
             result => return result,
         }
     }
-}
-
-/// The system's clock, since the Unix epoch.
-#[must_use]
-pub fn wall() -> Duration {
-    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
 }

@@ -4,14 +4,14 @@ use std::io;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use rustix::time::{ClockId, clock_gettime};
 
 use super::files::Files;
 use super::folder::Folder;
 use super::writer::{Moment, Source, Time, Writer};
-use crate::clock::Clock;
+use crate::clock::{Clock, wall};
 use crate::limits::STATE_FINISH_PATIENCE;
 use crate::log::Log;
 use crate::metrics::StateFigures;
@@ -92,7 +92,6 @@ struct ThreadTime(Clock);
 impl Time for ThreadTime {
     fn moment(&self) -> Moment {
         let cpu = clock_gettime(ClockId::ThreadCPUTime).try_into().unwrap_or_default();
-        let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        Moment { now: self.0.now(), wall, cpu }
+        Moment { now: self.0.now(), wall: wall(), cpu }
     }
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::format::Encoder;
 use super::writer::Source;
 use crate::clock::Timestamp;
-use crate::registry::{Name, Producer, Registry, SavedExpiry, SavedTopic, Snapshot};
+use crate::registry::{Name, Producer, Registry, SavedExpiry, SavedTopic};
 
 /// A registry, and which names need not be kept, as every start creates them: a topic, or a topic and a channel.
 pub struct RegistrySource<K> {
@@ -25,7 +25,9 @@ impl<K: Fn(&Name, Option<&Name>) -> bool + Send> Source for RegistrySource<K> {
     fn save(&mut self, now: Timestamp, to: &mut Encoder<'_>) -> io::Result<Self::Producers> {
         // Held until it is written: a commit meanwhile copies what it changes.
         let snapshot = Arc::clone(&self.registry.snapshot());
-        encode(&snapshot, now, &self.is_known, to)?;
+        let saving = snapshot.save(now);
+        saving.producers().try_for_each(|producer| to.producer(&producer))?;
+        saving.topics().try_for_each(|topic| to.topic(&ordinary(topic, &self.is_known)))?;
         Ok(snapshot.producers(None).cloned().collect())
     }
 
@@ -36,18 +38,6 @@ impl<K: Fn(&Name, Option<&Name>) -> bool + Send> Source for RegistrySource<K> {
     ) -> impl Iterator<Item = Duration> + 'a {
         producers.iter().map(move |producer| now.since(producer.last_update()))
     }
-}
-
-/// Encodes all that a snapshot holds.
-pub fn encode(
-    snapshot: &Snapshot,
-    now: Timestamp,
-    is_known: impl Fn(&Name, Option<&Name>) -> bool,
-    to: &mut Encoder<'_>,
-) -> io::Result<()> {
-    let saving = snapshot.save(now);
-    saving.producers().try_for_each(|producer| to.producer(&producer))?;
-    saving.topics().try_for_each(|topic| to.topic(&ordinary(topic, &is_known)))
 }
 
 /// A name that is kept because it is known beforehand is an ordinary one for whoever does not know it.
