@@ -13,6 +13,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use super::change::Changed;
 use super::names::{Name, ProducerId, RESTORED, TopicId};
 use super::producer::{Inheritance, Producer};
+use super::topic::Channel;
 use super::writer::Writer;
 use crate::clock::Timestamp;
 
@@ -73,7 +74,7 @@ impl Writer<'_> {
             |&topic: &TopicId| self.snapshot().topic_at(topic).is_some_and(|topic| topic.producers.contains(*id));
         let (inherited, own): (Vec<_>, Vec<_>) = topics.into_iter().partition(is_inherited);
         for topic in own {
-            self.make_topic_own(producer, topic);
+            self.make_topic_own(producer, topic, |_| true);
         }
         if inherited.is_empty() {
             return self.rest().producers.clear(*id);
@@ -95,21 +96,39 @@ impl Writer<'_> {
         for &topic in topics {
             // One that was deleted meanwhile is in no snapshot.
             if self.snapshot().topic_at(topic).is_some() {
-                self.head.versions.change(topic, |topic| topic.rename(from, to));
+                self.head.versions.change(topic, |topic| topic.rename(from, to, |_| true));
             }
         }
     }
 
-    /// Makes an inherited registration the producer's own, if there is one. Returns what that is.
-    pub(super) fn make_own(&mut self, producer: &Producer, name: Name, channel: Option<Name>) -> Changed {
-        let Some(Inheritance { id, from }) = producer.inheritance() else { return Changed::default() };
-        let Some(topic) = self.snapshot().topic(name.as_bytes()) else { return Changed::default() };
-        let at = channel.and_then(|channel| topic.channel(channel.as_bytes()).ok());
-        if !topic.producers.contains(*id) && at.is_none_or(|at| !topic.channels[at].producers.contains(*id)) {
+    /// Makes an inherited topic the producer's own, and those of its channels that are meant, if there are any. Returns what that is.
+    pub(super) fn make_own(
+        &mut self,
+        producer: &Producer,
+        name: Name,
+        is_meant: impl Fn(&Channel) -> bool,
+    ) -> Changed {
+        // As for nearly all producers: they need no search.
+        if producer.inheritance().is_none() {
             return Changed::default();
         }
-        let topic = topic.id;
-        let changed = self.head.versions.change(topic, |topic| topic.rename_in(*id, producer.id(), at));
+        let topic = self.snapshot().topic(name.as_bytes()).map(|topic| topic.id);
+        topic.map(|topic| self.make_topic_own(producer, topic, is_meant)).unwrap_or_default()
+    }
+
+    fn make_topic_own(
+        &mut self,
+        producer: &Producer,
+        topic: TopicId,
+        is_meant: impl Fn(&Channel) -> bool,
+    ) -> Changed {
+        let Some(Inheritance { id, from }) = producer.inheritance() else { return Changed::default() };
+        let Some(found) = self.snapshot().topic_at(topic) else { return Changed::default() };
+        let is_in = |channel: &Channel| channel.producers.contains(*id) && is_meant(channel);
+        if !found.producers.contains(*id) && !found.channels.iter().any(is_in) {
+            return Changed::default();
+        }
+        let changed = self.head.versions.change(topic, |topic| topic.rename(*id, producer.id(), is_meant));
         if changed.topic {
             producer.topics().push(topic);
             self.changed.nodes = true;
@@ -119,44 +138,16 @@ impl Writer<'_> {
         changed
     }
 
-    /// The same for a topic with all its channels.
-    pub(super) fn make_all_own(&mut self, producer: &Producer, name: Name) {
-        if let Some(topic) = self.snapshot().topic(name.as_bytes()).map(|topic| topic.id) {
-            self.make_topic_own(producer, topic);
-        }
-    }
-
-    fn make_topic_own(&mut self, producer: &Producer, topic: TopicId) {
-        let Some(Inheritance { id, from }) = producer.inheritance() else { return };
-        let Some(found) = self.snapshot().topic_at(topic) else { return };
-        let channels = found.channels.iter().filter(|channel| channel.producers.contains(*id)).count();
-        let has_topic = found.producers.contains(*id);
-        if !has_topic && channels == 0 {
-            return;
-        }
-        self.head.versions.change(topic, |topic| topic.rename(*id, producer.id()));
-        if has_topic {
-            producer.topics().push(topic);
-            self.changed.nodes = true;
-        }
-        producer.channels.fetch_add(channels, Relaxed);
-        from.channels.fetch_sub(channels, Relaxed);
-    }
-
     /// Removes restored producers and inherited registrations after the grace, those of so many topics at a time. Returns what
     /// was removed in all, when nothing is left.
     pub(super) fn end_grace(&mut self, now: Timestamp, most: usize) -> Option<Missing> {
         let mut grace = self.head.grace.filter(|grace| grace.until <= now)?;
+        // Each counts for one topic at least.
+        let places = self.snapshot().rest.producers.places(RESTORED as usize).take(most);
+        let mut holders = places.map(|(_, holder)| Arc::clone(holder)).collect::<Vec<_>>().into_iter();
         let mut topics = 0;
         while topics < most {
-            let place = self
-                .snapshot()
-                .rest
-                .producers
-                .places(RESTORED as usize)
-                .next()
-                .map(|(_, holder)| Arc::clone(holder));
-            let Some(holder) = place else {
+            let Some(holder) = holders.next() else {
                 self.head.grace = None;
                 return Some(grace.missing);
             };

@@ -167,38 +167,13 @@ impl Topic {
         removed
     }
 
-    /// Lists a producer under another id, in the topic and in all its channels.
-    pub(super) fn rename(&mut self, from: ProducerId, to: ProducerId) {
-        let before = self.producers.clone();
-        self.rename_in_topic(from, to);
-        if !self.channels.iter().any(|channel| channel.producers.contains(from)) {
-            return;
-        }
-        for channel in Arc::make_mut(&mut self.channels) {
-            if channel.producers.shares(&before) {
-                channel.producers = self.producers.clone();
-            } else {
-                channel.producers.rename(from, to);
-            }
-        }
-    }
-
-    /// The same for the topic, and for one channel of it; returns whether the producer was in either.
-    pub(super) fn rename_in(&mut self, from: ProducerId, to: ProducerId, channel: Option<usize>) -> Changed {
-        let before = self.producers.clone();
-        let topic = self.rename_in_topic(from, to);
-        let is_in = |&at: &usize| self.channels[at].producers.contains(from);
-        let Some(at) = channel.filter(is_in) else { return Changed { topic, channels: 0 } };
-        let channel = &mut Arc::make_mut(&mut self.channels)[at];
-        if channel.producers.shares(&before) {
-            channel.producers = self.producers.clone();
-        } else {
-            channel.producers.rename(from, to);
-        }
-        Changed { topic, channels: 1 }
-    }
-
-    fn rename_in_topic(&mut self, from: ProducerId, to: ProducerId) -> bool {
+    /// Lists a producer under another id, in the topic and in those of its channels that are meant. Returns where it was.
+    pub(super) fn rename(
+        &mut self,
+        from: ProducerId,
+        to: ProducerId,
+        is_meant: impl Fn(&Channel) -> bool,
+    ) -> Changed {
         if self.tombstoned_at(from).is_some()
             && let Some(tombstones) = &mut self.tombstones
         {
@@ -206,7 +181,21 @@ impl Topic {
             tombstones.iter_mut().filter(|(id, _)| *id == from).for_each(|(id, _)| *id = to);
             tombstones.sort_unstable_by_key(|&(id, _)| id);
         }
-        self.producers.rename(from, to)
+        let before = self.producers.clone();
+        let mut changed = Changed { topic: self.producers.rename(from, to), channels: 0 };
+        let is_in = |channel: &Channel| channel.producers.contains(from) && is_meant(channel);
+        if !self.channels.iter().any(is_in) {
+            return changed;
+        }
+        for channel in Arc::make_mut(&mut self.channels).iter_mut().filter(|channel| is_in(channel)) {
+            if channel.producers.shares(&before) {
+                channel.producers = self.producers.clone();
+            } else {
+                channel.producers.rename(from, to);
+            }
+            changed.channels += 1;
+        }
+        changed
     }
 
     pub(super) fn remove_channel(&mut self, at: usize) {

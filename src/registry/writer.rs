@@ -129,7 +129,9 @@ impl Writer<'_> {
     }
 
     pub(super) fn register(&mut self, producer: &Producer, name: Name, channel: Option<Name>) -> Changed {
-        let own = self.make_own(producer, name, channel);
+        let own = self.make_own(producer, name, |found| {
+            channel.is_some_and(|channel| channel.as_bytes() == found.name.as_bytes())
+        });
         let (id, found) = (producer.id(), self.snapshot().topic(name.as_bytes()));
         let topic = match found.filter(|topic| topic.listed) {
             // What nsqd has registered before it may register again: that copies nothing.
@@ -173,7 +175,7 @@ impl Writer<'_> {
         now: Timestamp,
     ) -> Changed {
         if channel.is_none() {
-            self.make_all_own(producer, topic);
+            self.make_own(producer, topic, |_| true);
         }
         let Some(topic) = self.snapshot().topic(topic.as_bytes()).cloned() else { return Changed::default() };
         match channel {
