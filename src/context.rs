@@ -42,16 +42,23 @@ pub struct WorkerContext {
     pub counters: Arc<Counters>,
     pub shared: Arc<Shared>,
     pub response_head: ResponseHead,
-    /// The server stops: an HTTP response says that its connection closes.
-    pub is_draining: bool,
-    /// Another process has the registry: this one's is answered from, and changed no more.
-    pub is_handed_over: bool,
-    /// The server ends, and another one expects the producers: a connection that is closed removes none.
-    pub keeps_producers: bool,
+    pub stage: Stage,
     pub registry: Arc<Registry>,
     pub batch: Batch,
     /// Space for what a transport decrypts, empty between two connections.
     pub scratch: Vec<u8>,
+}
+
+/// How far a worker is on its way to the end. What holds of a stage holds of those after it.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum Stage {
+    Serving,
+    /// The server stops: an HTTP response says that its connection closes.
+    Draining,
+    /// Another server expects the producers: a connection that is closed removes none.
+    LeavingProducers,
+    /// Another process has the registry: this one's is answered from, and changed no more.
+    HandedOver,
 }
 
 /// The result of giving a session input.
@@ -120,9 +127,7 @@ impl WorkerContext {
             counters: shared.metrics.worker(now),
             shared,
             response_head: ResponseHead::new(SystemTime::UNIX_EPOCH),
-            is_draining: false,
-            is_handed_over: false,
-            keeps_producers: false,
+            stage: Stage::Serving,
             batch: Batch::new(Arc::clone(&registry)),
             scratch: Vec::new(),
             registry,
@@ -304,7 +309,7 @@ impl WorkerContext {
         self.response_head = ResponseHead::new(wall);
         self.reader.age();
         self.registry.catch_up();
-        if self.is_handed_over {
+        if self.stage == Stage::HandedOver {
             return;
         }
         if self.registry.has_unused(self.now) {

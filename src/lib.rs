@@ -13,8 +13,10 @@
 //! - [`reload`]: which settings a running server takes.
 //! - [`readiness`]: whether clients should be sent here.
 //! - [`service_manager`]: what is reported to systemd.
+//! - [`upgrade`]: leaving everything to another process.
 //! - [`process`]: signals, the limit of open files, cores.
 //! - [`listen`]: the listening sockets, bound or inherited.
+//! - [`retry`]: trying again what another process is about to leave.
 //! - [`threads`]: the worker threads, and which backend all of them use.
 //! - [`io`]: the vocabulary between the core and the kernel, and the ring and epoll that speak it.
 //! - [`mailbox`]: what other threads tell a worker.
@@ -65,6 +67,7 @@ pub mod readiness;
 pub mod registry;
 pub mod reload;
 pub mod response_head;
+pub mod retry;
 pub mod server;
 pub mod service_manager;
 pub mod state;

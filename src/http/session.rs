@@ -15,7 +15,7 @@ use super::status::{
     Status, TOO_MANY_CONNECTIONS,
 };
 use crate::access::{Class, Client, Decision};
-use crate::context::{Advance, WorkerContext};
+use crate::context::{Advance, Stage, WorkerContext};
 use crate::endpoint::Endpoint;
 use crate::limits::{
     CONFIG_VALUE_BYTES_MAX, HTTP_OPTIONS_BODY_BYTES_MAX, HTTP_UNREAD_BODY_BYTES_MAX, Limit, Limits,
@@ -138,7 +138,7 @@ impl Session {
                     }
                     Parsed::Request { head, used } => {
                         // The server stops: only what is here already is answered.
-                        let close = context.is_draining && used == rest.len();
+                        let close = context.stage > Stage::Serving && used == rest.len();
                         let keep = self.begin(&head, &rest[..used], close, context, output);
                         Advance { used, close: !keep }
                     }
@@ -235,7 +235,7 @@ impl Session {
             BodyState::Complete => Ok(()),
             BodyState::Malformed => Err(INVALID_REQUEST),
         };
-        let close = context.is_draining && progress.used == input.len();
+        let close = context.stage > Stage::Serving && progress.used == input.len();
         Advance { used: progress.used, close: !self.end_body(outcome, close, context, output) }
     }
 
@@ -322,7 +322,7 @@ impl Session {
             return denial.respond(exchange, peer, context);
         }
         // What it changed here would be lost.
-        let (status, keep) = if context.is_handed_over && class == Class::Admin {
+        let (status, keep) = if context.stage == Stage::HandedOver && class == Class::Admin {
             (HANDED_OVER.0, exchange.responder(&context.response_head, &context.counters).error(HANDED_OVER, None))
         } else {
             handlers::call(endpoint, exchange, peer, context)

@@ -5,7 +5,6 @@ mod inherited;
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
-use std::thread;
 use std::time::Instant;
 
 pub use inherited::{Inherited, InheritedError};
@@ -14,6 +13,7 @@ use socket2::{Domain, SockRef, Socket, Type};
 use crate::io::{Queue, detect_dead_peers};
 use crate::limits::{BACKLOG, BIND_PATIENCE, BIND_PAUSE, Limit, Limits};
 use crate::options::ListenAddress;
+use crate::retry::retry;
 use crate::transport;
 
 /// The two protocols of nsqlookupd.
@@ -165,14 +165,7 @@ pub fn share(socket: TcpListener, count: usize, limits: &Limits) -> io::Result<(
 /// The kernel takes a ring down some time after its process is gone, and the ring's accepts hold their sockets until
 /// then: a server that is started right after it was killed finds its own ports taken.
 fn retry_until(until: Instant, attempt: impl Fn() -> io::Result<Socket>) -> io::Result<Socket> {
-    loop {
-        match attempt() {
-            Err(error) if error.kind() == io::ErrorKind::AddrInUse && Instant::now() < until => {
-                thread::sleep(BIND_PAUSE);
-            }
-            result => return result,
-        }
-    }
+    retry(until, BIND_PAUSE, |error| error.kind() == io::ErrorKind::AddrInUse, attempt)
 }
 
 /// A socket with the options that accepted connections inherit.
@@ -198,6 +191,7 @@ fn listen(socket: Socket, at: SocketAddr) -> io::Result<Socket> {
 mod tests {
     use std::net::TcpStream;
     use std::sync::{Barrier, mpsc};
+    use std::thread;
     use std::time::Duration;
 
     use super::*;

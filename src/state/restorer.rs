@@ -13,6 +13,7 @@ use crate::clock::{Clock, wall};
 use crate::limits::{BIND_PATIENCE, BIND_PAUSE};
 use crate::log::Log;
 use crate::registry::{Change, Registry, Restore};
+use crate::retry::retry;
 
 /// Puts what another process, or an earlier one, had into an empty registry.
 pub struct Restorer<'a> {
@@ -65,18 +66,11 @@ pub fn open(path: &str, lock: Option<OwnedFd>) -> Result<Folder, FolderError> {
     let path = Path::new(path);
     match lock.map(|lock| Folder::inherit(path, lock)) {
         // The path has changed in between.
-        None | Some(Err(FolderError::OtherLock(_))) => open_when_free(path),
-        Some(result) => result,
-    }
-}
-
-/// The server before may still be ending: as for a port, it is waited for.
-fn open_when_free(path: &Path) -> Result<Folder, FolderError> {
-    let until = Instant::now() + BIND_PATIENCE;
-    loop {
-        match Folder::open(path) {
-            Err(FolderError::Taken(..)) if Instant::now() < until => thread::sleep(BIND_PAUSE),
-            result => return result,
+        None | Some(Err(FolderError::OtherLock(_))) => {
+            // The server before may still be ending, as for a port.
+            let passes = |error: &FolderError| matches!(error, FolderError::Taken(..));
+            retry(Instant::now() + BIND_PATIENCE, BIND_PAUSE, passes, || Folder::open(path))
         }
+        Some(result) => result,
     }
 }

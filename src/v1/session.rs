@@ -9,7 +9,7 @@ use super::parse::{self, Command, MAGIC, Words};
 use crate::access::Reason;
 use crate::cause::Cause;
 use crate::clock::Timestamp;
-use crate::context::{Advance, WorkerContext};
+use crate::context::{Advance, Stage, WorkerContext};
 use crate::limits::Limit;
 use crate::listen::{Protocol, Service};
 use crate::output::Output;
@@ -146,7 +146,7 @@ impl Session {
             if std::mem::take(&mut self.is_silent) {
                 context.counters.silences_over.increment();
             }
-            if !context.keeps_producers {
+            if context.stage < Stage::LeavingProducers {
                 context.batch.add(Change::Disconnect(producer));
             }
         }

@@ -9,6 +9,7 @@ use crate::access::Reason;
 use crate::admission::Admitted;
 use crate::cause::Cause;
 use crate::connection::{Connection, Session};
+use crate::context::Stage;
 use crate::io::{ListenerId, Request, Socket};
 use crate::limits::{ACCEPT_BACKOFF, CONNECTIONS_MAX, Limit};
 use crate::listen::{Listener, Protocol};
@@ -43,7 +44,9 @@ impl Worker {
         self.requests.push(Request::Open { token, socket });
         match admitted {
             // The producers of this process stay as they are: nsqd connects to the next one.
-            Admitted::Welcome if is_nsqd && self.context.keeps_producers => self.shut_down(token, Cause::Shutdown),
+            Admitted::Welcome if is_nsqd && self.context.stage >= Stage::LeavingProducers => {
+                self.shut_down(token, Cause::Shutdown);
+            }
             Admitted::Welcome => {
                 self.await_input(token);
                 self.receive(token);

@@ -10,6 +10,7 @@ use super::Worker;
 use crate::cause::Cause;
 use crate::clock::Timestamp;
 use crate::connection::Connection;
+use crate::context::Stage;
 use crate::limits::Limit;
 
 /// A drain that has begun.
@@ -70,9 +71,10 @@ impl Drain {
 
 impl Worker {
     pub(super) fn begin_drain(&mut self, grace: Duration) {
-        self.context.is_draining = true;
-        // What is written when all workers have ended is to have them.
-        self.context.keeps_producers |= !self.context.shared.options.load().data_path.is_empty();
+        let is_kept = !self.context.shared.options.load().data_path.is_empty();
+        // The state that is written when all workers have ended is to have the producers.
+        let stage = if is_kept { Stage::LeavingProducers } else { Stage::Draining };
+        self.context.stage = self.context.stage.max(stage);
         let (now, timeout) = (self.context.now, self.context.limits.time(Limit::DrainTimeout));
         self.drain.get_or_insert_with(|| Drain::new(now, grace, timeout));
     }

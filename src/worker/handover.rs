@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::Worker;
 use crate::cause::Cause;
+use crate::context::Stage;
 use crate::io::Driver;
 use crate::limits::{HANDOVER_GRACE, Limit};
 use crate::listen::Protocol;
@@ -31,8 +32,7 @@ impl Worker {
     /// Another process serves. Connections of nsqd are closed, so that their nsqd connects there; HTTP clients have the responses to
     /// what they have sent.
     fn hand_over(&mut self) {
-        self.context.is_handed_over = true;
-        self.context.keeps_producers = true;
+        self.context.stage = Stage::HandedOver;
         self.listeners.share_queues();
         let timeout = self.context.limits.time(Limit::DrainTimeout);
         self.begin_drain(HANDOVER_GRACE.min(timeout / 2));
