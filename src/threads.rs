@@ -161,7 +161,7 @@ fn run(
     let mut stop = StopAll(Some(failed));
     let end = worker.run(driver, &clock).map_err(ServerError::Io);
     if end.is_ok() {
-        // The drain is over, which all of them have been told to begin.
+        // The drain is over, which all workers began together.
         stop.0 = None;
     }
     end

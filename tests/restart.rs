@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use rustix::process::Signal;
 
 use support::clients::{Nsqd, ask, connect, exchange, get, introduce, read_once, request};
-use support::{PATIENCE, Server};
+use support::{Ends, PATIENCE, Server};
 
 const NODES: usize = 50;
 
@@ -88,15 +88,6 @@ fn nodes_come_back_to_a_server_that_was_killed() {
         }
     });
     assert!(server.stop().success());
-}
-
-/// Tells the nodes to end, after a failure too.
-struct Ends<'a>(&'a AtomicBool);
-
-impl Drop for Ends<'_> {
-    fn drop(&mut self) {
-        self.0.store(true, Ordering::Relaxed);
-    }
 }
 
 /// Each node registers one topic after the other and looks up each one that was answered OK. SIGTERM comes in the

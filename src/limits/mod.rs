@@ -27,8 +27,8 @@ pub const ITERATION_WEIGHT_MAX: u32 = 1024;
 pub const DISCONNECT_WEIGHT: u32 = 128;
 /// What a commit counts for that cannot wait for the end of the iteration.
 pub const COMMIT_WEIGHT: u32 = 16;
-/// Messages of TLS handshakes that a worker takes in an iteration. The two of a handshake take a tenth of a millisecond with an
-/// elliptic key, and one with RSA: more would keep its other connections waiting.
+/// Messages of TLS handshakes that a worker takes in an iteration. The two of a handshake take 0.1 ms with an elliptic key, and 1 ms
+/// with an RSA key: more messages would keep its other connections waiting.
 pub const HANDSHAKES_TOGETHER: usize = 8;
 /// Names without producers that a worker forgets at a tick: the work of an iteration.
 pub const FORGOTTEN_TOGETHER: usize = ITERATION_WEIGHT_MAX as usize;

@@ -59,7 +59,7 @@ pub struct Producer {
 }
 
 /// Registrations from before a restart that an nsqd has taken over and not made again yet. They are listed as its own, under an id
-/// of their own, so that those that it does not make again can be told from the others.
+/// of their own, by which the end of the grace finds those that it has not made again.
 #[derive(Debug)]
 pub(super) struct Inheritance {
     pub(super) id: ProducerId,

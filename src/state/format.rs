@@ -280,7 +280,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_was_cut_or_changed_is_told_from_a_newer_one() {
+    fn a_file_that_was_cut_or_changed_is_no_newer_one() {
         let whole = encoded(2, &[topic(b"t")]);
         for end in 0..whole.len() {
             let error = decode(&whole[..end]).expect_err("cut");

@@ -16,7 +16,7 @@ use crate::limits::STATE_FINISH_PATIENCE;
 use crate::log::Log;
 use crate::metrics::StateFigures;
 
-/// Writes the state of a server in the background until it is told to stop. Dropped, it stops without a last write.
+/// Writes the state of a server in the background until [`Saver::finish`] or [`Saver::hand_over`]. Dropped, it stops without a last write.
 pub struct Saver {
     orders: Sender<Order>,
     ended: Receiver<Folder>,

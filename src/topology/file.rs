@@ -187,7 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn a_mistake_is_told_with_its_line_and_what_is_allowed() {
+    fn a_mistake_is_reported_with_its_line_and_what_is_allowed() {
         let use_list = "use a list of channels such as [\"billing\", \"mail\"], or [] for none; a name with a dot has \
                         quotes, \"orders.eu\" = []";
         let use_name = "use 1 to 64 letters, digits, dots, dashes and underscores";
@@ -241,13 +241,13 @@ mod tests {
         ] {
             assert_eq!(parse(text.as_bytes()).expect_err(text), expected, "{text:?}");
         }
-        let is_told = |bytes: &[u8], start| {
+        let is_reported = |bytes: &[u8], start| {
             let reason = parse(bytes).expect_err(start);
             assert!(reason.starts_with(start) && !reason.contains(char::is_control), "{reason}");
         };
-        is_told(b"[topics]\na = [b]\n", "line 2, key \"");
-        is_told(b"[topics]\na = ['b'\n", "line 2, key \"");
-        is_told(b"[topics]\na = ['\xff']\n", "line 2, key \"a\": not UTF-8, in ");
+        is_reported(b"[topics]\na = [b]\n", "line 2, key \"");
+        is_reported(b"[topics]\na = ['b'\n", "line 2, key \"");
+        is_reported(b"[topics]\na = ['\xff']\n", "line 2, key \"a\": not UTF-8, in ");
     }
 
     /// However long a name or a line is.
@@ -278,19 +278,21 @@ mod tests {
     #[test]
     fn a_file_that_cannot_be_read_is_named() {
         let folder = tempfile::tempdir().expect("a temporary folder");
-        let told =
+        let error =
             |path: &std::path::Path| load(&path.display().to_string()).expect_err("no topology").to_string();
         let shown = folder.path().display().to_string();
-        assert_eq!(told(folder.path()), format!("cannot read -topology-file {shown:?}: it is no file"));
-        assert!(told(&folder.path().join("none")).ends_with("No such file or directory (os error 2)"));
+        assert_eq!(error(folder.path()), format!("cannot read -topology-file {shown:?}: it is no file"));
+        assert!(error(&folder.path().join("none")).ends_with("No such file or directory (os error 2)"));
         let file = folder.path().join("large.toml");
         std::fs::write(&file, "#".repeat(TOPOLOGY_FILE_BYTES_MAX)).expect("space for a file");
         assert_eq!(load(&file.display().to_string()).expect("a comment"), Topology::default());
         std::fs::write(&file, "#".repeat(TOPOLOGY_FILE_BYTES_MAX + 1)).expect("space for a file");
-        assert!(told(&file).ends_with("it has more than 8388608 bytes"));
+        assert!(error(&file).ends_with("it has more than 8388608 bytes"));
         std::fs::write(&file, "[topics]\na = 1\n").expect("space for a file");
         let reason = "line 2: invalid value of type integer for topic a: use a list";
-        assert!(told(&file).starts_with(&format!("in -topology-file {:?}: {reason}", file.display().to_string())));
+        assert!(
+            error(&file).starts_with(&format!("in -topology-file {:?}: {reason}", file.display().to_string()))
+        );
         assert_eq!(load("").expect("no file"), Topology::default());
     }
 }

@@ -41,7 +41,7 @@ impl Worker {
             if connection.is_waiting() {
                 self.shut_down(token, Cause::Shutdown);
             } else {
-                // What it has been told already goes out first.
+                // Responses that are staged go out first.
                 connection.flush(Cause::Shutdown, &mut self.context);
                 self.mark(token);
             }

@@ -5,8 +5,8 @@
 
 use std::env;
 use std::fs;
-use std::io::{self, ErrorKind, Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::io::ErrorKind;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use std::thread;
@@ -21,7 +21,8 @@ use crate::cluster::Nsqd;
 use crate::daemon::Daemon;
 use crate::inherited_sockets::Sockets;
 use crate::programs::{self, Client, Programs};
-use crate::support::Server;
+use crate::support::clients::get_alone;
+use crate::support::{Ends, Server};
 use crate::wait;
 
 on_both_drivers!(restarts_by_sigterm, restarts_by_sigkill, upgrades_by_sigusr2);
@@ -99,7 +100,7 @@ fn restarts(backend: Backend, signal: Signal) -> usize {
     let failures = thread::scope(|scope| {
         let load: Vec<_> = (0..2).map(|_| scope.spawn(|| ask(http, &is_over, &asked))).collect();
         // Whatever fails here, the load is to end.
-        let end_load = EndLoad(&is_over);
+        let end_load = Ends(&is_over);
         for number in 0..count {
             let before = asked.load(Relaxed);
             wait::until_eq("lookups are served", &true, || asked.load(Relaxed) > before + 100);
@@ -132,15 +133,6 @@ fn restarts(backend: Backend, signal: Signal) -> usize {
     cut_short.len()
 }
 
-/// Ends the load when it is dropped.
-struct EndLoad<'a>(&'a AtomicBool);
-
-impl Drop for EndLoad<'_> {
-    fn drop(&mut self) {
-        self.0.store(true, Relaxed);
-    }
-}
-
 /// Half of the lookups, at a fixed rate. Returns when which of them failed, and how; nothing for one that was cut short.
 fn ask(http: SocketAddr, is_over: &AtomicBool, asked: &AtomicUsize) -> Vec<(Duration, Option<String>)> {
     let (begun, mut sent, mut failures) = (Instant::now(), 0, Vec::new());
@@ -148,7 +140,7 @@ fn ask(http: SocketAddr, is_over: &AtomicBool, asked: &AtomicUsize) -> Vec<(Dura
         // A lookup that was late does not put off the next ones.
         thread::sleep((Duration::from_secs(2) / LOOKUPS_A_SECOND * sent).saturating_sub(begun.elapsed()));
         sent += 1;
-        match lookup(http) {
+        match get_alone(http, "/lookup?topic=orders") {
             Ok(response) if listed(&response) == 2 => {}
             Ok(response) if response.is_empty() => failures.push((begun.elapsed(), None)),
             Err(error) if error.kind() == ErrorKind::ConnectionReset => failures.push((begun.elapsed(), None)),
@@ -158,15 +150,6 @@ fn ask(http: SocketAddr, is_over: &AtomicBool, asked: &AtomicUsize) -> Vec<(Dura
         asked.fetch_add(1, Relaxed);
     }
     failures
-}
-
-fn lookup(http: SocketAddr) -> io::Result<String> {
-    let mut stream = TcpStream::connect(http)?;
-    stream.set_read_timeout(Some(wait::PATIENCE))?;
-    stream.write_all(b"GET /lookup?topic=orders HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n")?;
-    let mut response = String::new();
-    stream.read_to_string(&mut response)?;
-    Ok(response)
 }
 
 /// How many producers a response lists.

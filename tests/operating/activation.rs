@@ -3,7 +3,7 @@
 //! systemd's own `systemd-socket-activate` starts the server. Where it is not installed, these tests say that they are
 //! skipped.
 
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{BufRead, BufReader, Read};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
@@ -15,7 +15,7 @@ use std::{env, io};
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::inherited_sockets::Sockets;
-use crate::support::clients::{Nsqd, connect, get};
+use crate::support::clients::{Nsqd, connect, get, get_alone};
 use crate::support::{PATIENCE, Server};
 
 /// Whether systemd's tool is here. Where the environment asks for it, it has to be.
@@ -183,11 +183,7 @@ fn restarts_refuse_and_fail_no_lookup() {
 
 /// A lookup as a client makes it that keeps no connections.
 fn lookup(address: SocketAddr) -> io::Result<()> {
-    let mut stream = TcpStream::connect(address)?;
-    stream.set_read_timeout(Some(PATIENCE))?;
-    stream.write_all(b"GET /lookup?topic=t HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n")?;
-    let mut response = String::new();
-    stream.read_to_string(&mut response)?;
+    let response = get_alone(address, "/lookup?topic=t")?;
     let is_whole = response.ends_with("{\"message\":\"TOPIC_NOT_FOUND\"}");
     is_whole.then_some(()).ok_or_else(|| io::Error::other(format!("{response:?}")))
 }

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use ringlookupd::registry::Saved;
 use ringlookupd::state::decode;
@@ -9,7 +10,7 @@ use rustix::process::Signal;
 use tempfile::TempDir;
 
 use crate::support::clients::{Nsqd, connect, exchange, get, post, request};
-use crate::support::{PATIENCE, Server};
+use crate::support::{DEFAULTS, PATIENCE, Server};
 use crate::wait_until;
 
 /// Kills of a server at random moments; `RINGLOOKUPD_KILLS` sets another number.
@@ -31,6 +32,14 @@ impl Kept {
 
     fn start(&self) -> Server {
         Server::start(&self.flags)
+    }
+
+    /// The log of a server that does not start.
+    fn refused(&self) -> String {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_ringlookupd"));
+        let output = command.args(DEFAULTS).args(&self.flags).output().expect("the program runs");
+        assert!(!output.status.success());
+        String::from_utf8(output.stderr).expect("UTF-8")
     }
 
     fn file(&self, name: &str) -> PathBuf {
@@ -147,25 +156,15 @@ fn nsqd_nodes_that_are_not_back_within_the_grace_are_unlisted() {
 fn a_second_server_does_not_get_the_folder() {
     let kept = Kept::new(&[]);
     let _first = kept.start();
-    let second = std::process::Command::new(env!("CARGO_BIN_EXE_ringlookupd"))
-        .args(crate::support::DEFAULTS)
-        .args(&kept.flags)
-        .output()
-        .expect("the program runs");
-    let log = String::from_utf8(second.stderr).expect("UTF-8");
-    assert!(!second.status.success() && log.contains("uses this folder; stop it, or give this one"), "{log}");
+    let log = kept.refused();
+    assert!(log.contains("uses this folder; stop it, or give this one"), "{log}");
 }
 
 #[test]
 fn a_folder_has_to_exist() {
     let kept = Kept::new(&[]);
     fs::remove_dir(kept.folder.path()).expect("it is empty");
-    let output = std::process::Command::new(env!("CARGO_BIN_EXE_ringlookupd"))
-        .args(crate::support::DEFAULTS)
-        .args(&kept.flags)
-        .output()
-        .expect("the program runs");
-    let log = String::from_utf8(output.stderr).expect("UTF-8");
+    let log = kept.refused();
     assert!(log.contains("no such folder; make it, for the server's user alone"), "{log}");
 }
 

@@ -2,7 +2,7 @@
 //! changes nothing.
 
 use std::fs;
-use std::io::{self, Read, Write};
+use std::io;
 use std::net::{SocketAddr, TcpStream};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
@@ -13,9 +13,9 @@ use std::thread;
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::inherited_sockets::Sockets;
-use crate::support::clients::{Nsqd, connect, get, read_to_end};
+use crate::support::clients::{Nsqd, ask, connect, get, get_alone, introduce, read_to_end};
 use crate::support::observed::Observed;
-use crate::support::{DEFAULTS, PATIENCE, Server};
+use crate::support::{DEFAULTS, Ends, PATIENCE, Server};
 use crate::wait_until;
 
 /// Upgrades in a row; `RINGLOOKUPD_UPGRADES` sets another number.
@@ -90,32 +90,16 @@ impl Drop for Served {
 
 /// A lookup on a connection of its own.
 fn lookup(http: SocketAddr) -> io::Result<String> {
-    let mut stream = TcpStream::connect(http)?;
-    stream.set_read_timeout(Some(PATIENCE))?;
-    stream.write_all(b"GET /lookup?topic=t HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n")?;
-    let mut response = String::new();
-    stream.read_to_string(&mut response)?;
-    Ok(response)
+    get_alone(http, "/lookup?topic=t")
 }
 
 /// Registers again whenever its connection has ended, as nsqd does.
 fn stay_registered(tcp: SocketAddr, name: &str, is_over: &AtomicBool) {
     while !is_over.load(Relaxed) {
-        let Ok(mut stream) = crate::support::clients::introduce(tcp, name, 0) else { continue };
-        while !is_over.load(Relaxed)
-            && crate::support::clients::ask(&mut stream, b"REGISTER t c\n").is_ok_and(|answer| answer == b"OK")
-        {
+        let Ok(mut stream) = introduce(tcp, name, 0) else { continue };
+        while !is_over.load(Relaxed) && ask(&mut stream, b"REGISTER t c\n").is_ok_and(|answer| answer == b"OK") {
             thread::sleep(std::time::Duration::from_millis(1));
         }
-    }
-}
-
-/// Ends the load when it is dropped.
-struct EndLoad<'a>(&'a AtomicBool);
-
-impl Drop for EndLoad<'_> {
-    fn drop(&mut self) {
-        self.0.store(true, Relaxed);
     }
 }
 
@@ -128,8 +112,8 @@ fn beside_upgrades(mut served: Served, tcp: SocketAddr, http: SocketAddr) {
     let (is_over, is_left, asked) = (AtomicBool::new(false), AtomicBool::new(false), AtomicUsize::new(0));
     thread::scope(|scope| {
         // Whatever fails here, the load is to end, and behind it the nsqd.
-        let _end_nsqd = EndLoad(&is_left);
-        let end_load = EndLoad(&is_over);
+        let _end_nsqd = Ends(&is_left);
+        let end_load = Ends(&is_over);
         scope.spawn(|| stay_registered(tcp, "back", &is_left));
         let ask = || {
             let mut failures = Vec::new();

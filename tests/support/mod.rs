@@ -12,6 +12,7 @@ use std::io::{BufRead, BufReader, Read};
 use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -25,6 +26,15 @@ pub const PATIENCE: Duration = Duration::from_secs(15);
 
 /// The flags that every server is started with; a later one of the same name counts.
 pub const DEFAULTS: [&str; 3] = ["-tcp-address=127.0.0.1:0", "-http-address=127.0.0.1:0", "-log-level=info"];
+
+/// Ends what runs until this is set, after a failure too.
+pub struct Ends<'a>(pub &'a AtomicBool);
+
+impl Drop for Ends<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
 
 /// A running server; dropping it kills the process.
 pub struct Server {

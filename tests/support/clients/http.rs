@@ -2,13 +2,23 @@
 
 use std::borrow::Cow;
 use std::io::{self, ErrorKind, Read, Write};
+use std::net::SocketAddr;
 
 use memchr::memmem::find;
 
-use super::read_once;
+use super::{read_once, try_connect};
 
 pub fn request(method: &str, target: &str) -> String {
     format!("{method} {target} HTTP/1.1\r\nHost: h\r\n\r\n")
+}
+
+/// A request of a client that keeps no connections: all that the server sends until it closes.
+pub fn get_alone(address: SocketAddr, target: &str) -> io::Result<String> {
+    let mut stream = try_connect(address)?;
+    write!(stream, "GET {target} HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n")?;
+    let mut response = String::new();
+    stream.read_to_string(&mut response)?;
+    Ok(response)
 }
 
 pub fn send_get(stream: &mut impl Write, target: &str) {

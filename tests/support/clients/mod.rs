@@ -9,7 +9,7 @@ use std::time::Duration;
 use socket2::SockRef;
 
 #[allow(unused_imports, reason = "each test target uses a part of this module")]
-pub use http::{exchange, get, post, read_answer, request, send_get};
+pub use http::{exchange, get, get_alone, post, read_answer, request, send_get};
 
 use super::PATIENCE;
 
