@@ -39,6 +39,7 @@
 //! - [`change_log`]: the log's lines of what each change has done.
 //! - [`api`]: the documents that grow with the registry, page by page.
 //! - [`json`]: strings and lists as Go writes them.
+//! - [`whole_file`]: files that an operator writes and the server reads as a whole.
 //! - [`toml_error`]: what is wrong in a TOML file, in one line.
 //! - [`clock`], [`log`] and [`metrics`]: time, lines and figures for the operator.
 
@@ -78,6 +79,7 @@ pub mod topology;
 pub mod transport;
 pub mod upgrade;
 pub mod v1;
+pub mod whole_file;
 pub mod worker;
 
 /// The version in responses: that of the nsqlookupd it stands in for.

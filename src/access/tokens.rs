@@ -11,9 +11,6 @@
 
 use std::collections::HashMap;
 use std::fmt;
-use std::fs::OpenOptions;
-use std::io::{self, Read};
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::sync::Arc;
 
 use ring::digest::{SHA256, digest};
@@ -21,6 +18,7 @@ use subtle::{ConditionallySelectable, ConstantTimeEq};
 
 use super::Role;
 use crate::limits::{TOKEN_BYTES_MAX, TOKEN_FILE_BYTES_MAX, TOKEN_NAME_BYTES_MAX, TOKENS_MAX};
+use crate::whole_file::{ReadError, WholeFile};
 
 /// Bits of a file's mode that must not be set: others may not read it, and only its owner may write.
 const UNSAFE_MODE: u32 = 0o027;
@@ -96,26 +94,23 @@ impl fmt::Display for TokenError {
 /// Why a file cannot be used.
 #[derive(Debug)]
 pub enum TokenFileError {
-    Io(io::Error),
+    Read(ReadError),
     /// Others may read it, or somebody else write.
     Mode(u32),
-    NoFile,
-    TooLong,
     Line(usize, TokenError),
 }
 
 impl fmt::Display for TokenFileError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Io(error) => write!(f, "cannot be read: {error}"),
+            Self::Read(ReadError::Io(error)) => write!(f, "cannot be read: {error}"),
+            Self::Read(error) => error.fmt(f),
             Self::Mode(mode) => {
                 write!(
                     f,
                     "has mode {mode:04o}: others must not read it, nor anybody but its owner write; use 0640 or 0600"
                 )
             }
-            Self::NoFile => f.write_str("is no file"),
-            Self::TooLong => write!(f, "has more than {TOKEN_FILE_BYTES_MAX} bytes"),
             Self::Line(line, error) => write!(f, "line {line}: {error}"),
         }
     }
@@ -124,22 +119,11 @@ impl fmt::Display for TokenFileError {
 impl Tokens {
     /// Reads a file, which others must not be able to read.
     pub fn load(path: &str) -> Result<Self, TokenFileError> {
-        // Whoever opens a FIFO would wait otherwise.
-        let file = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path);
-        let file = file.map_err(TokenFileError::Io)?;
-        let metadata = file.metadata().map_err(TokenFileError::Io)?;
-        if !metadata.is_file() {
-            return Err(TokenFileError::NoFile);
+        let file = WholeFile::open(path).map_err(TokenFileError::Read)?;
+        if file.mode & UNSAFE_MODE != 0 {
+            return Err(TokenFileError::Mode(file.mode));
         }
-        let mode = metadata.permissions().mode() & 0o7777;
-        if mode & UNSAFE_MODE != 0 {
-            return Err(TokenFileError::Mode(mode));
-        }
-        let mut bytes = Vec::new();
-        file.take(TOKEN_FILE_BYTES_MAX as u64 + 1).read_to_end(&mut bytes).map_err(TokenFileError::Io)?;
-        if bytes.len() > TOKEN_FILE_BYTES_MAX {
-            return Err(TokenFileError::TooLong);
-        }
+        let bytes = file.read(TOKEN_FILE_BYTES_MAX).map_err(TokenFileError::Read)?;
         Self::parse(&bytes).map_err(|(line, error)| TokenFileError::Line(line, error))
     }
 
@@ -238,6 +222,7 @@ fn check_token(token: &str) -> Result<(), TokenError> {
 #[cfg(test)]
 mod tests {
     use std::fs::{self, Permissions};
+    use std::os::unix::fs::PermissionsExt;
 
     use super::*;
 
@@ -315,9 +300,9 @@ mod tests {
         }
         fs::set_permissions(path, Permissions::from_mode(0o600)).expect("it is ours");
         fs::write(path, vec![b'\n'; TOKEN_FILE_BYTES_MAX + 1]).expect("space");
-        assert!(matches!(Tokens::load(path), Err(TokenFileError::TooLong)));
-        assert!(matches!(Tokens::load("/"), Err(TokenFileError::NoFile)));
-        assert!(matches!(Tokens::load("/nonexistent"), Err(TokenFileError::Io(_))));
+        assert!(matches!(Tokens::load(path), Err(TokenFileError::Read(ReadError::TooLong { .. }))));
+        assert!(matches!(Tokens::load("/"), Err(TokenFileError::Read(ReadError::NoFile))));
+        assert!(matches!(Tokens::load("/nonexistent"), Err(TokenFileError::Read(ReadError::Io(_)))));
     }
 
     #[test]

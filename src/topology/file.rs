@@ -8,9 +8,6 @@
 
 use std::borrow::Cow;
 use std::fmt;
-use std::fs::OpenOptions;
-use std::io::{self, Read};
-use std::os::unix::fs::OpenOptionsExt;
 
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
@@ -19,6 +16,7 @@ use super::{Topic, Topology};
 use crate::limits::{TOPOLOGY_CHANNELS_OF_TOPIC_MAX, TOPOLOGY_FILE_BYTES_MAX, TOPOLOGY_NAMES_MAX};
 use crate::registry::Name;
 use crate::toml_error::{self, excerpt, line_at};
+use crate::whole_file::{ReadError, WholeFile};
 
 /// The only key.
 const TOPICS: &str = "topics";
@@ -44,23 +42,12 @@ pub fn load(path: &str) -> Result<Topology, TopologyError> {
     if path.is_empty() {
         return Ok(Topology::default());
     }
-    let bytes =
-        read(path).map_err(|error| TopologyError(format!("cannot read -topology-file {path:?}: {error}")))?;
+    let bytes = WholeFile::open(path).and_then(|file| file.read(TOPOLOGY_FILE_BYTES_MAX));
+    let bytes = bytes.map_err(|error| {
+        let it = if matches!(error, ReadError::Io(_)) { "" } else { "it " };
+        TopologyError(format!("cannot read -topology-file {path:?}: {it}{error}"))
+    })?;
     parse(&bytes).map_err(|reason| TopologyError(format!("in -topology-file {path:?}: {reason}")))
-}
-
-fn read(path: &str) -> io::Result<Vec<u8>> {
-    // Whoever opens a FIFO would wait otherwise.
-    let file = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path)?;
-    if !file.metadata()?.is_file() {
-        return Err(io::Error::other("it is no file"));
-    }
-    let mut bytes = Vec::new();
-    file.take(TOPOLOGY_FILE_BYTES_MAX as u64 + 1).read_to_end(&mut bytes)?;
-    if bytes.len() > TOPOLOGY_FILE_BYTES_MAX {
-        return Err(io::Error::other(format!("it has more than {TOPOLOGY_FILE_BYTES_MAX} bytes")));
-    }
-    Ok(bytes)
 }
 
 /// Reads the text of a file.

@@ -115,10 +115,10 @@ impl Consumers {
     }
 
     async fn lookup(&self, client: &mut Client, topic: u32) -> Result<Outcome> {
-        client.get(&self.targets[topic as usize], |answer| self.judge(topic, answer)).await
+        client.get(&self.targets[topic as usize], |answer| self.outcome(topic, answer)).await
     }
 
-    fn judge(&self, topic: u32, answer: Answer<'_>) -> Result<Outcome, String> {
+    fn outcome(&self, topic: u32, answer: Answer<'_>) -> Result<Outcome, String> {
         if !matches!(answer.status, 200 | 404) {
             return Ok(Outcome::ErrorStatus);
         }
