@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::json;
 use crate::limits::PAGE_BYTES;
-use crate::registry::{Producer, ProducerId, Snapshot, Visibility};
+use crate::registry::{Applied, Filter, Producer, ProducerId, Snapshot, Visibility};
 
 pub(super) fn is_full(page: &[u8]) -> bool {
     page.len() >= PAGE_BYTES
@@ -137,21 +137,36 @@ impl LookupAll {
 #[derive(Default)]
 pub(super) struct Nodes {
     cursor: Cursor<ProducerId>,
+    /// What a client asks for, and what of that is applied.
+    filter: Option<(Filter, Applied)>,
+    without_topics: bool,
     /// Space for the topics of one producer.
     topics: Vec<u8>,
 }
 
 impl Nodes {
+    /// Those that a filter shows, with or without their topics.
+    pub(super) fn some(filter: Option<(Filter, Applied)>, with_topics: bool) -> Self {
+        Self { filter, without_topics: !with_topics, ..Self::default() }
+    }
+
     pub(super) fn render(&mut self, snapshot: &Snapshot, visibility: &mut Visibility, out: &mut Vec<u8>) -> bool {
-        let Self { cursor, topics } = self;
+        let Self { cursor, filter, without_topics, topics } = self;
+        let shows =
+            |producer: &Producer| filter.as_ref().is_none_or(|(filter, applied)| filter.shows(*applied, producer));
         cursor.open(out, "{\"producers\":[");
         for producer in snapshot.producers(cursor.last) {
             if is_full(out) {
                 return true;
             }
             cursor.last = Some(producer.id());
-            if visibility.is_active(producer) {
-                cursor.element(out);
+            if !visibility.is_active(producer) || !shows(producer) {
+                continue;
+            }
+            cursor.element(out);
+            if *without_topics {
+                out.extend_from_slice(producer.object());
+            } else {
                 node(producer, snapshot, visibility, topics, out);
             }
         }

@@ -23,7 +23,7 @@ use topic_metrics::TopicMetrics;
 
 use crate::clock::Timestamp;
 use crate::json;
-use crate::registry::{Registry, Topic};
+use crate::registry::{Applied, Filter, Registry, Snapshot, Tag, Topic, Visibility};
 
 /// The last rendering of the two documents that are asked for most. Shared by every worker.
 #[derive(Default)]
@@ -37,9 +37,31 @@ pub fn topics(registry: &Arc<Registry>, cache: &Cache, now: Timestamp) -> Stream
     Stream::cached(&cache.topics, registry, now, Document::Topics(Topics::default()))
 }
 
+/// The tag of `/topics` as it is now, whether it was rendered or not.
+pub fn topics_tag(snapshot: &Snapshot) -> Tag {
+    pages::topics_tag(snapshot.topics_revision())
+}
+
 /// `/nodes`: every active producer with its topics.
 pub fn nodes(registry: &Arc<Registry>, cache: &Cache, now: Timestamp) -> Stream {
     Stream::cached(&cache.nodes, registry, now, Document::Nodes(Nodes::default()))
+}
+
+/// `/nodes` of those that a filter shows, with or without their topics, and what of the filter is applied.
+pub fn some_nodes(
+    registry: &Arc<Registry>,
+    now: Timestamp,
+    filter: Option<Filter>,
+    with_topics: bool,
+) -> (Stream, Option<Applied>) {
+    let filter = filter.map(|filter| {
+        let snapshot = registry.snapshot();
+        let mut visibility = Visibility::new(snapshot.lifetimes(), now);
+        let applied = filter.apply(snapshot.producers(None).filter(|producer| visibility.is_active(producer)));
+        (filter, applied)
+    });
+    let applied = filter.as_ref().map(|&(_, applied)| applied);
+    (Stream::new(registry, now, Document::Nodes(Nodes::some(filter, with_topics))), applied)
 }
 
 /// `/channels?topic=*`: every channel of every topic, as often as it occurs (stock).

@@ -167,6 +167,29 @@ pub const EXPIRY_DELAY_MAX: Duration = Duration::from_secs(2);
 /// A listener that could not accept (out of file descriptors, say) rests for so long.
 pub const ACCEPT_BACKOFF: Duration = Duration::from_millis(100);
 
+/// The longest time for which a request waits for a change: proxies and clients give up after a minute.
+pub const LONG_POLL_MAX: Duration = Duration::from_secs(60);
+/// When a client that is refused, as too many watch, is to try again.
+pub const RETRY_AFTER: Duration = Duration::from_secs(5);
+/// Topics that one client watches.
+pub const WATCHED_TOPICS_MAX: usize = 100;
+/// Zones that one request names.
+pub const FILTER_ZONES_MAX: usize = 16;
+/// Bytes of events that are held for a client that watches; one that reads more slowly gets the state anew.
+pub const WATCH_QUEUE_BYTES_MAX: usize = 16 << 10;
+/// Changes of the list of topics that a worker has not looked at; with more its watchers get the list anew.
+pub const LIST_CHANGES_MAX: usize = 4096;
+/// A client that watches gets something at least this often: proxies close a connection that is silent for a minute.
+pub const WATCH_SILENCE_MAX: Duration = Duration::from_secs(15);
+/// For how long it is not said that a node is gone: it may connect again.
+pub const GONE_HOLD: Duration = Duration::from_secs(2);
+/// At most so often a client that watches the nodes gets a signal.
+pub const NODES_SIGNAL_PERIOD: Duration = Duration::from_secs(1);
+/// When a client that watches is to connect again, if nothing else is said.
+pub const WATCH_RETRY: Duration = Duration::from_secs(2);
+/// Over so long the clients of a server that stops spread their new connections.
+pub const WATCH_RETRY_SPREAD: Duration = Duration::from_secs(3);
+
 /// Connections over a limit that may wait at a time for their clients to read why; more are closed without a word.
 pub const REFUSALS: usize = 64;
 /// Room for fewer connections than this is worth a warning at the start.

@@ -8,17 +8,20 @@
 //! - names: `names`. Values: `producer`, `topic`.
 //! - A snapshot: `snapshot`, from the tables `table`, `index`, `producers`, and `tombstones`.
 //! - Changing it: `change`, `writer`, `versions`, with `quota`, `contents`, `unused` and `nodes` at the side.
+//! - Being informed of what has changed: `observer`.
 //! - Outliving the process: `saved`, `restored`, `inheritance`.
-//! - Reading it: `reader`, with `visibility`, `lookup`, `cache` and `prefetch`.
+//! - Reading it: `reader`, with `visibility`, `filter`, `shown`, `lookup`, `tag`, `cache` and `prefetch`.
 
 mod cache;
 mod change;
 mod contents;
+mod filter;
 mod index;
 mod inheritance;
 mod lookup;
 mod names;
 mod nodes;
+mod observer;
 mod prefetch;
 mod producer;
 mod producers;
@@ -26,8 +29,10 @@ mod quota;
 mod reader;
 mod restored;
 mod saved;
+mod shown;
 mod snapshot;
 mod table;
+mod tag;
 #[cfg(test)]
 mod tests;
 mod tombstones;
@@ -38,22 +43,26 @@ mod visibility;
 mod writer;
 
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, TryLockError};
 
 use arc_swap::{ArcSwap, Guard};
 
 use crate::clock::Timestamp;
 pub use change::{Change, Changed, Deleted, Identified, Older, Outcome};
 pub use contents::ChannelNames;
+pub use filter::{Applied, Filter};
 use inheritance::Grace;
 pub use inheritance::Missing;
 pub use lookup::LookupBody;
-pub use names::{Name, ProducerId, Source};
+pub use names::{Name, ProducerId, Source, TopicId};
+pub use observer::{Commit, Observer};
 pub use producer::{PeerInfo, Producer, Registered};
 pub use reader::{CacheUse, Reader};
 pub use restored::Restore;
 pub use saved::{Saved, SavedChannel, SavedExpiry, SavedProducer, SavedProducers, SavedTopic, Saving};
+pub use shown::Shown;
 pub use snapshot::Snapshot;
+pub use tag::Tag;
 pub use topic::{Channel, Topic};
 pub use unused::Forgotten;
 use unused::Unused;
@@ -73,6 +82,7 @@ pub struct Registry {
     grace_end: AtomicI64,
     /// Every reader has a share in it.
     sharers: Arc<()>,
+    observer: OnceLock<Arc<dyn Observer>>,
 }
 
 /// The newest snapshot.
@@ -95,7 +105,8 @@ impl Registry {
         let published = Arc::new(Published { snapshot, revision: AtomicU64::new(0) });
         let next_expiry = AtomicI64::new(Timestamp::MAX.nanos());
         let grace_end = AtomicI64::new(Timestamp::MAX.nanos());
-        Self { published, head: Mutex::new(head), next_expiry, grace_end, sharers: Arc::default() }
+        let (sharers, observer) = (Arc::default(), OnceLock::new());
+        Self { published, head: Mutex::new(head), next_expiry, grace_end, sharers, observer }
     }
 
     /// The newest snapshot, for a moment: the next commit copies what is held.
@@ -172,6 +183,9 @@ impl Registry {
             }
             self.published.snapshot.store(head.versions.publish());
             self.published.revision.store(revision, Ordering::Release);
+            if let Some(observer) = self.observer.get().filter(|observer| observer.is_waiting()) {
+                observer.committed(&head.versions.last_commit());
+            }
             head.versions.catch_up();
         }
         let grace_end = head.grace.as_ref().map_or(Timestamp::MAX, Grace::until);
@@ -182,6 +196,21 @@ impl Registry {
             }
         }
         result
+    }
+
+    /// Sets who is informed of commits. The first one stays.
+    pub fn observe(&self, observer: Arc<dyn Observer>) {
+        // Another worker has done it.
+        let _ = self.observer.set(observer);
+    }
+
+    /// Waits for the commit that is under way. Whatever is read after this is either newer than a commit, or that commit finds
+    /// what its caller did before.
+    ///
+    /// # Panics
+    /// As [`Registry::commit`].
+    pub fn synchronize(&self) {
+        drop(self.lock());
     }
 
     /// Frees what the last commit has replaced, if a reader held it then and does no more. To be called once in a while.

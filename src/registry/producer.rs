@@ -7,6 +7,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::names::{ProducerId, Source, TopicId};
+use super::tag::Tag;
 use super::visibility::Lifetimes;
 use crate::clock::Timestamp;
 use crate::json;
@@ -44,6 +45,8 @@ pub struct Producer {
     newer: AtomicU64,
     /// The end of the grace of one that was restored; `MAX` for every other.
     expected_until: Timestamp,
+    /// Of the object.
+    tag: Tag,
     /// The topics that it registered, each once, in no order. No lookup reads them. (For 500 topics a tree took
     /// longer, and twice the memory; a copy for each batch a third of the time of a commit.)
     topics: Mutex<Vec<TopicId>>,
@@ -73,12 +76,13 @@ const NONE: u64 = u64::MAX;
 impl Producer {
     pub fn new(id: ProducerId, remote_address: String, info: PeerInfo, now: Timestamp) -> Self {
         let object = object(&remote_address, &info).into_boxed_slice();
-        let last_update = AtomicI64::new(now.nanos());
+        let (tag, last_update) = (Tag::of(&object), AtomicI64::new(now.nanos()));
         Self {
             id,
             remote_address: remote_address.into_boxed_str(),
             info,
             object,
+            tag,
             last_update,
             newer: AtomicU64::new(NONE),
             expected_until: Timestamp::MAX,
@@ -198,6 +202,11 @@ impl Producer {
     /// Its JSON object in a response to `/lookup`, rendered once; without the closing brace it begins the one in `/nodes`.
     pub fn object(&self) -> &[u8] {
         &self.object
+    }
+
+    /// That of its object.
+    pub(super) fn tag(&self) -> Tag {
+        self.tag
     }
 
     /// Whether `/topic/tombstone` means this producer: `broadcast_address:http_port`, compared byte for byte but

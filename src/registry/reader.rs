@@ -11,6 +11,7 @@ use super::lookup::{self, LookupBody, StoredBody};
 use super::prefetch;
 use super::producer::Registered;
 use super::snapshot::{Snapshot, hash};
+use super::tag::Tag;
 use super::topic::Topic;
 use super::visibility::Visibility;
 use super::{Published, Registry};
@@ -62,7 +63,7 @@ impl View {
 enum Found {
     Local,
     Last,
-    Scratch,
+    Scratch(Tag),
 }
 
 impl Reader {
@@ -105,7 +106,7 @@ impl Reader {
         let response = match self.find(slot, hash, name, now)? {
             Found::Local => self.local.response(slot),
             Found::Last => self.last.as_ref().expect("it was just found"),
-            Found::Scratch => return Some(LookupBody::rendered(&self.scratch)),
+            Found::Scratch(tag) => return Some(LookupBody::rendered(&self.scratch, tag)),
         };
         Some(LookupBody::stored(&response.body))
     }
@@ -130,8 +131,9 @@ impl Reader {
             let keep = asked_before || stored.is_some();
             let before = stored.as_ref().filter(|stored| stored.lifetimes_revision == lifetimes_revision);
             let before = before.map(|stored| &stored.body);
-            let Some(body) = render(topic, snapshot, now, before, &mut self.scratch, keep) else {
-                return Some(Found::Scratch);
+            let body = match render(topic, snapshot, now, before, &mut self.scratch, keep) {
+                Ok(body) => body,
+                Err(tag) => return Some(Found::Scratch(tag)),
             };
             let response = Arc::new(CachedResponse { version: topic.version, lifetimes_revision, body });
             if keep {
@@ -201,8 +203,8 @@ impl Reader {
     }
 }
 
-/// Renders a response; `before` is an older one of the topic, if there is one. `None` when it is in the scratch space,
-/// where it stays if nobody is to keep it, unless it is in parts.
+/// Renders a response; `before` is an older one of the topic, if there is one. Unless it is in parts, one that nobody is to keep
+/// stays in the scratch space: then this is its tag.
 fn render(
     topic: &Topic,
     snapshot: &Snapshot,
@@ -210,17 +212,20 @@ fn render(
     before: Option<&StoredBody>,
     scratch: &mut Vec<u8>,
     keep: bool,
-) -> Option<StoredBody> {
+) -> Result<StoredBody, Tag> {
     // One huge response is no reason to keep as much for ever.
     if scratch.capacity() > LOOKUP_SCRATCH_BYTES_MAX {
         *scratch = Vec::new();
     }
     if topic.producers().len() > LOOKUP_PART_PRODUCERS {
         let parts = lookup::render_parts(topic, snapshot, now, before, scratch);
-        return Some(StoredBody::Parts(parts));
+        return Ok(StoredBody::Parts(parts));
     }
     let mut visibility = Visibility::new(snapshot.lifetimes(), now);
     scratch.clear();
-    lookup::render(topic, snapshot, &mut visibility, scratch);
-    keep.then(|| StoredBody::Whole(visibility.rendered(Bytes::copy_from_slice(scratch))))
+    let tag = lookup::render(topic, snapshot, &mut visibility, scratch);
+    if !keep {
+        return Err(tag);
+    }
+    Ok(StoredBody::Whole { body: visibility.rendered(Bytes::copy_from_slice(scratch)), tag })
 }

@@ -56,6 +56,11 @@ impl Topic {
         }
     }
 
+    /// No two topics have the same.
+    pub fn id(&self) -> TopicId {
+        self.id
+    }
+
     /// A valid topic name.
     pub fn name(&self) -> &str {
         &self.name

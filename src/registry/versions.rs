@@ -23,6 +23,7 @@
 use std::sync::Arc;
 
 use super::names::TopicId;
+use super::observer::Commit;
 use super::snapshot::Snapshot;
 use super::topic::Topic;
 use super::visibility::Lifetimes;
@@ -86,6 +87,11 @@ impl Versions {
     pub(super) fn publish(&mut self) -> Arc<Snapshot> {
         std::mem::swap(&mut self.published, &mut self.draft);
         Arc::clone(&self.published)
+    }
+
+    /// The commit that was published last, before the next one begins and before [`Versions::catch_up`].
+    pub(super) fn last_commit(&self) -> Commit<'_> {
+        Commit { before: &self.draft, after: &self.published, touched: &self.touched }
     }
 
     /// The version in the making, for all but its topics.
