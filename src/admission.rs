@@ -1,4 +1,4 @@
-//! Permits for connections: limits on their number, in all and for each address.
+//! Permits for connections and watches: limits on their number, in all and for each address.
 //!
 //! A connection over a limit gets an error and is closed at once. If it waited in the kernel's queue instead, the server
 //! would look dead to its client; this way the client can use another nsqlookupd and come back.
@@ -6,17 +6,88 @@
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::limits::{Limit, Limits, REFUSALS, WORKER_DESCRIPTORS};
 
-/// The permits that are taken. Shared by all workers.
-#[derive(Default)]
-pub struct Admission {
-    permits: AtomicUsize,
-    refused: AtomicUsize,
-    /// Permits by address. Used only with a limit for each address.
+/// Permits of one kind: so many in all, and so many for each address. Shared by all workers.
+pub struct Permits {
+    in_all: Limit,
+    each: Limit,
+    taken: AtomicUsize,
+    /// Used only with a limit for each address.
     by_address: Mutex<HashMap<IpAddr, usize>>,
+}
+
+/// A permit that is taken. Dropping it gives it back.
+pub struct Permit {
+    permits: Arc<Permits>,
+    counted_for: Option<IpAddr>,
+}
+
+impl Permits {
+    /// None is taken.
+    pub fn new(in_all: Limit, each: Limit) -> Self {
+        Self { in_all, each, taken: AtomicUsize::new(0), by_address: Mutex::default() }
+    }
+
+    /// How many are taken.
+    pub fn taken(&self) -> usize {
+        self.taken.load(Relaxed)
+    }
+
+    /// Takes one.
+    ///
+    /// # Errors
+    /// The limit that it would exceed.
+    pub fn take(self: &Arc<Self>, peer: IpAddr, limits: &Limits) -> Result<Permit, Limit> {
+        if !take_one(&self.taken, limits.size(self.in_all)) {
+            return Err(self.in_all);
+        }
+        // From here on it is given back.
+        let mut permit = Permit { permits: Arc::clone(self), counted_for: None };
+        let each_max = limits.size(self.each);
+        if each_max < usize::MAX {
+            let mut by_address = self.lock();
+            let taken = by_address.entry(peer).or_default();
+            if *taken >= each_max {
+                drop(by_address);
+                return Err(self.each);
+            }
+            *taken += 1;
+            permit.counted_for = Some(peer);
+        }
+        Ok(permit)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<IpAddr, usize>> {
+        self.by_address.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Counts one more, unless that would be more than `max`.
+fn take_one(count: &AtomicUsize, max: usize) -> bool {
+    count.fetch_update(Relaxed, Relaxed, |count| (count < max).then_some(count + 1)).is_ok()
+}
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        if let Some(peer) = self.counted_for {
+            let mut by_address = self.permits.lock();
+            let taken = by_address.get_mut(&peer).expect("counted when it was taken");
+            *taken -= 1;
+            if *taken == 0 {
+                by_address.remove(&peer);
+            }
+        }
+        self.permits.taken.fetch_sub(1, Relaxed);
+    }
+}
+
+/// The permits for connections, and for errors to those that get none. Shared by all workers.
+pub struct Admission {
+    permits: Arc<Permits>,
+    refused: Arc<AtomicUsize>,
 }
 
 /// The decision on a new connection.
@@ -34,79 +105,50 @@ pub enum Admitted {
 }
 
 /// A connection's share of the limits. Dropping it gives the share back.
-pub struct Permit {
-    admission: Arc<Admission>,
-    taken: Taken,
+pub enum Share {
+    Permit(Permit),
+    Refusal(Refusal),
+    Nothing,
 }
 
-enum Taken {
-    Permit,
-    PermitOf(IpAddr),
-    Refusal,
-    Nothing,
+/// An error that is being sent.
+pub struct Refusal(Arc<AtomicUsize>);
+
+impl Drop for Refusal {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Relaxed);
+    }
+}
+
+impl Default for Admission {
+    fn default() -> Self {
+        let permits = Permits::new(Limit::Connections, Limit::ConnectionsPerAddress);
+        Self { permits: Arc::new(permits), refused: Arc::default() }
+    }
 }
 
 impl Admission {
     /// Decides on a new connection.
-    pub fn enter(self: &Arc<Self>, peer: IpAddr, limits: &Limits) -> (Admitted, Permit) {
-        let (admitted, taken) = match self.take(peer, limits) {
-            Ok(taken) => (Admitted::Welcome, taken),
-            Err(limit) if take_one(&self.refused, REFUSALS) => (Admitted::Refused(limit), Taken::Refusal),
-            Err(limit) => (Admitted::Dropped(limit), Taken::Nothing),
-        };
-        (admitted, Permit { admission: Arc::clone(self), taken })
+    pub fn enter(&self, peer: IpAddr, limits: &Limits) -> (Admitted, Share) {
+        match self.permits.take(peer, limits) {
+            Ok(permit) => (Admitted::Welcome, Share::Permit(permit)),
+            Err(limit) => match self.refuse() {
+                Some(refusal) => (Admitted::Refused(limit), Share::Refusal(refusal)),
+                None => (Admitted::Dropped(limit), Share::Nothing),
+            },
+        }
     }
 
     /// Turns a connection away whose address may not connect. It takes no permit.
-    pub fn deny(self: &Arc<Self>) -> (Admitted, Permit) {
-        let with_error = take_one(&self.refused, REFUSALS);
-        let taken = if with_error { Taken::Refusal } else { Taken::Nothing };
-        (Admitted::Denied { with_error }, Permit { admission: Arc::clone(self), taken })
+    pub fn deny(&self) -> (Admitted, Share) {
+        match self.refuse() {
+            Some(refusal) => (Admitted::Denied { with_error: true }, Share::Refusal(refusal)),
+            None => (Admitted::Denied { with_error: false }, Share::Nothing),
+        }
     }
 
-    fn take(&self, peer: IpAddr, limits: &Limits) -> Result<Taken, Limit> {
-        if !take_one(&self.permits, limits.size(Limit::Connections)) {
-            return Err(Limit::Connections);
-        }
-        let each_max = limits.size(Limit::ConnectionsPerAddress);
-        if each_max == usize::MAX {
-            return Ok(Taken::Permit);
-        }
-        let mut by_address = self.by_address.lock().unwrap_or_else(PoisonError::into_inner);
-        let permits = by_address.entry(peer).or_default();
-        if *permits >= each_max {
-            self.permits.fetch_sub(1, Relaxed);
-            return Err(Limit::ConnectionsPerAddress);
-        }
-        *permits += 1;
-        Ok(Taken::PermitOf(peer))
-    }
-}
-
-/// Counts one more, unless that would be more than `max`.
-fn take_one(count: &AtomicUsize, max: usize) -> bool {
-    count.fetch_update(Relaxed, Relaxed, |count| (count < max).then_some(count + 1)).is_ok()
-}
-
-impl Drop for Permit {
-    fn drop(&mut self) {
-        match self.taken {
-            Taken::Nothing => return,
-            Taken::Refusal => {
-                self.admission.refused.fetch_sub(1, Relaxed);
-                return;
-            }
-            Taken::Permit => {}
-            Taken::PermitOf(peer) => {
-                let mut by_address = self.admission.by_address.lock().unwrap_or_else(PoisonError::into_inner);
-                let permits = by_address.get_mut(&peer).expect("counted when it came");
-                *permits -= 1;
-                if *permits == 0 {
-                    by_address.remove(&peer);
-                }
-            }
-        }
-        self.admission.permits.fetch_sub(1, Relaxed);
+    fn refuse(&self) -> Option<Refusal> {
+        take_one(&self.refused, REFUSALS).then(|| Refusal(Arc::clone(&self.refused)))
     }
 }
 
@@ -146,7 +188,7 @@ mod tests {
 
     #[test]
     fn a_permit_is_free_again_when_its_connection_is_gone() {
-        let (admission, limits) = (Arc::<Admission>::default(), limits(2, 0));
+        let (admission, limits) = (Admission::default(), limits(2, 0));
         let enter = || admission.enter(address(1), &limits);
         let (first, second) = (enter(), enter());
         assert_eq!((first.0, second.0), (Admitted::Welcome, Admitted::Welcome));
@@ -159,7 +201,7 @@ mod tests {
 
     #[test]
     fn an_address_takes_no_permit_of_others() {
-        let (admission, limits) = (Arc::<Admission>::default(), limits(3, 1));
+        let (admission, limits) = (Admission::default(), limits(3, 1));
         let enter = |last| admission.enter(address(last), &limits);
         let first = enter(1);
         for _ in 0..9 {
@@ -169,13 +211,13 @@ mod tests {
         assert_eq!((others.0.0, others.1.0), (Admitted::Welcome, Admitted::Welcome));
         assert_eq!(enter(4).0, Admitted::Refused(Limit::Connections));
         drop((first, others));
-        assert!(admission.by_address.lock().expect("nobody panicked").is_empty());
-        assert_eq!(admission.permits.load(Relaxed), 0);
+        assert!(admission.permits.lock().is_empty());
+        assert_eq!(admission.permits.taken(), 0);
     }
 
     #[test]
     fn a_flood_is_not_told_why() {
-        let (admission, limits) = (Arc::<Admission>::default(), limits(1, 0));
+        let (admission, limits) = (Admission::default(), limits(1, 0));
         let enter = || admission.enter(address(1), &limits);
         let _first = enter();
         let refused: Vec<_> = (0..REFUSALS).map(|_| enter()).collect();
@@ -187,7 +229,7 @@ mod tests {
 
     #[test]
     fn who_may_not_connect_takes_no_permit() {
-        let (admission, limits) = (Arc::<Admission>::default(), limits(1, 0));
+        let (admission, limits) = (Admission::default(), limits(1, 0));
         let denied: Vec<_> = (0..REFUSALS).map(|_| admission.deny()).collect();
         assert!(denied.iter().all(|(admitted, _)| *admitted == Admitted::Denied { with_error: true }));
         assert_eq!(admission.deny().0, Admitted::Denied { with_error: false });

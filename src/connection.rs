@@ -3,7 +3,7 @@
 use std::mem;
 use std::net::SocketAddr;
 
-use crate::admission::Permit;
+use crate::admission::Share;
 use crate::cause::Cause;
 use crate::clock::Timestamp;
 use crate::context::{Advance, WorkerContext};
@@ -13,13 +13,14 @@ use crate::listen::{Protocol, Service};
 use crate::output::Output;
 use crate::registry::{Lifetimes, ProducerId};
 use crate::transport::{TlsError, Transport};
+use crate::watch::News;
 use crate::{http, v1};
 
 /// A connection from accept to close.
 pub struct Connection {
     pub service: Service,
     pub session: Session,
-    pub permit: Permit,
+    pub permit: Share,
     pub transport: Transport,
     /// What arrived and is not done with: the beginning of something, or what waits for room in the output.
     pub input: Vec<u8>,
@@ -71,10 +72,10 @@ pub enum Session {
 }
 
 impl Session {
-    pub fn new(service: Service, id: ProducerId, peer: SocketAddr) -> Self {
+    pub fn new(service: Service, id: ProducerId, peer: SocketAddr, token: Token) -> Self {
         match service.protocol() {
             Protocol::V1 => Self::V1(v1::Session::new(service, id, peer)),
-            Protocol::Http => Self::Http(http::Session::new(service, peer)),
+            Protocol::Http => Self::Http(http::Session::new(service, peer, token)),
         }
     }
 
@@ -89,7 +90,7 @@ impl Session {
     pub fn awaited(&self, rest: &[u8]) -> Option<Limit> {
         match self {
             Self::V1(session) => session.awaited(rest),
-            Self::Http(session) => Some(session.awaited(rest)),
+            Self::Http(session) => session.awaited(rest),
         }
     }
 
@@ -125,16 +126,24 @@ impl Session {
     fn end(&mut self, cause: Cause<'_>, rest: &[u8], context: &mut WorkerContext) {
         match self {
             Self::V1(session) => session.end(cause, rest, context),
-            Self::Http(_) => {}
+            Self::Http(session) => session.end(context),
         }
     }
 
-    /// The last moment at which the producer of this connection is listed without another PING, as long as it is; `MAX`
-    /// where there is none.
-    pub fn listed_until(&self, lifetimes: &Lifetimes) -> Timestamp {
+    /// When the session is to be looked at if nothing happens: the last moment at which its producer is listed without another
+    /// PING, or the time of a client that waits; `MAX` where there is neither.
+    pub fn wakes_at(&self, lifetimes: &Lifetimes) -> Timestamp {
         match self {
             Self::V1(session) => session.listed_until(lifetimes),
-            Self::Http(_) => Timestamp::MAX,
+            Self::Http(session) => session.wakes_at(),
+        }
+    }
+
+    /// Whether its client waits for the server.
+    pub fn is_parked(&self) -> bool {
+        match self {
+            Self::V1(_) => false,
+            Self::Http(session) => session.is_parked(),
         }
     }
 
@@ -148,7 +157,7 @@ impl Session {
 }
 
 impl Connection {
-    pub fn new(service: Service, session: Session, permit: Permit, transport: Transport, output: Output) -> Self {
+    pub fn new(service: Service, session: Session, permit: Share, transport: Transport, output: Output) -> Self {
         Self {
             service,
             session,
@@ -224,6 +233,22 @@ impl Connection {
         }
     }
 
+    /// Lets a client that waits have what is due for it.
+    pub fn wake(&mut self, context: &mut WorkerContext) {
+        if let Session::Http(session) = &mut self.session
+            && !session.wake(context, &mut self.output)
+        {
+            self.flush(Cause::Eof, context);
+        }
+    }
+
+    /// Takes news for a client that watches.
+    pub fn push(&mut self, news: &News, context: &mut WorkerContext) {
+        if let Session::Http(session) = &mut self.session {
+            session.push(news, context, &mut self.output);
+        }
+    }
+
     /// What to send next; the rest waits until that is out.
     pub fn next_buffer(&mut self) -> Option<SendBuffer> {
         let is_ending = self.phase == Phase::Flushing;
@@ -276,7 +301,7 @@ impl Connection {
         if self.transport.held() > INPUT_BACKLOG_MAX {
             return true;
         }
-        let answering = self.sending || !self.output.is_empty();
+        let answering = self.sending || !self.output.is_empty() || self.session.is_parked();
         let backlog = if self.output.has_room() { INPUT_BACKLOG_MAX } else { 0 };
         answering && self.input.len() > backlog
     }

@@ -8,7 +8,7 @@ use std::time::SystemTime;
 use arc_swap::ArcSwap;
 
 use crate::access::{Denials, Policy, Reason};
-use crate::admission::Admission;
+use crate::admission::{Admission, Permits};
 use crate::api;
 use crate::batch::Batch;
 use crate::change_log;
@@ -18,7 +18,7 @@ use crate::listen::Service;
 use crate::log::{About, Log};
 use crate::metrics::{Counters, Format, Gauges, Metrics};
 use crate::options::Options;
-use crate::readiness::Readiness;
+use crate::readiness::{NotReady, Readiness};
 use crate::registry::{
     CacheUse, Change, Forgotten, Lifetimes, Name, Outcome, Producer, ProducerId, Reader, Registered, Registry,
     Writer,
@@ -27,6 +27,7 @@ use crate::response_head::ResponseHead;
 use crate::topology::Topology;
 use crate::transport::TlsError;
 use crate::upgrade::Pause;
+use crate::watch::{Hub, Sent, WatchOptions, Watchers};
 
 /// The state of a worker that is not one connection's.
 pub struct WorkerContext {
@@ -45,6 +46,9 @@ pub struct WorkerContext {
     pub stage: Stage,
     pub registry: Arc<Registry>,
     pub batch: Batch,
+    pub watch: WatchOptions,
+    /// This worker's clients that wait.
+    pub watchers: Watchers,
     /// Space for what a transport decrypts, empty between two connections.
     pub scratch: Vec<u8>,
 }
@@ -97,10 +101,22 @@ pub struct Shared {
     pub topology: ArcSwap<Topology>,
     pub denials: Denials,
     pub readiness: Readiness,
+    /// Who is to be informed of commits.
+    pub watch: Arc<Hub>,
+    pub watches: Watches,
     pub pause: Pause,
-    pub admission: Arc<Admission>,
+    pub admission: Admission,
     pub metrics: Metrics,
     pub documents: api::Cache,
+}
+
+/// The permits for clients that wait or watch.
+pub struct Watches(pub Arc<Permits>);
+
+impl Default for Watches {
+    fn default() -> Self {
+        Self(Arc::new(Permits::new(Limit::Watches, Limit::WatchesPerAddress)))
+    }
 }
 
 /// A topic or channel cannot be deleted, since the topology file names it.
@@ -116,6 +132,8 @@ impl WorkerContext {
         log: Log,
         now: Timestamp,
     ) -> Self {
+        let watch = WatchOptions::of(&shared.options.load());
+        let watchers = Watchers::new(Arc::clone(&shared.watch), Arc::clone(&registry));
         Self {
             now,
             log,
@@ -129,6 +147,8 @@ impl WorkerContext {
             response_head: ResponseHead::new(SystemTime::UNIX_EPOCH),
             stage: Stage::Serving,
             batch: Batch::new(Arc::clone(&registry)),
+            watch,
+            watchers,
             scratch: Vec::new(),
             registry,
         }
@@ -139,6 +159,7 @@ impl WorkerContext {
         self.limits = self.shared.options.load().limits;
         self.lifetimes = self.registry.lifetimes();
         self.access = self.shared.access.load_full();
+        self.watch = WatchOptions::of(&self.shared.options.load());
     }
 
     /// Counts that a client has exceeded a limit, and logs it once a minute at most.
@@ -223,6 +244,7 @@ impl WorkerContext {
             unused_channels: unused.channels,
             tombstones: registry.tombstones(*now),
             log_lines_dropped: log.dropped(),
+            watches: self.shared.watches.0.taken(),
             log_write_errors: log.write_errors(),
         };
         self.shared.metrics.render(format, gauges)
@@ -291,6 +313,11 @@ impl WorkerContext {
         let CacheUse { hits, misses } = self.reader.take_cache_use();
         self.counters.cache_hits.add(hits);
         self.counters.cache_misses.add(misses);
+        if !self.watchers.is_empty() {
+            let Sent { events, states } = self.watchers.take_sent();
+            self.counters.watch_events.add(events);
+            self.counters.watch_states.add(states);
+        }
         self.counters.end_iteration(now.since(self.now));
     }
 
@@ -309,6 +336,9 @@ impl WorkerContext {
         self.response_head = ResponseHead::new(wall);
         self.reader.age();
         self.registry.catch_up();
+        if !self.watchers.is_empty() {
+            self.watchers.tick(self.now, self.is_settled());
+        }
         if self.stage == Stage::HandedOver {
             return;
         }
@@ -318,6 +348,17 @@ impl WorkerContext {
         if self.registry.is_grace_over(self.now) {
             self.change_now(&Change::EndGrace { most: MISSING_TOGETHER });
         }
+    }
+
+    /// What is said from now on of whether it is settled.
+    pub fn look_whether_settled(&mut self) {
+        let is_settled = self.is_settled();
+        self.watchers.set_settled(is_settled);
+    }
+
+    /// Whether nsqd nodes have had the time to connect again after the start.
+    pub fn is_settled(&self) -> bool {
+        !matches!(self.shared.readiness.check(self.now), Err(NotReady::Starting | NotReady::WarmingUp))
     }
 
     /// Forgets some of the names that no producer has had for long enough; the rest wait for the next tick.

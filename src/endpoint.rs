@@ -36,6 +36,7 @@ endpoints! {
     Topics "/topics" Read;
     Channels "/channels" Read;
     Nodes "/nodes" Read;
+    Watch "/watch" Read;
     Debug "/debug" Read;
     Metrics "/metrics" Read;
     TopicMetrics "/metrics/topics" Read;

@@ -36,6 +36,8 @@
 //! - [`registry`]: who produces what, in immutable snapshots; changes in, outcomes out.
 //! - [`topology`]: topics and channels that are known beforehand, by a file.
 //! - [`state`]: the registry on disk, so that a restart loses nothing.
+//! - [`watch`]: clients that wait for changes, and streams of events.
+//! - [`spread`]: what many clients would otherwise do at the same moment.
 //! - [`change_log`]: the log's lines of what each change has done.
 //! - [`api`]: the documents that grow with the registry, page by page.
 //! - [`json`]: strings and lists as Go writes them.
@@ -71,6 +73,7 @@ pub mod response_head;
 pub mod retry;
 pub mod server;
 pub mod service_manager;
+pub mod spread;
 pub mod state;
 pub mod threads;
 pub mod timers;
@@ -79,6 +82,7 @@ pub mod topology;
 pub mod transport;
 pub mod upgrade;
 pub mod v1;
+pub mod watch;
 pub mod whole_file;
 pub mod worker;
 

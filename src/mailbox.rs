@@ -13,6 +13,8 @@ pub enum Message {
     Stop,
     /// Settings have changed: take them from what the workers share.
     Reload,
+    /// Something has changed that clients of this worker wait for.
+    Changed,
     /// Another process is about to take over: arrive at the [`Pause`](crate::upgrade::Pause).
     Pause,
 }

@@ -49,6 +49,11 @@ impl Output {
         self.staged.len() >= self.bytes_max
     }
 
+    /// How many bytes are staged.
+    pub fn staged_len(&self) -> usize {
+        self.staged.len()
+    }
+
     pub fn is_empty(&self) -> bool {
         self.staged.is_empty() && matches!(self.body, Body::None)
     }

@@ -9,7 +9,11 @@ use chrono::{DateTime, Utc};
 pub struct ResponseHead {
     ok_json: String,
     date_at: usize,
+    ok_json_tagged: String,
 }
+
+/// What caches are told: to ask again each time, with the tag.
+pub const NO_CACHE: &str = "Cache-Control: no-cache\r\n";
 
 /// The headers of a JSON body, byte for byte as stock writes them: Go makes `Nsq` of the `NSQ` in its source.
 pub const JSON_HEADERS: &str =
@@ -24,12 +28,18 @@ impl ResponseHead {
         // RFC 9110, section 5.6.7. Any time will do: a host without a clock of its own may start before 1970.
         let date = DateTime::<Utc>::from(wall).format("%a, %d %b %Y %H:%M:%S GMT");
         write!(ok_json, "Date: {date}\r\n").expect("a String takes every write");
-        Self { ok_json, date_at }
+        let ok_json_tagged = format!("{ok_json}{NO_CACHE}");
+        Self { ok_json, date_at, ok_json_tagged }
     }
 
     /// The status line of a 200 over HTTP/1.1, [`JSON_HEADERS`], and the date.
     pub fn ok_json(&self) -> &[u8] {
         self.ok_json.as_bytes()
+    }
+
+    /// The same with [`NO_CACHE`], for a response that has a tag.
+    pub fn ok_json_tagged(&self) -> &[u8] {
+        self.ok_json_tagged.as_bytes()
     }
 
     /// The header line of that name, its end included.

@@ -6,13 +6,15 @@ use std::net::SocketAddr;
 use super::config::config;
 use super::head::Head;
 use super::query::{Args, args};
-use super::response::{Exchange, Kind, Response};
+use super::reads::{self, Called, Waited};
+use super::response::{Exchange, Response};
 use super::routes::config_key;
 use super::status::{
     ApiError, CHANNEL_NOT_FOUND, IN_TOPOLOGY_FILE, INVALID_ARG_CHANNEL, INVALID_ARG_TOPIC, INVALID_REQUEST,
     MISSING_ARG_CHANNEL, MISSING_ARG_NODE, MISSING_ARG_TOPIC, STARTING, STOPPING, Status, TOO_MANY_CHANNELS,
-    TOO_MANY_TOPICS, TOPIC_NOT_FOUND, WARMING_UP,
+    TOO_MANY_TOPICS, WARMING_UP,
 };
+use super::watch;
 use crate::context::{InTopologyFile, WorkerContext};
 use crate::endpoint::Endpoint;
 use crate::limits::Limit;
@@ -23,7 +25,7 @@ use crate::{api, change_log};
 
 /// Means every topic where something is read. Where something is changed it is no name (stock deletes
 /// everything, and tombstones whatever its map yields first).
-const EVERY_TOPIC: &[u8] = b"*";
+pub const EVERY_TOPIC: &[u8] = b"*";
 
 const NOT_DELETED: Response = Response::Refusal(
     IN_TOPOLOGY_FILE,
@@ -42,12 +44,36 @@ pub fn takes_body(request: &Head<'_>) -> bool {
 }
 
 fn takes_arguments(endpoint: Endpoint) -> bool {
-    use Endpoint::{Config, Debug, Health, Info, Metrics, Nodes, Ping, Ready, TopicMetrics, Topics};
-    !matches!(endpoint, Ping | Health | Info | Topics | Nodes | Debug | Metrics | Ready | TopicMetrics | Config)
+    use Endpoint::{Config, Debug, Health, Info, Metrics, Nodes, Ping, Ready, TopicMetrics, Topics, Watch};
+    !matches!(
+        endpoint,
+        Ping | Health | Info | Topics | Nodes | Debug | Metrics | Ready | TopicMetrics | Config | Watch
+    )
 }
 
-/// Does what the endpoint is for, and responds. Returns the response's status, and whether the connection stays open.
+/// Does what an endpoint is for that changes nothing: responds, or finds that the request waits.
 pub fn call(
+    endpoint: Endpoint,
+    exchange: Exchange<'_>,
+    peer: SocketAddr,
+    waited: Option<Waited>,
+    context: &mut WorkerContext,
+) -> Called {
+    match endpoint {
+        Endpoint::Lookup | Endpoint::Topics | Endpoint::Channels | Endpoint::Nodes => {
+            reads::read(endpoint, exchange, waited, context)
+        }
+        Endpoint::Watch => watch::watch(exchange, context),
+        _ => {
+            let (status, keep) = change(endpoint, exchange, peer, context);
+            Called::Responded(status, keep)
+        }
+    }
+}
+
+/// Does what an endpoint is for that may change something, and responds. Returns the response's status, and whether the
+/// connection stays open.
+pub fn change(
     endpoint: Endpoint,
     exchange: Exchange<'_>,
     peer: SocketAddr,
@@ -58,8 +84,6 @@ pub fn call(
     let args = if takes_arguments(endpoint) { args(query) } else { Ok(Args::default()) };
     let outcome = match args {
         Err(_) => Err(INVALID_REQUEST),
-        // Its body is the worker's, and goes from there into the output.
-        Ok(args) if endpoint == Endpoint::Lookup => return lookup(&args, exchange, context),
         Ok(_) if endpoint == Endpoint::Config => {
             let request = exchange.request;
             config((request.method, &request.url.path, exchange.body), peer, context)
@@ -79,18 +103,22 @@ fn response(
     peer: SocketAddr,
     context: &mut WorkerContext,
 ) -> Outcome {
-    let WorkerContext { registry, shared, now, .. } = &*context;
+    let WorkerContext { registry, now, .. } = &*context;
     match endpoint {
         Endpoint::Ping | Endpoint::Health => Ok(Response::Pong),
         Endpoint::Info => Ok(Response::Info),
-        Endpoint::Topics => Ok(Response::Stream(api::topics(registry, &shared.documents, *now))),
-        Endpoint::Nodes => Ok(Response::Stream(api::nodes(registry, &shared.documents, *now))),
         Endpoint::Debug => Ok(Response::Stream(api::debug(registry, *now))),
         Endpoint::Metrics => Ok(Response::Metrics(format, context.metrics(format))),
         Endpoint::TopicMetrics => Ok(Response::MetricsStream(format, api::topic_metrics(registry, *now))),
         Endpoint::Ready => ready(context),
-        Endpoint::Lookup | Endpoint::Config => unreachable!("called for by themselves"),
-        Endpoint::Channels => channels(args, context),
+        Endpoint::Lookup
+        | Endpoint::Topics
+        | Endpoint::Channels
+        | Endpoint::Nodes
+        | Endpoint::Watch
+        | Endpoint::Config => {
+            unreachable!("called for by themselves")
+        }
         Endpoint::CreateTopic => create_topic(args, peer, context),
         Endpoint::DeleteTopic => delete_topic(args, context),
         Endpoint::CreateChannel => create_channel(args, peer, context),
@@ -107,33 +135,6 @@ fn ready(context: &WorkerContext) -> Outcome {
         Err(NotReady::WarmingUp) => Err(WARMING_UP),
         Err(NotReady::Stopping) => Err(STOPPING),
     }
-}
-
-fn lookup(args: &Args<'_>, exchange: Exchange<'_>, context: &mut WorkerContext) -> (Status, bool) {
-    let WorkerContext { reader, response_head, counters, registry, now, .. } = context;
-    let responder = exchange.responder(response_head, counters);
-    let error = match argument(args.topic.as_ref(), MISSING_ARG_TOPIC) {
-        Ok(EVERY_TOPIC) => match api::lookup_all(registry, *now) {
-            Some(stream) => return (Status::Ok, responder.stream(Kind::Json, stream)),
-            None => TOPIC_NOT_FOUND,
-        },
-        Ok(topic) => match reader.lookup(topic, *now) {
-            Some(body) => return (Status::Ok, responder.lookup(body)),
-            None => TOPIC_NOT_FOUND,
-        },
-        Err(error) => error,
-    };
-    (error.0, responder.error(error, None))
-}
-
-fn channels(args: &Args<'_>, context: &mut WorkerContext) -> Outcome {
-    let topic = argument(args.topic.as_ref(), MISSING_ARG_TOPIC)?;
-    if topic == EVERY_TOPIC {
-        return Ok(Response::Stream(api::all_channels(&context.registry, context.now)));
-    }
-    let mut body = Vec::new();
-    api::channels(context.reader.snapshot().topic(topic).map(|topic| &**topic), &mut body);
-    Ok(Response::Json(body))
 }
 
 fn create_topic(args: &Args<'_>, peer: SocketAddr, context: &mut WorkerContext) -> Outcome {
@@ -181,7 +182,7 @@ fn tombstone_topic(args: &Args<'_>, context: &mut WorkerContext) -> Outcome {
     Ok(Response::Empty)
 }
 
-fn argument<'a>(value: Option<&'a Cow<'_, [u8]>>, missing: ApiError) -> Result<&'a [u8], ApiError> {
+pub fn argument<'a>(value: Option<&'a Cow<'_, [u8]>>, missing: ApiError) -> Result<&'a [u8], ApiError> {
     value.map(Cow::as_ref).ok_or(missing)
 }
 

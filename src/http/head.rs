@@ -22,8 +22,24 @@ pub struct Head<'a> {
     pub expect: Expect,
     /// The client asks for metrics in the format OpenMetrics.
     pub accepts_openmetrics: bool,
-    /// What stands behind `Bearer` in the one `Authorization` header.
+    /// Headers whose values matter as they are.
+    pub values: Values<'a>,
+}
+
+/// The values of headers that are kept; `None` for one that is not there, is repeated, or is folded.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub struct Values<'a> {
+    /// What stands behind `Bearer` in `Authorization`.
     pub token: Option<&'a [u8]>,
+    pub if_none_match: Option<&'a [u8]>,
+    pub last_event_id: Option<&'a [u8]>,
+}
+
+impl<'a> Values<'a> {
+    /// Each value, changed alike.
+    pub(super) fn map<T>(self, how: impl Fn(&'a [u8]) -> Option<T>) -> [Option<T>; 3] {
+        [self.token, self.if_none_match, self.last_event_id].map(|value| value.and_then(&how))
+    }
 }
 
 impl Head<'_> {

@@ -4,7 +4,7 @@
 //! Each header is validated as it is read, so nothing of it needs to be kept, but for a token.
 
 use super::accept;
-use super::head::{Body, Expect, Refusal};
+use super::head::{Body, Expect, Refusal, Values};
 use super::target::cut;
 
 /// What the headers of one request say.
@@ -19,16 +19,18 @@ pub(super) struct Headers<'a> {
     pub(super) connection: Option<Connection>,
     pub(super) expect: Option<Expect>,
     pub(super) accepts_openmetrics: bool,
-    authorization: Authorization<'a>,
+    authorization: SingleValue<'a>,
+    if_none_match: SingleValue<'a>,
+    last_event_id: SingleValue<'a>,
 }
 
-/// The `Authorization` header.
+/// A header whose value is kept.
 #[derive(Default, Clone, Copy)]
-enum Authorization<'a> {
+enum SingleValue<'a> {
     #[default]
     Absent,
-    Bearer(&'a [u8]),
-    /// Of another scheme, without a token, folded or repeated.
+    Value(&'a [u8]),
+    /// Not what it should be, folded, or repeated.
     Unusable,
 }
 
@@ -105,7 +107,9 @@ impl<'a> Headers<'a> {
             }
             7 if is(b"trailer") => self.bad_trailer |= elements(value).any(is_bad_trailer),
             10 if is(b"connection") => self.add_connection(value),
-            13 if is(b"authorization") => self.authorization.add(kept),
+            13 if is(b"authorization") => self.authorization.add(kept.and_then(bearer_token)),
+            13 if is(b"if-none-match") => self.if_none_match.add(kept),
+            13 if is(b"last-event-id") => self.last_event_id.add(kept),
             14 if is(b"content-length") => self.content_length.add(value),
             17 if is(b"transfer-encoding") => self.transfer_encoding.add(value.eq_ignore_ascii_case(b"chunked")),
             _ => {}
@@ -128,11 +132,12 @@ impl<'a> Headers<'a> {
         }
     }
 
-    /// The token of the one `Authorization` header (RFC 6750, 2.1).
-    pub(super) fn token(&self) -> Option<&'a [u8]> {
-        match self.authorization {
-            Authorization::Bearer(token) => Some(token),
-            Authorization::Absent | Authorization::Unusable => None,
+    /// The values that are kept.
+    pub(super) fn values(&self) -> Values<'a> {
+        Values {
+            token: self.authorization.get(),
+            if_none_match: self.if_none_match.get(),
+            last_event_id: self.last_event_id.get(),
         }
     }
 
@@ -159,18 +164,27 @@ impl<'a> Headers<'a> {
     }
 }
 
-impl<'a> Authorization<'a> {
-    /// The token's form is not checked here: `Bearer a b` holds a token that is in no file.
+impl<'a> SingleValue<'a> {
     fn add(&mut self, value: Option<&'a [u8]>) {
-        let token = || {
-            let (scheme, token) = value?.split_at_checked("Bearer ".len())?;
-            scheme.eq_ignore_ascii_case(b"Bearer ").then(|| trim(token)).filter(|token| !token.is_empty())
-        };
         *self = match self {
-            Self::Absent => token().map_or(Self::Unusable, Self::Bearer),
+            Self::Absent => value.map_or(Self::Unusable, Self::Value),
             _ => Self::Unusable,
         };
     }
+
+    fn get(self) -> Option<&'a [u8]> {
+        match self {
+            Self::Value(value) => Some(value),
+            Self::Absent | Self::Unusable => None,
+        }
+    }
+}
+
+/// The token of an `Authorization` header (RFC 6750, 2.1). Its form is not checked here: `Bearer a b` holds a token that is in
+/// no file.
+fn bearer_token(value: &[u8]) -> Option<&[u8]> {
+    let (scheme, token) = value.split_at_checked("Bearer ".len())?;
+    scheme.eq_ignore_ascii_case(b"Bearer ").then(|| trim(token)).filter(|token| !token.is_empty())
 }
 
 impl SingleHeader {

@@ -3,17 +3,21 @@
 mod accept;
 mod access;
 mod body;
+mod conditional;
 mod config;
 mod handlers;
 mod head;
 mod headers;
 pub mod parse;
 mod query;
+mod reads;
 mod response;
 mod routes;
 mod session;
 mod status;
 mod target;
+mod waiting;
+mod watch;
 
 pub use query::asked_topic;
 pub use session::Session;

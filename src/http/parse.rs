@@ -20,7 +20,7 @@ use std::ops::Range;
 
 use memchr::{memchr, memchr_iter, memmem};
 
-use super::head::{Body, Expect, Head, Persistence, Refusal, Version};
+use super::head::{Body, Expect, Head, Persistence, Refusal, Values, Version};
 use super::headers::{Headers, SingleHeader, is_token_byte, trim};
 use super::target::{Url, cut};
 use crate::limits::{HTTP_KNOWN_FIELDS_BYTES_MAX, Limit, Limits};
@@ -68,8 +68,8 @@ enum Before {
 struct KnownFields {
     lines: Vec<u8>,
     info: MessageInfo,
-    /// Where in the lines the token is.
-    token: Option<Range<usize>>,
+    /// Where in the lines the values are, in the order of [`Values::map`].
+    places: [Option<Range<usize>>; 3],
 }
 
 /// The buffer through which Go's server reads a connection (`newBufioReader` in net/http).
@@ -106,7 +106,7 @@ impl HeadReader {
             {
                 return match line.url() {
                     Ok(url) => {
-                        let head = line.head(url, self.known.info, self.known.token(&rest[..len]));
+                        let head = line.head(url, self.known.info, self.known.values(&rest[..len]));
                         Parsed::Request { head, used: start + len }
                     }
                     Err(refusal) => Parsed::Refused(refusal),
@@ -116,9 +116,9 @@ impl HeadReader {
             {
                 let validated = validate_head(&line, &headers, limits.headers);
                 if let Ok((_, info)) = validated {
-                    self.known.learn(&line, &rest[..len], info, headers.token());
+                    self.known.learn(&line, &rest[..len], info, headers.values());
                 }
-                let head = validated.map(|(url, info)| line.head(url, info, headers.token()));
+                let head = validated.map(|(url, info)| line.head(url, info, headers.values()));
                 return parsed(head, start + len);
             }
         }
@@ -151,22 +151,23 @@ impl KnownFields {
     }
 
     /// Too many lines, and what is no usual request's, are not remembered.
-    fn learn(&mut self, line: &RequestLine<'_>, head: &[u8], info: MessageInfo, token: Option<&[u8]>) {
+    fn learn(&mut self, line: &RequestLine<'_>, head: &[u8], info: MessageInfo, values: Values<'_>) {
         self.lines.clear();
         let lines = memchr(b'\n', head).map_or(&[][..], |newline| &head[newline + 1..]);
         if lines.len() <= HTTP_KNOWN_FIELDS_BYTES_MAX && line.is_usual() {
             (self.info, self.lines) = (info, lines.to_vec());
-            // Wherever else the same bytes are, they are the same token.
-            let place = |token: &[u8]| memmem::find(lines, token).map(|from| from..from + token.len());
-            self.token = token.and_then(place);
+            // Wherever else the same bytes are, they are the same value.
+            self.places = values.map(|value| memmem::find(lines, value).map(|from| from..from + value.len()));
         }
     }
 
-    /// The token of a head that has these header lines.
+    /// The values of a head that has these header lines.
     #[inline]
-    fn token<'a>(&self, head: &'a [u8]) -> Option<&'a [u8]> {
+    fn values<'a>(&self, head: &'a [u8]) -> Values<'a> {
         let lines = &head[head.len() - self.lines.len()..];
-        self.token.clone().map(|place| &lines[place])
+        let [token, if_none_match, last_event_id] =
+            self.places.each_ref().map(|place| place.clone().map(|place| &lines[place]));
+        Values { token, if_none_match, last_event_id }
     }
 }
 
@@ -177,7 +178,7 @@ fn read_again(head: &[u8], limits: HeadLimits) -> Result<Head<'_>, Refusal> {
         None => parse_careful(head)?,
     };
     let (url, info) = validate_head(&line, &headers, limits.headers)?;
-    Ok(line.head(url, info, headers.token()))
+    Ok(line.head(url, info, headers.values()))
 }
 
 impl Scan {
@@ -358,11 +359,11 @@ impl<'a> RequestLine<'a> {
     }
 
     #[inline]
-    fn head(&self, url: Url<'a>, info: MessageInfo, token: Option<&'a [u8]>) -> Head<'a> {
+    fn head(&self, url: Url<'a>, info: MessageInfo, values: Values<'a>) -> Head<'a> {
         let MessageInfo { persistence, body, expect, accepts_openmetrics } = info;
         let version = if self.version >= (1, 1) { Version::Http11 } else { Version::Http10 };
         let (method, target) = (self.method, self.target);
-        Head { method, target, url, version, persistence, body, expect, accepts_openmetrics, token }
+        Head { method, target, url, version, persistence, body, expect, accepts_openmetrics, values }
     }
 }
 

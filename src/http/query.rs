@@ -21,6 +21,22 @@ pub struct Args<'a> {
     pub channel: Option<Cow<'a, [u8]>>,
     /// `node`
     pub node: Option<Cow<'a, [u8]>>,
+    /// `wait`, which stock does not look at, nor at those that follow.
+    pub wait: Option<Cow<'a, [u8]>>,
+    /// `since`
+    pub since: Option<Cow<'a, [u8]>>,
+    /// `zone`
+    pub zone: Option<Cow<'a, [u8]>>,
+    /// `region`
+    pub region: Option<Cow<'a, [u8]>>,
+    /// `strict`
+    pub strict: Option<Cow<'a, [u8]>>,
+    /// `channels`
+    pub channels: Option<Cow<'a, [u8]>>,
+    /// `topics`
+    pub topics: Option<Cow<'a, [u8]>>,
+    /// `nodes`
+    pub nodes: Option<Cow<'a, [u8]>>,
 }
 
 /// Reads the arguments from a query; stock: `url.ParseQuery`, whose every error refuses the whole
@@ -50,11 +66,26 @@ pub fn args(query: &[u8]) -> Result<Args<'_>, BadQuery> {
             b"topic" => &mut args.topic,
             b"channel" => &mut args.channel,
             b"node" => &mut args.node,
+            b"wait" => &mut args.wait,
+            b"since" => &mut args.since,
+            b"zone" => &mut args.zone,
+            b"region" => &mut args.region,
+            b"strict" => &mut args.strict,
+            b"channels" => &mut args.channels,
+            b"topics" => &mut args.topics,
+            b"nodes" => &mut args.nodes,
             _ => continue,
         };
         slot.get_or_insert(value);
     }
     Ok(args)
+}
+
+/// Every value of `topic`, in order, of a query that [`args`] has taken.
+pub fn topics(query: &[u8]) -> Vec<Cow<'_, [u8]>> {
+    let pairs = query.split(|&b| b == b'&').map(|pair| cut(pair, b'='));
+    let topics = pairs.filter(|(key, _)| decode(key, b' ').is_some_and(|key| *key == *b"topic"));
+    topics.filter_map(|(_, value)| decode(value, b' ')).collect()
 }
 
 /// The topic that a request asks for, if it begins like most lookups; a guess that nothing but speed may depend on.

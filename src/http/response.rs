@@ -7,11 +7,11 @@ use super::status::{ApiError, Status};
 use crate::api::Stream;
 use crate::context::WorkerContext;
 use crate::endpoint::Endpoint;
-use crate::limits::SHARED_BODY_BYTES_MIN;
+use crate::limits::{RETRY_AFTER, SHARED_BODY_BYTES_MIN};
 use crate::metrics::{Counters, Format};
 use crate::output::{Framing, Output};
-use crate::registry::LookupBody;
-use crate::response_head::{JSON_HEADERS, ResponseHead};
+use crate::registry::{Applied, LookupBody, Tag};
+use crate::response_head::{JSON_HEADERS, NO_CACHE, ResponseHead};
 
 /// What the body is (stock's two headers of that kind).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -23,6 +23,8 @@ pub enum Kind {
     Text,
     Metrics(Format),
     Html,
+    /// Server-sent events, which nobody on the way is to keep, compress or gather.
+    Events,
     /// Not the API's: neither header.
     None,
 }
@@ -36,6 +38,9 @@ impl Kind {
             Self::Metrics(Format::OpenMetrics) => {
                 "Content-Type: application/openmetrics-text; version=1.0.0; charset=utf-8\r\n"
             }
+            Self::Events => {
+                "Content-Type: text/event-stream\r\nCache-Control: no-cache, no-transform\r\nX-Accel-Buffering: no\r\n"
+            }
             Self::Html => "Content-Type: text/html; charset=utf-8\r\n",
             Self::Text | Self::None => "",
         }
@@ -48,6 +53,8 @@ enum Length {
     Known(usize),
     /// By chunks, or by closing the connection of a client that cannot read chunks.
     Unknown,
+    /// There is none, as the status says.
+    NoBody,
 }
 
 /// Go's server writes a length above a body that fits its buffer, and keeps an HTTP/1.0 connection only then
@@ -98,7 +105,7 @@ pub struct Exchange<'a> {
 impl<'a> Exchange<'a> {
     pub fn responder(self, response_head: &'a ResponseHead, counters: &'a Counters) -> Responder<'a> {
         let Self { request, endpoint, close, output, .. } = self;
-        Responder { request, endpoint, close, response_head, counters, output }
+        Responder { request, endpoint, close, tag: None, filtered: None, response_head, counters, output }
     }
 }
 
@@ -107,12 +114,29 @@ pub struct Responder<'a> {
     request: &'a Head<'a>,
     endpoint: Option<Endpoint>,
     close: bool,
+    tag: Option<Tag>,
+    filtered: Option<Applied>,
     response_head: &'a ResponseHead,
     counters: &'a Counters,
     output: &'a mut Output,
 }
 
 impl Responder<'_> {
+    /// With the tag of what it shows, if it has one.
+    pub fn tagged(self, tag: Option<Tag>) -> Self {
+        Self { tag, ..self }
+    }
+
+    /// With what of the client's filter was applied, if it has one.
+    pub fn filtered(self, filtered: Option<Applied>) -> Self {
+        Self { filtered, ..self }
+    }
+
+    /// The client has what it would get.
+    pub fn not_modified(mut self) -> bool {
+        self.head(Status::NotModified, Kind::None, None, Length::NoBody)
+    }
+
     /// An endpoint's response. Like the others, returns whether the connection stays open.
     pub fn respond(self, response: Response, context: &WorkerContext) -> bool {
         match response {
@@ -164,6 +188,18 @@ impl Responder<'_> {
         self.with_header(status, Kind::Json, allow.map(|allow| ("Allow", allow.as_bytes())), &body)
     }
 
+    /// An error that says when to try again.
+    pub fn retry_after(self, ApiError(status, message): ApiError) -> bool {
+        let body = format!("{{\"message\":\"{message}\"}}");
+        let seconds = RETRY_AFTER.as_secs().to_string();
+        self.with_header(status, Kind::Json, Some(("Retry-After", seconds.as_bytes())), body.as_bytes())
+    }
+
+    /// The head of a stream of events, which ends with the connection.
+    pub fn event_stream(mut self) -> bool {
+        self.head(Status::Ok, Kind::Events, None, Length::Unknown)
+    }
+
     /// A body of any size. One that fits a page is answered like every other.
     pub fn stream(mut self, kind: Kind, mut stream: Stream) -> bool {
         if let Some(length) = stream.known_len() {
@@ -189,13 +225,18 @@ impl Responder<'_> {
     /// Appends everything above the body and returns whether the connection stays open after it.
     fn head(&mut self, status: Status, kind: Kind, extra: Option<(&str, &[u8])>, length: Length) -> bool {
         let http11 = self.request.version == Version::Http11;
-        let framed = http11 || matches!(length, Length::Known(length) if length <= GO_BUFFER_BYTES);
+        let framed = match length {
+            Length::Known(length) => http11 || length <= GO_BUFFER_BYTES,
+            Length::Unknown => http11,
+            Length::NoBody => true,
+        };
         let keep = framed && !self.close && self.request.persistence != Persistence::Close;
         let out = begin(status.code(), self.endpoint, self.counters, self.output);
         // One growth for the whole response, and not one for each line.
         out.reserve(HEAD_BYTES);
         if http11 && status == Status::Ok && kind == Kind::Json && extra.is_none() {
-            out.extend_from_slice(self.response_head.ok_json());
+            let head = self.response_head;
+            out.extend_from_slice(if self.tag.is_some() { head.ok_json_tagged() } else { head.ok_json() });
         } else {
             out.extend_from_slice(if http11 { b"HTTP/1.1 " } else { b"HTTP/1.0 " });
             out.extend_from_slice(status.line().as_bytes());
@@ -208,6 +249,17 @@ impl Responder<'_> {
             out.extend_from_slice(kind.headers().as_bytes());
             header(out, after);
             out.extend_from_slice(self.response_head.date().as_bytes());
+            if self.tag.is_some() {
+                out.extend_from_slice(NO_CACHE.as_bytes());
+            }
+        }
+        if let Some(applied) = self.filtered {
+            header(out, Some(("X-Ringlookupd-Filter", applied.text().as_bytes())));
+        }
+        if let Some(tag) = self.tag {
+            out.extend_from_slice(b"ETag: \"");
+            out.extend_from_slice(&tag.text());
+            out.extend_from_slice(b"\"\r\n");
         }
         // Go adds no header that a handler has set, and says nothing of a body that is empty for HEAD.
         let is_set = |name| extra.is_some_and(|(set, _)| set == name);

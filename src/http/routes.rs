@@ -48,6 +48,7 @@ fn find(path: &[u8]) -> Option<(Methods, Endpoint)> {
         b"/nodes" => (Methods::Get, Endpoint::Nodes),
         b"/debug" => (Methods::Get, Endpoint::Debug),
         // Not stock's, nor is the last one.
+        b"/watch" => (Methods::Get, Endpoint::Watch),
         b"/health" => (Methods::Get, Endpoint::Health),
         b"/metrics" => (Methods::Get, Endpoint::Metrics),
         b"/metrics/topics" => (Methods::Get, Endpoint::TopicMetrics),

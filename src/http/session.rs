@@ -8,15 +8,18 @@ use super::body::{BodyDecoder, BodyState};
 use super::handlers;
 use super::head::{Body, Expect, Head, Persistence, Refusal};
 use super::parse::{HeadLimits, HeadReader, Parsed};
+use super::reads::{Called, Waited};
 use super::response::{Exchange, Kind, Responder, plain_at_tls, refused, unasked};
 use super::routes::{Route, endpoint_at, route};
 use super::status::{
     ApiError, BODY_TOO_LARGE, HANDED_OVER, INVALID_REQUEST, METHOD_NOT_ALLOWED, NOT_FOUND, REQUEST_TIMEOUT,
     Status, TOO_MANY_CONNECTIONS,
 };
+use super::waiting::Parked;
 use crate::access::{Class, Client, Decision};
 use crate::context::{Advance, Stage, WorkerContext};
 use crate::endpoint::Endpoint;
+use crate::io::Token;
 use crate::limits::{
     CONFIG_VALUE_BYTES_MAX, HTTP_OPTIONS_BODY_BYTES_MAX, HTTP_UNREAD_BODY_BYTES_MAX, Limit, Limits,
 };
@@ -25,26 +28,33 @@ use crate::log::Level;
 use crate::output::Output;
 use crate::transport;
 use crate::v1::parse::MAGIC;
+use crate::watch::Watch;
 
 /// The protocol's state on one connection.
 pub struct Session {
-    state: State,
+    pub(super) state: State,
     /// In a box, as it is the larger part, and most connections are of nsqds.
     heads: Box<HeadReader>,
     service: Service,
-    peer: SocketAddr,
+    pub(super) peer: SocketAddr,
+    /// The connection's, by which it is woken.
+    pub(super) token: Token,
     client: Client,
 }
 
-enum State {
+pub(super) enum State {
     Head,
     /// The response waits for the end of the request's body.
     Body(Box<Pending>),
+    /// The response waits for a change of what it shows.
+    Parked(Box<Parked>),
+    /// The response is a stream of events.
+    Watching(Box<Watch>),
 }
 
 /// A request whose body is on its way. Its head is kept as it came and read again when the response is due:
 /// requests with bodies are rare, and the others keep nothing.
-struct Pending {
+pub(super) struct Pending {
     head: Vec<u8>,
     decoder: BodyDecoder,
     reader: Reader,
@@ -81,8 +91,8 @@ impl Reader {
 }
 
 impl Session {
-    pub fn new(service: Service, peer: SocketAddr) -> Self {
-        Self { state: State::Head, heads: Box::default(), service, peer, client: Client::default() }
+    pub fn new(service: Service, peer: SocketAddr, token: Token) -> Self {
+        Self { state: State::Head, heads: Box::default(), service, peer, token, client: Client::default() }
     }
 
     pub fn peer(&self) -> SocketAddr {
@@ -94,12 +104,13 @@ impl Session {
         self.client.is_named(name);
     }
 
-    /// What runs while nothing comes, `rest` being what is there of a request's head.
-    pub fn awaited(&self, rest: &[u8]) -> Limit {
-        if rest.is_empty() && matches!(self.state, State::Head) {
-            Limit::IdleTimeout
-        } else {
-            Limit::RequestTimeout
+    /// What runs while nothing comes, `rest` being what is there of a request's head; `None` where the client waits for the
+    /// server.
+    pub fn awaited(&self, rest: &[u8]) -> Option<Limit> {
+        match self.state {
+            State::Head if rest.is_empty() => Some(Limit::IdleTimeout),
+            State::Head | State::Body(_) => Some(Limit::RequestTimeout),
+            State::Parked(_) | State::Watching(_) => None,
         }
     }
 
@@ -144,6 +155,8 @@ impl Session {
                     }
                 },
                 State::Body(_) => self.go_on(rest, context, output),
+                // What follows waits for the end of this.
+                State::Parked(_) | State::Watching(_) => break,
             };
             used += step.used;
             if step.close {
@@ -164,6 +177,8 @@ impl Session {
             State::Body(_) => {
                 self.end_body(Err(INVALID_REQUEST), true, context, output);
             }
+            State::Parked(_) => _ = self.respond_to_parked(true, context, output),
+            State::Watching(_) => {}
         }
     }
 
@@ -201,7 +216,7 @@ impl Session {
             );
         }
         if head.body == Body::None {
-            return self.respond(head, b"", close, context, output);
+            return self.respond((head, text), b"", close, context, output);
         }
         let reader = Reader::of(head);
         let length = if let Body::Length(length) = head.body { length } else { 0 };
@@ -214,7 +229,7 @@ impl Session {
         let too_long = length >= HTTP_UNREAD_BODY_BYTES_MAX;
         let unwelcome = too_long || head.expect == Expect::Continue || head.persistence == Persistence::Close;
         if reader == Reader::Nobody && unwelcome {
-            return self.respond(head, b"", true, context, output);
+            return self.respond((head, text), b"", true, context, output);
         }
         // The line ends that may stand before a request that follows a POST are not the head's.
         let newlines = text.iter().take_while(|byte| b"\r\n".contains(byte)).count();
@@ -260,7 +275,10 @@ impl Session {
             Err(error) if pending.reader == Reader::Endpoint => {
                 respond(&head, true, context, output).error(error, None)
             }
-            body => self.respond(&head, pending.decoder.kept(), close || body.is_err(), context, output),
+            body => {
+                let close = close || body.is_err();
+                self.respond((&head, &pending.head), pending.decoder.kept(), close, context, output)
+            }
         }
     }
 
@@ -269,9 +287,10 @@ impl Session {
         respond(head, true, context, output).error(BODY_TOO_LARGE, None)
     }
 
+    /// Responds to a request, whose head is this text, or finds that it waits. False when the connection is to close.
     fn respond(
         &mut self,
-        head: &Head<'_>,
+        (head, text): (&Head<'_>, &[u8]),
         body: &[u8],
         close: bool,
         context: &mut WorkerContext,
@@ -281,7 +300,11 @@ impl Session {
         let (status, keep) = match route(head.method, &head.url) {
             Route::Endpoint(endpoint) => {
                 let exchange = Exchange { request: head, endpoint: Some(endpoint), close, body, output };
-                self.call(endpoint, exchange, context)
+                match self.call(endpoint, exchange, None, context) {
+                    Called::Responded(status, keep) => (status, keep),
+                    Called::Wait(wait) => return self.park(wait, (head, text), close, context, output),
+                    Called::Watch(resume) => return self.watch(resume, head, close, context, output),
+                }
             }
             Route::Redirect { status, location, body } => {
                 let (status, kind) = match status {
@@ -314,29 +337,37 @@ impl Session {
     }
 
     /// Has an endpoint respond, if the client may use it.
-    fn call(&mut self, endpoint: Endpoint, exchange: Exchange<'_>, context: &mut WorkerContext) -> (Status, bool) {
+    pub(super) fn call(
+        &mut self,
+        endpoint: Endpoint,
+        exchange: Exchange<'_>,
+        waited: Option<Waited>,
+        context: &mut WorkerContext,
+    ) -> Called {
         let (request, peer) = (exchange.request, self.peer);
         let class = endpoint.class(request.method);
-        let decision = self.client.decide(class, (peer.ip(), request.token), &context.access);
+        let decision = self.client.decide(class, (peer.ip(), request.values.token), &context.access);
         if let Some(denial) = Denial::of(&decision, self.service, context.server.https_port) {
-            return denial.respond(exchange, peer, context);
+            let (status, keep) = denial.respond(exchange, peer, context);
+            return Called::Responded(status, keep);
         }
         // What it changed here would be lost.
-        let (status, keep) = if context.stage == Stage::HandedOver && class == Class::Admin {
+        if class != Class::Admin {
+            return handlers::call(endpoint, exchange, peer, waited, context);
+        }
+        let (status, keep) = if context.stage == Stage::HandedOver {
             (HANDED_OVER.0, exchange.responder(&context.response_head, &context.counters).error(HANDED_OVER, None))
         } else {
-            handlers::call(endpoint, exchange, peer, context)
+            handlers::change(endpoint, exchange, peer, context)
         };
-        if class == Class::Admin
-            && let Decision::Allowed(who) = decision
-        {
+        if let Decision::Allowed(who) = decision {
             audit(request, who.as_deref(), peer, status, context);
         }
-        (status, keep)
+        Called::Responded(status, keep)
     }
 }
 
-fn respond<'a>(
+pub(super) fn respond<'a>(
     request: &'a Head<'a>,
     close: bool,
     context: &'a WorkerContext,
@@ -347,130 +378,4 @@ fn respond<'a>(
 }
 
 #[cfg(test)]
-mod tests {
-    use std::sync::Arc;
-
-    use super::*;
-    use crate::clock::Timestamp;
-    use crate::context::ServerInfo;
-    use crate::log::{Log, LogOptions};
-    use crate::registry::{Lifetimes, Registry};
-
-    /// All that a client of a server with many topics is sent, and whether its connection stays open.
-    fn responses(requests: &str) -> (String, bool) {
-        let minute = std::time::Duration::from_secs(60);
-        let limits = Limits::default();
-        let lifetimes = Lifetimes { inactive_producer_timeout: minute, ..Lifetimes::default() };
-        let registry = Arc::new(Registry::new(lifetimes));
-        let server = Arc::<ServerInfo>::default();
-        let (log, writer) =
-            Log::start(LogOptions { level: Level::Fatal, ..LogOptions::default() }).expect("a thread");
-        let mut context =
-            WorkerContext::new(registry, server, limits, Arc::default(), log, Timestamp::from_nanos(1));
-        for topic in 0..300 {
-            let topic = crate::registry::Name::new(format!("topic{topic}").as_bytes()).expect("a valid name");
-            context.create(topic, None).expect("within the limits");
-        }
-        context.commit();
-        let mut session = Session::new(Service::Http, "127.0.0.1:1".parse().expect("an address"));
-        let (mut output, mut sent) = (Output::new(limits.size(Limit::OutputSize)), Vec::new());
-        let mut rest = requests.as_bytes();
-        loop {
-            let Advance { used, close } = session.advance(rest, &mut context, &mut output);
-            rest = &rest[used..];
-            let before = sent.len();
-            while let Some(buffer) = output.next_buffer() {
-                sent.extend_from_slice(buffer.rest());
-            }
-            if close || (used == 0 && sent.len() == before) {
-                drop(context);
-                writer.close();
-                return (String::from_utf8(sent).expect("UTF-8"), !close);
-            }
-        }
-    }
-
-    fn assert_response(request: &str, status: &str, connection: Option<&str>) {
-        let (text, open) = responses(request);
-        assert!(text.starts_with(status), "{request}: {text}");
-        let said = text.lines().find_map(|line| line.strip_prefix("Connection: "));
-        assert_eq!((said, open), (connection, connection == Some("keep-alive")), "{request}");
-    }
-
-    /// Names, order and values, as a network trace of stock shows them.
-    #[test]
-    fn heads_are_stocks_byte_for_byte() {
-        const DATE: &str = "Date: Thu, 01 Jan 1970 00:00:00 GMT\r\n";
-        const JSON: &str =
-            "Content-Type: application/json; charset=utf-8\r\nX-Nsq-Content-Type: nsq; version=1.0\r\n";
-        for (request, expected) in [
-            (
-                "GET /ping HTTP/1.1",
-                format!("200 OK\r\n{DATE}Content-Length: 2\r\nContent-Type: text/plain; charset=utf-8\r\n\r\nOK"),
-            ),
-            (
-                "PUT /ping HTTP/1.1",
-                format!(
-                    "405 Method Not Allowed\r\nAllow: GET, OPTIONS\r\n{JSON}{DATE}Content-Length: 32\r\n\r\n\
-                     {{\"message\":\"METHOD_NOT_ALLOWED\"}}"
-                ),
-            ),
-            (
-                "HEAD /topic/create?topic=t HTTP/1.1",
-                format!(
-                    "405 Method Not Allowed\r\nAllow: OPTIONS, POST\r\n{JSON}{DATE}Content-Length: 32\r\n\r\n"
-                ),
-            ),
-            (
-                "GET /ping/ HTTP/1.1",
-                format!(
-                    "301 Moved Permanently\r\nContent-Type: text/html; charset=utf-8\r\nLocation: /ping\r\n{DATE}\
-                     Content-Length: 40\r\n\r\n<a href=\"/ping\">Moved Permanently</a>.\n\n"
-                ),
-            ),
-            (
-                "POST /topic/create?topic=t HTTP/1.1",
-                format!("200 OK\r\nX-Nsq-Content-Type: nsq; version=1.0\r\n{DATE}Content-Length: 0\r\n\r\n"),
-            ),
-            (
-                "OPTIONS /ping HTTP/1.1\r\nConnection: close",
-                format!("200 OK\r\nAllow: GET, OPTIONS\r\n{DATE}Content-Length: 0\r\nConnection: close\r\n\r\n"),
-            ),
-            ("OPTIONS * HTTP/1.1", format!("200 OK\r\nContent-Length: 0\r\n{DATE}\r\n")),
-            (
-                "HEAD /ping HTTP/1.1\r\nExpect: x",
-                format!("417 Expectation Failed\r\nConnection: close\r\n{DATE}\r\n"),
-            ),
-        ] {
-            let (text, _) = responses(&format!("{request}\r\nHost: h\r\n\r\n"));
-            assert_eq!(text, format!("HTTP/1.1 {expected}"), "{request}");
-        }
-    }
-
-    #[test]
-    fn a_long_response_ends_an_http_1_0_connection() {
-        let asking = |path| format!("GET {path} HTTP/1.0\r\nConnection: keep-alive\r\n\r\n");
-        assert_response(&asking("/ping"), "HTTP/1.0 200", Some("keep-alive"));
-        assert_response(&asking("/topics"), "HTTP/1.0 200", None);
-    }
-
-    #[test]
-    fn http_1_0_is_told_of_a_close_as_go_tells_it() {
-        assert_response("GET /ping HTTP/1.0\r\nExpect: x\r\n\r\n", "HTTP/1.0 417", Some("close"));
-        let body = "GET /ping HTTP/1.0\r\nContent-Length: 300000\r\n";
-        assert_response(&format!("{body}Connection: keep-alive\r\n\r\n"), "HTTP/1.0 200", Some("close"));
-        assert_response(&format!("{body}\r\n"), "HTTP/1.0 200", None);
-    }
-
-    #[test]
-    fn the_body_of_options_star_is_read_up_to_a_limit() {
-        let request = |expect: &str, length: usize| {
-            let body = "x".repeat(length);
-            format!("OPTIONS * HTTP/1.1\r\nHost: h\r\n{expect}Content-Length: {length}\r\n\r\n{body}")
-        };
-        let (text, open) = responses(&request("Expect: 100-continue\r\n", 4096));
-        assert!(text.starts_with("HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\n"), "{text}");
-        assert!(open && !text.contains("Connection: "), "{text}");
-        assert_response(&request("", 4097), "HTTP/1.1 200", Some("close"));
-    }
-}
+mod tests;

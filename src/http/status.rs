@@ -5,6 +5,7 @@
 pub enum Status {
     Ok,
     MovedPermanently,
+    NotModified,
     TemporaryRedirect,
     BadRequest,
     Unauthorized,
@@ -24,6 +25,7 @@ impl Status {
         match self {
             Self::Ok => "200 OK\r\n",
             Self::MovedPermanently => "301 Moved Permanently\r\n",
+            Self::NotModified => "304 Not Modified\r\n",
             Self::TemporaryRedirect => "307 Temporary Redirect\r\n",
             Self::BadRequest => "400 Bad Request\r\n",
             Self::Unauthorized => "401 Unauthorized\r\n",
@@ -55,6 +57,12 @@ pub const MISSING_ARG_CHANNEL: ApiError = ApiError(Status::BadRequest, "MISSING_
 pub const MISSING_ARG_NODE: ApiError = ApiError(Status::BadRequest, "MISSING_ARG_NODE");
 pub const INVALID_ARG_TOPIC: ApiError = ApiError(Status::BadRequest, "INVALID_ARG_TOPIC");
 pub const INVALID_ARG_CHANNEL: ApiError = ApiError(Status::BadRequest, "INVALID_ARG_CHANNEL");
+/// Of requests that wait or watch, which stock has not.
+pub const INVALID_ARG_WAIT: ApiError = ApiError(Status::BadRequest, "INVALID_ARG_WAIT");
+pub const INVALID_ARG_ZONE: ApiError = ApiError(Status::BadRequest, "INVALID_ARG_ZONE");
+pub const INVALID_ARG_SINCE: ApiError = ApiError(Status::BadRequest, "INVALID_ARG_SINCE");
+pub const TOO_MANY_WATCHED: ApiError = ApiError(Status::BadRequest, "TOO_MANY_TOPICS");
+pub const TOO_MANY_WATCHES: ApiError = ApiError(Status::ServiceUnavailable, "TOO_MANY_WATCHES");
 pub const TOPIC_NOT_FOUND: ApiError = ApiError(Status::NotFound, "TOPIC_NOT_FOUND");
 pub const CHANNEL_NOT_FOUND: ApiError = ApiError(Status::NotFound, "CHANNEL_NOT_FOUND");
 /// Of a deletion of what the topology file names, which stock has not.

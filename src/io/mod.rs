@@ -49,7 +49,7 @@ impl ListenerId {
 
 /// A connection's place in its worker's slot table. The generation tells its users apart, so that a
 /// completion that arrives too late is noticed.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub struct Token {
     pub slot: u32,
     /// Below [`Token::GENERATIONS`].

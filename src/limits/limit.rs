@@ -15,6 +15,9 @@ pub enum Limit {
     RequestBodySize,
     Connections,
     ConnectionsPerAddress,
+    /// Over it a request to watch or to wait gets an error, and its connection stays open.
+    Watches,
+    WatchesPerAddress,
     Topics,
     Channels,
     TopicsPerProducer,
@@ -113,6 +116,20 @@ static TABLE: [Row; Limit::ALL.len()] = [
         default: 0,
         meaning: "connections from one IP address",
     },
+    Row {
+        flag: "max-watches",
+        key: "max_watches",
+        unit: Count,
+        default: 0,
+        meaning: "clients that watch or wait for a change; 0 is as many as there are connections",
+    },
+    Row {
+        flag: "max-watches-per-address",
+        key: "max_watches_per_address",
+        unit: Count,
+        default: 0,
+        meaning: "clients that watch or wait for a change from one IP address",
+    },
     // Half a gigabyte of names.
     Row { flag: "max-topics", key: "max_topics", unit: Count, default: 1_000_000, meaning: "topics in all" },
     Row { flag: "max-channels", key: "max_channels", unit: Count, default: 4_000_000, meaning: "channels in all" },
@@ -194,7 +211,7 @@ static TABLE: [Row; Limit::ALL.len()] = [
 ];
 
 impl Limit {
-    pub const ALL: [Self; 19] = [
+    pub const ALL: [Self; 21] = [
         Self::CommandSize,
         Self::IdentifySize,
         Self::RequestHeadSize,
@@ -202,6 +219,8 @@ impl Limit {
         Self::RequestBodySize,
         Self::Connections,
         Self::ConnectionsPerAddress,
+        Self::Watches,
+        Self::WatchesPerAddress,
         Self::Topics,
         Self::Channels,
         Self::TopicsPerProducer,

@@ -62,6 +62,7 @@ impl Collector for Scrape {
         self.connections(families)?;
         self.commands(families)?;
         self.http(families)?;
+        self.watches(families)?;
         self.work(families)?;
         self.state(families)?;
         self.trouble(families)?;
@@ -180,6 +181,14 @@ impl Scrape {
             "Lookups of one topic, by whether a cache had the response.",
             lookups,
         )
+    }
+
+    fn watches(&self, families: &mut Families<'_>) -> fmt::Result {
+        families.gauge("watches", "Clients that watch or wait for a change.", self.gauges.watches)?;
+        let events = "Messages of events sent to clients that watch.";
+        families.counter("watch_events", events, self.total(|all| &all.watch_events))?;
+        let states = "States sent to clients that watch: at their beginning, and in place of events they were too slow for.";
+        families.counter("watch_states", states, self.total(|all| &all.watch_states))
     }
 
     fn work(&self, families: &mut Families<'_>) -> fmt::Result {

@@ -72,6 +72,8 @@ pub struct Gauges {
     pub unused_channels: usize,
     pub tombstones: usize,
     pub log_lines_dropped: u64,
+    /// Clients that watch or wait.
+    pub watches: usize,
     pub log_write_errors: u64,
 }
 

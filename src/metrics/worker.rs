@@ -19,9 +19,9 @@ pub struct Counters {
     pub accepted: [Counter; Service::ALL.len()],
     pub closed: [Counter; Service::ALL.len()],
     pub accept_failures: [Counter; Service::ALL.len()],
-    /// Connections that began with the other protocol, by that of the listener they came to.
     /// TLS connections that ended because of what the client's TLS was.
     pub tls_failures: [Counter; Service::ALL.len()],
+    /// Connections that began with the other protocol, by that of the listener they came to.
     pub wrong_ports: [Counter; Service::ALL.len()],
     /// Refusals of access, by [`Reason`].
     pub denied: [Counter; Reason::ALL.len()],
@@ -38,6 +38,9 @@ pub struct Counters {
     /// Responses to `/lookup` that came from a cache, and those that were rendered.
     pub cache_hits: Counter,
     pub cache_misses: Counter,
+    /// Events sent to clients that watch, and states sent to them as a whole.
+    pub watch_events: Counter,
+    pub watch_states: Counter,
     /// Receives that ended because all provided buffers were in use.
     pub no_buffers: Counter,
     /// Receives that were stopped because the client does not read its responses.

@@ -17,6 +17,7 @@ pub enum Group {
     Listening,
     Producers,
     State,
+    Watching,
     Access,
     Tls,
     Workers,
@@ -28,11 +29,12 @@ pub enum Group {
 
 impl Group {
     /// Every group, in the order of the help.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::General,
         Self::Listening,
         Self::Producers,
         Self::State,
+        Self::Watching,
         Self::Access,
         Self::Tls,
         Self::Workers,
@@ -51,6 +53,7 @@ impl fmt::Display for Group {
             Self::Listening => "Listening",
             Self::Producers => "Producers and names",
             Self::State => "State",
+            Self::Watching => "Watching",
             Self::Access => "Access",
             Self::Tls => "TLS",
             Self::Workers => "Workers",

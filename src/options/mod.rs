@@ -68,6 +68,10 @@ pub struct Options {
     pub restore_grace: Duration,
     /// The file of topics and channels that are known beforehand; empty for none.
     pub topology_file: String,
+    /// Whether responses have tags, and clients may wait for changes.
+    pub watch: bool,
+    /// For how long a client may watch before it has to connect again; zero is for ever.
+    pub max_watch_age: Duration,
     /// The least severe level that is logged.
     pub log_level: Level,
     /// The start of every log line of text.
@@ -158,6 +162,8 @@ struct Overrides {
     state_interval: Option<Duration>,
     restore_grace: Option<Duration>,
     topology_file: Option<String>,
+    watch: Option<bool>,
+    max_watch_age: Option<Duration>,
     workers: Option<NonZeroUsize>,
     pin_workers: Option<bool>,
     io: Option<io::BackendChoice>,
@@ -236,6 +242,8 @@ impl Overrides {
             state_interval: self.state_interval.unwrap_or(base.state_interval),
             restore_grace: self.restore_grace.unwrap_or(base.restore_grace),
             topology_file: self.topology_file.unwrap_or(base.topology_file),
+            watch: self.watch.unwrap_or(base.watch),
+            max_watch_age: self.max_watch_age.unwrap_or(base.max_watch_age),
             log_level: self.log_level.unwrap_or(base.log_level),
             log_prefix: self.log_prefix.unwrap_or(base.log_prefix),
             log_format: self.log_format.unwrap_or(base.log_format),
@@ -280,6 +288,9 @@ impl Default for Options {
             // As long as nsqd takes at most to notice that its connection is lost and to connect again, twice.
             restore_grace: Duration::from_secs(60),
             topology_file: String::new(),
+            watch: true,
+            // So that watchers spread over the instances behind a load balancer.
+            max_watch_age: Duration::from_secs(60 * 60),
             log_level: log.level,
             log_prefix: log.prefix,
             log_format: log.format,

@@ -131,7 +131,7 @@ const COMMAND_LINE_ONLY: [Flag; 2] = [
     choice!(General, "version", version: bool, "print the version and exit"),
 ];
 
-const SETTINGS: [Flag; 34] = [
+const SETTINGS: [Flag; 36] = [
     setting!(
         Logging, "log-level",
         log_level: Level,
@@ -231,6 +231,16 @@ const SETTINGS: [Flag; 34] = [
             "TOML file of topics and channels that always exist, such as orders = [\"billing\", \"mail\"] below [topics]"
         )
     },
+    setting!(
+        Watching, "watch",
+        watch: bool,
+        "give responses tags, and let clients wait for changes and watch; -watch=false does as nsqlookupd does"
+    ),
+    setting!(
+        Watching, "max-watch-age",
+        max_watch_age: Duration,
+        "time after which a watching client is asked to connect again, give or take a tenth; 0 for never"
+    ),
     Flag {
         default_in_words: "the usable cores",
         ..setting!(Workers, "workers", workers: NonZeroUsize, "threads that serve, 1 to 1024")
@@ -305,6 +315,8 @@ const LIMITS: [Flag; Limit::ALL.len()] = [
     limit!(Limits, RequestBodySize),
     limit!(Limits, Connections),
     limit!(Limits, ConnectionsPerAddress),
+    limit!(Watching, Watches),
+    limit!(Watching, WatchesPerAddress),
     limit!(Limits, Topics),
     limit!(Limits, Channels),
     limit!(Limits, TopicsPerProducer),

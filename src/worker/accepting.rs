@@ -35,7 +35,7 @@ impl Worker {
         }
         let next = self.slots.next();
         let id = ProducerId::new(Source::Worker(self.number), next.slot, next.generation);
-        let session = Session::new(service, id, peer);
+        let session = Session::new(service, id, peer, next);
         let admission = &self.context.shared.admission;
         let (admitted, permit) =
             if is_allowed { admission.enter(peer.ip(), &self.context.limits) } else { admission.deny() };

@@ -59,6 +59,11 @@ impl Worker {
             self.keep_spare(buffer);
         }
         let connection = self.slots.get(token);
+        if connection.session.is_parked() {
+            // It may have missed something meanwhile.
+            self.wake(token);
+        }
+        let connection = self.slots.get(token);
         if connection.input.is_empty() && connection.receive != Receive::Eof {
             self.await_input(token);
             self.mark(token);
@@ -78,14 +83,20 @@ impl Worker {
             }
             connection.output.lend(|| self.spare.pop().unwrap_or_default());
             connection.take_input(bytes, &mut self.context);
-            let listed_until = connection.session.listed_until(&self.context.lifetimes);
-            if let Some(buffer) = connection.output.reclaim() {
-                self.keep_spare(buffer);
-            }
-            self.timers.set(token.slot, listed_until);
+            self.settle_output(token);
             self.await_input(token);
         }
         self.mark(token);
+    }
+
+    /// After a session has been at work: takes back a buffer that it did not need, and sets its timer.
+    pub(super) fn settle_output(&mut self, token: Token) {
+        let connection = self.slots.get(token);
+        let wakes_at = connection.session.wakes_at(&self.context.lifetimes);
+        if let Some(buffer) = connection.output.reclaim() {
+            self.keep_spare(buffer);
+        }
+        self.timers.set(token.slot, wakes_at);
     }
 
     pub(super) fn mark(&mut self, token: Token) {

@@ -77,6 +77,7 @@ impl Worker {
         self.context.stage = self.context.stage.max(stage);
         let (now, timeout) = (self.context.now, self.context.limits.time(Limit::DrainTimeout));
         self.drain.get_or_insert_with(|| Drain::new(now, grace, timeout));
+        self.wake_all();
     }
 
     /// Goes to the next step when it is time. From the end of the grace on it ends connections that are owed nothing:

@@ -34,8 +34,8 @@ impl Worker {
     /// Sets the timers of all connections for a new time after which producers fall silent.
     pub(super) fn watch_for_silence(&mut self) {
         for token in self.slots.tokens(|_| true) {
-            let listed_until = self.slots.get(token).session.listed_until(&self.context.lifetimes);
-            self.timers.set(token.slot, listed_until);
+            let wakes_at = self.slots.get(token).session.wakes_at(&self.context.lifetimes);
+            self.timers.set(token.slot, wakes_at);
         }
     }
 
@@ -53,8 +53,12 @@ impl Worker {
             }
             let connection = self.slots.get(token);
             connection.session.notice_silence(until, &mut self.context);
-            let listed_until = connection.session.listed_until(&self.context.lifetimes);
-            self.timers.set(slot, connection.deadline.min(listed_until));
+            if connection.session.is_parked() {
+                self.wake(token);
+            }
+            let connection = self.slots.get(token);
+            let wakes_at = connection.session.wakes_at(&self.context.lifetimes);
+            self.timers.set(slot, connection.deadline.min(wakes_at));
         }
         self.fired = fired;
     }

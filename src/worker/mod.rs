@@ -14,6 +14,7 @@ mod expiry;
 mod handover;
 mod handshakes;
 mod listeners;
+mod watching;
 
 use std::io;
 use std::sync::Arc;
@@ -62,8 +63,9 @@ pub struct Worker {
 
 impl Worker {
     /// A worker that will accept with its first requests.
-    pub fn new(number: u32, context: WorkerContext, mailbox: Arc<Mailbox>, listeners: &[Listener]) -> Self {
+    pub fn new(number: u32, mut context: WorkerContext, mailbox: Arc<Mailbox>, listeners: &[Listener]) -> Self {
         let now = context.now;
+        context.watchers.wake_by(&mailbox);
         Self {
             number,
             context,
@@ -140,6 +142,7 @@ impl Worker {
         self.request_accepts();
         self.advance_drain();
         self.context.commit();
+        self.inform_watchers();
         self.respond();
         self.log_drain_timeout();
         ticks
@@ -206,6 +209,8 @@ impl Worker {
             match message {
                 Message::Stop => self.begin_drain(DRAIN_GRACE),
                 Message::Reload => self.reload(),
+                // The end of the iteration looks for it.
+                Message::Changed => {}
                 Message::Pause => self.is_pausing = self.drain.is_none(),
             }
         }

@@ -19,6 +19,7 @@ use ringlookupd::clock::Timestamp;
 use ringlookupd::connection::{Connection, Phase, Receive, Session};
 use ringlookupd::context::{ServerInfo, Shared, WorkerContext};
 use ringlookupd::http::parse::{HeadLimits, HeadReader, Parsed};
+use ringlookupd::io::Token;
 use ringlookupd::limits::{Limit, Limits};
 use ringlookupd::listen::Protocol;
 use ringlookupd::log::Log;
@@ -101,7 +102,12 @@ fn connected(protocol: Protocol, transport: Transport) -> (Connection, WorkerCon
         WorkerContext::new(Arc::new(registry), info, limits, Arc::clone(&shared), Log::disabled(), now);
     context.tick(SystemTime::UNIX_EPOCH);
     let peer = SocketAddr::from((Ipv4Addr::LOCALHOST, 1));
-    let session = Session::new(protocol.into(), ProducerId::new(Source::Worker(0), 0, 0), peer);
+    let session = Session::new(
+        protocol.into(),
+        ProducerId::new(Source::Worker(0), 0, 0),
+        peer,
+        Token { slot: 0, generation: 0 },
+    );
     let (_, permit) = shared.admission.enter(peer.ip(), &limits);
     let output = Output::new(limits.size(Limit::OutputSize));
     (Connection::new(protocol.into(), session, permit, transport, output), context)
@@ -322,7 +328,7 @@ pub fn authorization(value: &[u8]) {
         let mut reader = HeadReader::default();
         for _ in 0..2 {
             let Parsed::Request { head, .. } = reader.read(&head, limits) else { break };
-            assert_eq!(head.token, expected, "{}", value.escape_ascii());
+            assert_eq!(head.values.token, expected, "{}", value.escape_ascii());
             reader.next("GET");
         }
     }

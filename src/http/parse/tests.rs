@@ -93,7 +93,7 @@ fn a_head_is_taken_apart() {
             body: Body::Length(3),
             expect: Expect::None,
             accepts_openmetrics: false,
-            token: None,
+            values: Values::default(),
         }
     );
 }
@@ -466,7 +466,34 @@ fn the_token_of_a_request_is_known() {
             let Parsed::Request { head, .. } = heads.read(request.as_bytes(), limits()) else {
                 panic!("a request")
             };
-            assert_eq!(head.token, expected.map(str::as_bytes), "{request}");
+            assert_eq!(head.values.token, expected.map(str::as_bytes), "{request}");
+            heads.next("GET");
+        }
+    }
+}
+
+/// Likewise; the values of others are not kept.
+#[test]
+fn the_values_of_conditions_are_known() {
+    for (headers, if_none_match, last_event_id) in [
+        ("Etag: \"a\"\r\n", None, None),
+        ("If-None-Match: \"a\", W/\"b\" \r\n", Some("\"a\", W/\"b\""), None),
+        ("last-event-id:a\r\nX: \"a\"\r\nIF-NONE-MATCH: \"a\"\r\n", Some("\"a\""), Some("a")),
+        ("If-None-Match:\r\nLast-Event-ID: a\r\n", Some(""), Some("a")),
+        ("If-None-Match: \"a\"\r\nIf-None-Match: \"b\"\r\n", None, None),
+    ] {
+        let mut heads = HeadReader::default();
+        for target in ["/topics", "/nodes"] {
+            let request = format!("GET {target} HTTP/1.1\r\nHost: h\r\n{headers}\r\n");
+            let Parsed::Request { head, .. } = heads.read(request.as_bytes(), limits()) else {
+                panic!("a request")
+            };
+            let Values { if_none_match: tags, last_event_id: id, .. } = head.values;
+            assert_eq!(
+                (tags, id),
+                (if_none_match.map(str::as_bytes), last_event_id.map(str::as_bytes)),
+                "{request}"
+            );
             heads.next("GET");
         }
     }

@@ -4,10 +4,13 @@ use super::*;
 use crate::clock::Timestamp;
 use crate::context::Advance;
 use crate::http::session::Session;
+use crate::io::Token;
 use crate::limits::{Limit, Limits};
 use crate::listen::Service;
 use crate::log::{Level, Log, LogOptions};
 use crate::registry::{Lifetimes, Name, Registry};
+
+const TOKEN: Token = Token { slot: 0, generation: 0 };
 
 /// What happens to a connection after its input.
 enum Then {
@@ -29,7 +32,7 @@ fn statuses(input: &str, then: &Then) -> (Vec<String>, Vec<(String, String)>) {
         context.create(topic, None).expect("within the limits");
     }
     context.commit();
-    let mut session = Session::new(Service::Http, "127.0.0.1:1".parse().expect("an address"));
+    let mut session = Session::new(Service::Http, "127.0.0.1:1".parse().expect("an address"), TOKEN);
     let (mut output, mut sent) = (Output::new(limits.size(Limit::OutputSize)), Vec::new());
     let Advance { used, .. } = session.advance(input.as_bytes(), &mut context, &mut output);
     match *then {

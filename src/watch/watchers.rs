@@ -1,0 +1,410 @@
+//! A worker's clients that wait, by what they wait for.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::mem;
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::events::Events;
+use super::hub::{Changes, Hub, Inbox, ListChanges, Subject};
+use super::view::{TopicFilter, View};
+use crate::clock::Timestamp;
+use crate::io::Token;
+use crate::mailbox::Mailbox;
+use crate::registry::{Registered, Registry, Rendered, Snapshot, Tag, Visibility};
+
+/// The clients of one worker.
+pub struct Watchers {
+    hub: Arc<Hub>,
+    inbox: Arc<Inbox>,
+    registry: Arc<Registry>,
+    subjects: BTreeMap<Subject, Waiters>,
+    views: BTreeMap<Arc<TopicFilter>, Watched>,
+    /// Those that watch which topics are listed.
+    lists: BTreeSet<Token>,
+    /// Those that watch the nodes.
+    nodes: BTreeSet<Token>,
+    /// The list of topics as an event, with its tag and whether it says that it is settled.
+    list: Option<(Tag, bool, Bytes)>,
+    /// What the nodes looked like when their watchers were informed last.
+    last_nodes: Option<NodesState>,
+    /// What watchers are to be sent at the end of the iteration, in this order.
+    updates: Vec<Update>,
+    /// Requests whose subject has changed.
+    woken: BTreeSet<Token>,
+    is_settled: bool,
+    /// For the metrics.
+    pub(super) sent: Sent,
+}
+
+/// What clients that watch were sent.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Sent {
+    /// Messages of events.
+    pub events: usize,
+    /// States as a whole.
+    pub states: usize,
+}
+
+/// Those that wait for one subject.
+#[derive(Default)]
+struct Waiters {
+    /// Requests.
+    parked: BTreeSet<Token>,
+    /// Views and lists that depend on it.
+    views: usize,
+    /// For a topic that requests wait for: for how long nothing but a commit changes what they would show.
+    fresh: Option<Rendered<()>>,
+}
+
+struct Watched {
+    view: View,
+    watchers: BTreeSet<Token>,
+}
+
+/// What the clients that watch something are to be sent.
+pub struct Update {
+    pub watchers: Vec<Token>,
+    pub news: News,
+}
+
+/// News for those that watch something.
+#[derive(Clone)]
+pub enum News {
+    /// Of a topic: events, and the tag of the state that they lead to.
+    Topic { of: Arc<TopicFilter>, events: Bytes, tag: Option<Tag> },
+    /// Of the list of topics; without events, the list is to be sent anew.
+    List { events: Option<Bytes>, tag: Tag },
+    /// Of the nodes.
+    Nodes,
+    /// Warm-up is over.
+    Settled,
+}
+
+/// What a signal to those that watch the nodes depends on.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct NodesState {
+    revisions: (u64, u64),
+    active: usize,
+    tombstones: usize,
+    pub producers: usize,
+    pub registered: Registered,
+}
+
+impl Watchers {
+    /// Of a worker without clients.
+    pub fn new(hub: Arc<Hub>, registry: Arc<Registry>) -> Self {
+        Self {
+            hub,
+            inbox: Arc::default(),
+            registry,
+            subjects: BTreeMap::new(),
+            views: BTreeMap::new(),
+            lists: BTreeSet::new(),
+            nodes: BTreeSet::new(),
+            list: None,
+            last_nodes: None,
+            updates: Vec::new(),
+            woken: BTreeSet::new(),
+            is_settled: false,
+            sent: Sent::default(),
+        }
+    }
+
+    /// From now on commits are observed, and wake the worker of this mailbox.
+    pub fn wake_by(&mut self, mailbox: &Arc<Mailbox>) {
+        self.inbox.wake_by(mailbox);
+        self.registry.observe(Arc::<Hub>::clone(&self.hub));
+    }
+
+    /// Whether nobody waits for anything.
+    pub fn is_empty(&self) -> bool {
+        self.subjects.is_empty()
+    }
+
+    /// Whether what a stream says of it is settled.
+    pub fn is_settled(&self) -> bool {
+        self.is_settled
+    }
+
+    /// A request waits for a change of this. What has changed until now is visible after this call, and what changes from now on
+    /// wakes the request.
+    pub fn park(&mut self, subject: Subject, token: Token) {
+        self.waiters(subject).parked.insert(token);
+    }
+
+    /// A request waits no more.
+    pub fn unpark(&mut self, subject: Subject, token: Token) {
+        self.woken.remove(&token);
+        if let Some(waiters) = self.subjects.get_mut(&subject) {
+            waiters.parked.remove(&token);
+        }
+        self.remove_if_unused(subject);
+    }
+
+    /// A client watches a topic. Returns what it begins with.
+    pub(super) fn watch(&mut self, of: &Arc<TopicFilter>, token: Token, now: Timestamp) -> &mut View {
+        let subject = Subject::Topic(of.topic);
+        if !self.views.contains_key(of) {
+            self.waiters(subject).views += 1;
+            let view = View::new(Arc::clone(of), &self.registry.snapshot(), now);
+            self.views.insert(Arc::clone(of), Watched { view, watchers: BTreeSet::new() });
+        }
+        // What is visible by now, the client gets with the state.
+        self.advance(of, now);
+        let watched = self.views.get_mut(of).expect("it was just made");
+        watched.watchers.insert(token);
+        &mut watched.view
+    }
+
+    /// The view of a topic that is watched.
+    pub(super) fn view(&mut self, of: &TopicFilter) -> &mut View {
+        &mut self.views.get_mut(of).expect("it has a watcher").view
+    }
+
+    pub(super) fn unwatch(&mut self, of: &TopicFilter, token: Token) {
+        let Some(watched) = self.views.get_mut(of) else { return };
+        watched.watchers.remove(&token);
+        if watched.watchers.is_empty() {
+            self.views.remove(of);
+            self.release(Subject::Topic(of.topic));
+        }
+    }
+
+    pub(super) fn watch_list(&mut self, token: Token) {
+        if self.lists.is_empty() {
+            self.waiters(Subject::Topics).views += 1;
+        }
+        self.lists.insert(token);
+    }
+
+    pub(super) fn unwatch_list(&mut self, token: Token) {
+        if self.lists.remove(&token) && self.lists.is_empty() {
+            self.list = None;
+            self.release(Subject::Topics);
+        }
+    }
+
+    pub(super) fn watch_nodes(&mut self, token: Token, now: Timestamp) {
+        if self.nodes.is_empty() {
+            self.waiters(Subject::Everything).views += 1;
+            self.last_nodes = Some(NodesState::of(&self.registry, now));
+        }
+        self.nodes.insert(token);
+    }
+
+    pub(super) fn unwatch_nodes(&mut self, token: Token) {
+        if self.nodes.remove(&token) && self.nodes.is_empty() {
+            self.release(Subject::Everything);
+        }
+    }
+
+    /// The nodes as their watchers are informed of them.
+    pub(super) fn nodes_state(&self, now: Timestamp) -> NodesState {
+        NodesState::of(&self.registry, now)
+    }
+
+    /// The list of topics as an event, and its tag.
+    pub(super) fn list(&mut self) -> (Tag, Bytes) {
+        let snapshot = self.registry.snapshot();
+        let tag = list_tag(&snapshot);
+        if let Some((of, settled, text)) = &self.list
+            && (*of, *settled) == (tag, self.is_settled)
+        {
+            return (tag, text.clone());
+        }
+        let mut events = Events::default();
+        let listed = snapshot.topics(0).map(|(_, topic)| topic).filter(|topic| topic.is_listed());
+        events.list(listed.map(|topic| topic.name()), self.is_settled);
+        let text = events.into_bytes();
+        self.list = Some((tag, self.is_settled, text.clone()));
+        (tag, text)
+    }
+
+    /// The tag of the list of topics.
+    pub(super) fn list_tag(&self) -> Tag {
+        list_tag(&self.registry.snapshot())
+    }
+
+    fn waiters(&mut self, subject: Subject) -> &mut Waiters {
+        let Self { subjects, hub, inbox, registry, .. } = self;
+        subjects.entry(subject).or_insert_with(|| {
+            hub.add(subject, inbox);
+            registry.synchronize();
+            Waiters::default()
+        })
+    }
+
+    fn release(&mut self, subject: Subject) {
+        if let Some(waiters) = self.subjects.get_mut(&subject) {
+            waiters.views -= 1;
+        }
+        self.remove_if_unused(subject);
+    }
+
+    fn remove_if_unused(&mut self, subject: Subject) {
+        if self.subjects.get(&subject).is_some_and(|waiters| waiters.views == 0 && waiters.parked.is_empty()) {
+            self.subjects.remove(&subject);
+            self.hub.remove(subject, &self.inbox);
+        }
+    }
+
+    /// Notes that warm-up is over, and says so to those that watch.
+    pub fn set_settled(&mut self, is_settled: bool) {
+        if is_settled && !mem::replace(&mut self.is_settled, true) {
+            self.settle();
+        }
+    }
+
+    /// Looks at what commits have changed since the last time.
+    pub fn look(&mut self, now: Timestamp) {
+        let Changes { subjects, list } = self.inbox.take();
+        for subject in subjects {
+            self.changed(subject, now);
+        }
+        self.list_changed(&list);
+    }
+
+    /// Looks at what time has changed, once a tick.
+    pub fn tick(&mut self, now: Timestamp, is_settled: bool) {
+        self.set_settled(is_settled);
+        let is_stale = |view: &View| !view.is_fresh(now);
+        let stale: Vec<_> = self
+            .views
+            .iter()
+            .filter(|(_, watched)| is_stale(&watched.view))
+            .map(|(of, _)| Arc::clone(of))
+            .collect();
+        for of in stale {
+            self.advance(&of, now);
+        }
+        let mut woken = Vec::new();
+        for (&subject, waiters) in self.subjects.iter().filter(|(_, waiters)| !waiters.parked.is_empty()) {
+            let is_fresh = waiters.fresh.as_ref().is_some_and(|fresh| fresh.is_fresh(now));
+            if subject != Subject::Topics && !is_fresh {
+                woken.push(subject);
+            }
+        }
+        for subject in woken {
+            self.wake(subject, now);
+        }
+        if !self.nodes.is_empty() {
+            self.nodes_changed(now);
+        }
+    }
+
+    fn changed(&mut self, subject: Subject, now: Timestamp) {
+        if let Subject::Topic(topic) = subject {
+            let from = TopicFilter { topic, filter: None };
+            let views =
+                self.views.range::<TopicFilter, _>(&from..).map(|(of, _)| of).take_while(|of| of.topic == topic);
+            let views: Vec<_> = views.cloned().collect();
+            for of in &views {
+                self.advance(of, now);
+            }
+        }
+        if subject == Subject::Everything && !self.nodes.is_empty() {
+            self.nodes_changed(now);
+        }
+        self.wake(subject, now);
+    }
+
+    /// Brings the watchers of a topic up to date.
+    fn advance(&mut self, of: &Arc<TopicFilter>, now: Timestamp) {
+        let Some(Watched { view, watchers }) = self.views.get_mut(of) else { return };
+        let events = view.advance(&self.registry.snapshot(), now);
+        if !events.is_empty() && !watchers.is_empty() {
+            let news = News::Topic { of: Arc::clone(of), events: events.into_bytes(), tag: view.known_tag() };
+            self.updates.push(Update { watchers: watchers.iter().copied().collect(), news });
+        }
+    }
+
+    fn list_changed(&mut self, changes: &ListChanges) {
+        if self.lists.is_empty() || (changes.topics.is_empty() && !changes.is_incomplete) {
+            return;
+        }
+        let mut events = Events::default();
+        changes.topics.iter().for_each(|(name, is_listed)| events.topic(name.as_str(), *is_listed));
+        let events = (!changes.is_incomplete).then(|| events.into_bytes());
+        let news = News::List { events, tag: Tag::of_number(changes.revision) };
+        self.updates.push(Update { watchers: self.lists.iter().copied().collect(), news });
+    }
+
+    fn nodes_changed(&mut self, now: Timestamp) {
+        let state = self.nodes_state(now);
+        if self.last_nodes.replace(state) != Some(state) {
+            self.updates.push(Update { watchers: self.nodes.iter().copied().collect(), news: News::Nodes });
+        }
+    }
+
+    fn settle(&mut self) {
+        let mut all: BTreeSet<_> = self.lists.iter().chain(&self.nodes).copied().collect();
+        self.views.values().for_each(|watched| all.extend(&watched.watchers));
+        self.updates.push(Update { watchers: all.into_iter().collect(), news: News::Settled });
+    }
+
+    /// Wakes the requests that wait for something, which look for themselves what has changed.
+    fn wake(&mut self, subject: Subject, now: Timestamp) {
+        let Some(waiters) = self.subjects.get_mut(&subject) else { return };
+        if !waiters.parked.is_empty() {
+            waiters.fresh = freshness(subject, &self.registry.snapshot(), now);
+            self.woken.extend(&waiters.parked);
+        }
+    }
+
+    /// What was sent since the last call.
+    pub fn take_sent(&mut self) -> Sent {
+        mem::take(&mut self.sent)
+    }
+
+    /// What is to be sent.
+    pub fn take_updates(&mut self) -> Vec<Update> {
+        mem::take(&mut self.updates)
+    }
+
+    /// The requests that are to look again.
+    pub fn take_woken(&mut self) -> BTreeSet<Token> {
+        mem::take(&mut self.woken)
+    }
+
+    /// Everybody.
+    pub fn tokens(&self) -> BTreeSet<Token> {
+        let mut all: BTreeSet<_> = self.lists.iter().chain(&self.nodes).copied().collect();
+        self.views.values().for_each(|watched| all.extend(&watched.watchers));
+        self.subjects.values().for_each(|waiters| all.extend(&waiters.parked));
+        all
+    }
+}
+
+/// For how long nothing but a commit changes what is shown of a topic; `None` where that is not known.
+fn freshness(subject: Subject, snapshot: &Snapshot, now: Timestamp) -> Option<Rendered<()>> {
+    let Subject::Topic(name) = subject else { return None };
+    let mut visibility = Visibility::new(snapshot.lifetimes(), now);
+    if let Some(topic) = snapshot.topic(name.as_bytes()) {
+        for producer in topic.producers().iter().filter_map(|&id| snapshot.producer(id)) {
+            visibility.is_active(producer);
+            visibility.is_tombstoned(topic, producer);
+        }
+    }
+    Some(visibility.rendered(()))
+}
+
+fn list_tag(snapshot: &Snapshot) -> Tag {
+    Tag::of_number(snapshot.topics_revision())
+}
+
+impl NodesState {
+    fn of(registry: &Registry, now: Timestamp) -> Self {
+        let snapshot = registry.snapshot();
+        let mut visibility = Visibility::new(snapshot.lifetimes(), now);
+        let active = snapshot.producers(None).filter(|producer| visibility.is_active(producer)).count();
+        Self {
+            revisions: (snapshot.topics_revision(), snapshot.nodes_revision()),
+            active,
+            tombstones: registry.tombstones(now),
+            producers: registry.producers(),
+            registered: registry.registered(),
+        }
+    }
+}
