@@ -1,5 +1,6 @@
 //! Does the steps to a registry and to the model, and compares whatever can be seen.
 
+use std::collections::HashMap;
 use std::iter::Peekable;
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,7 +9,7 @@ use ringlookupd::api::{self, Stream};
 use ringlookupd::clock::Timestamp;
 use ringlookupd::registry::{
     Change, ChannelNames, Deleted, Forgotten, Lifetimes, Name, Outcome, PeerInfo, Producer, ProducerId, Reader,
-    Registry, Restore, Saved, SavedProducers, Source, Writer,
+    Registry, Restore, Saved, SavedProducers, Shown, Source, Tag, Visibility, Writer,
 };
 use serde_json::Value;
 
@@ -36,6 +37,7 @@ pub fn run(run: &Run) {
         peers: Vec::new(),
         now: Timestamp::from_nanos(1_700_000_000_000_000_000),
         held: Vec::new(),
+        tags: Tags::default(),
         run,
     };
     let mut steps = run.steps.iter().copied().peekable();
@@ -73,6 +75,30 @@ struct Pair<'a> {
     peers: Vec<Peer>,
     now: Timestamp,
     held: Vec<OpenStream>,
+    tags: Tags,
+}
+
+/// The tags of all bodies so far.
+#[derive(Default)]
+struct Tags {
+    bodies: HashMap<(Question, Tag), Vec<u8>>,
+    last: HashMap<Question, (Tag, Vec<u8>)>,
+}
+
+impl Tags {
+    /// Equal tags mean equal bytes, always; and a tag stays as long as the bytes do.
+    fn check(&mut self, question: Question, tag: Tag, body: &[u8]) {
+        let known = self.bodies.entry((question, tag)).or_insert_with(|| body.to_vec());
+        assert!(known == body, "{question:?}: two bodies have the tag {tag}");
+        if let Some((last, same)) = self.last.insert(question, (tag, body.to_vec())) {
+            // The tag of the list of topics is of its revision: one that is as it was before has another.
+            let is_list = question == Question::Topics;
+            assert!(
+                same != body || last == tag || is_list,
+                "{question:?}: one body has the tags {last} and {tag}"
+            );
+        }
+    }
 }
 
 /// A stream that was begun. What changes while it is held it may show or not, but it stays one document.
@@ -300,6 +326,8 @@ impl Pair<'_> {
         self.lifetimes = lifetimes;
         self.registry = Arc::new(Registry::new(lifetimes));
         self.pages = api::Cache::default();
+        // Another process has another key.
+        self.tags = Tags::default();
         self.readers = (0..READERS).map(|_| self.registry.reader()).collect();
         self.slots.fill(None);
         self.counts_tombstones = true;
@@ -407,7 +435,14 @@ impl Pair<'_> {
         match question {
             Question::Lookup { .. } => {
                 self.readers[reader].prefetch([topic.as_bytes(), b"nobody's"].into_iter());
-                Some(self.readers[reader].lookup(topic.as_bytes(), now)?.pieces().concat())
+                let found = self.readers[reader].lookup(topic.as_bytes(), now)?;
+                let (body, tag) = (found.pieces().concat(), found.tag());
+                self.tags.check(question, tag, &body);
+                // Who is superseded is seen before the batch is published, though not in a response that is cached.
+                if !self.has_ranked {
+                    self.check_shown(&topic, tag, &body);
+                }
+                Some(body)
             }
             Question::Channels { .. } => {
                 let mut out = Vec::new();
@@ -415,8 +450,27 @@ impl Pair<'_> {
                 api::channels(topic.map(|topic| &**topic), &mut out);
                 Some(out)
             }
-            _ => self.stream(question).map(|stream| read(stream, Vec::new())),
+            _ => {
+                let mut stream = self.stream(question)?;
+                let tag = stream.tag();
+                let body = read(stream, Vec::new());
+                if let Some(tag) = tag {
+                    self.tags.check(question, tag, &body);
+                }
+                Some(body)
+            }
         }
+    }
+
+    /// What those who watch the topic, or filter it, are shown has the same body and tag.
+    fn check_shown(&self, topic: &str, tag: Tag, body: &[u8]) {
+        let snapshot = self.registry.snapshot();
+        let topic = snapshot.topic(topic.as_bytes()).expect("it has a lookup");
+        let mut visibility = Visibility::new(snapshot.lifetimes(), self.now);
+        let shown = Shown::of(topic, &snapshot, &mut visibility, None);
+        let mut rendered = Vec::new();
+        assert_eq!(shown.render(topic, true, &mut rendered), tag);
+        assert!(shown.tag(topic) == tag && rendered == body);
     }
 
     fn stream(&self, question: Question) -> Option<Stream> {

@@ -143,7 +143,7 @@ pub enum Advance {
     },
 }
 
-#[derive(Clone, Copy, PartialEq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Question {
     Lookup { topic: usize },
     LookupAll,

@@ -23,6 +23,7 @@ mod link;
 mod rng;
 mod v1;
 mod visibility;
+mod watching;
 mod world;
 
 use std::env;
