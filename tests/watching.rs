@@ -26,6 +26,7 @@ on_both_drivers!(
     too_many_are_refused_and_counted,
     a_client_that_never_reads_harms_nobody,
     a_shutdown_says_goodbye_and_waits_for_nobody,
+    a_client_is_asked_to_connect_again,
     time_ends_a_wait,
     the_nearest_producers_are_shown,
     without_watching_the_server_is_as_stock,
@@ -294,6 +295,18 @@ fn a_shutdown_says_goodbye_and_waits_for_nobody(backend: Backend) {
     waiting.read_to_string(&mut response).expect("a response");
     assert!(response.starts_with("HTTP/1.1 304 ") && response.contains("\r\nConnection: close\r\n"), "{response}");
     assert!(server.wait_for_exit(PATIENCE).expect("it ends").success());
+}
+
+fn a_client_is_asked_to_connect_again(backend: Backend) {
+    let server = start(backend, &["-max-watch-age=500ms"]);
+    let mut events = Events::open(server.http, "", "");
+    events.expect("snapshot");
+    assert_eq!(events.expect("bye")["reason"], "age");
+    assert!(events.next().is_none());
+    let metrics = get(&mut connect(server.http), "/metrics");
+    assert!(
+        metrics.contains("\nnsqlookupd_watches 0\n") && metrics.contains("\nnsqlookupd_watch_states_total 1\n")
+    );
 }
 
 /// A producer falls silent and is back, a tombstone ends, and a wait is over.

@@ -24,6 +24,7 @@ mod tls;
 mod tls_scan;
 mod topology;
 mod versions;
+mod watch_proxies;
 
 #[path = "../tls/certificates.rs"]
 #[allow(dead_code, reason = "each test target uses a part of this module")]

@@ -101,6 +101,16 @@ pub fn haproxy() -> Option<PathBuf> {
     Some(program)
 }
 
+/// nginx's program. `None` where `NGINX_BIN` is unset; the test is then to return at once.
+///
+/// # Panics
+/// When it is not there.
+pub fn nginx() -> Option<PathBuf> {
+    let program = named_or_skipped("NGINX_BIN", "nginx's program")?;
+    require(&program, "NGINX_BIN", ".ci/nginx");
+    Some(program)
+}
+
 /// Prometheus and promtool.
 pub struct Prometheus {
     pub prometheus: PathBuf,
