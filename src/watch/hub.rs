@@ -5,9 +5,11 @@ use std::mem;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
+use foldhash::fast::RandomState;
+
 use crate::limits::LIST_CHANGES_MAX;
 use crate::mailbox::{Mailbox, Message};
-use crate::registry::{Commit, Name, Observer};
+use crate::registry::{Commit, Name, Observer, Topic};
 
 /// What a client waits for a change of.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -28,10 +30,12 @@ pub struct Hub {
     interests: Mutex<Interests>,
 }
 
+/// The workers that have somebody who waits.
 #[derive(Default)]
 struct Interests {
-    /// The workers that have somebody who waits for it.
-    subjects: HashMap<Subject, Vec<Arc<Inbox>>>,
+    topics: HashMap<Name, Vec<Arc<Inbox>>, RandomState>,
+    list: Vec<Arc<Inbox>>,
+    everything: Vec<Arc<Inbox>>,
 }
 
 /// What has changed for one worker.
@@ -66,19 +70,20 @@ impl Hub {
     /// [`Registry::synchronize`](crate::registry::Registry::synchronize).
     pub(super) fn add(&self, subject: Subject, inbox: &Arc<Inbox>) {
         let mut interests = self.lock();
-        interests.subjects.entry(subject).or_default().push(Arc::clone(inbox));
-        self.waiting.store(interests.subjects.len(), Relaxed);
+        interests.inboxes(subject).push(Arc::clone(inbox));
+        self.waiting.store(interests.len(), Relaxed);
     }
 
     pub(super) fn remove(&self, subject: Subject, inbox: &Arc<Inbox>) {
         let mut interests = self.lock();
-        if let Some(inboxes) = interests.subjects.get_mut(&subject) {
-            inboxes.retain(|other| !Arc::ptr_eq(other, inbox));
-            if inboxes.is_empty() {
-                interests.subjects.remove(&subject);
-            }
+        let inboxes = interests.inboxes(subject);
+        inboxes.retain(|other| !Arc::ptr_eq(other, inbox));
+        if let Subject::Topic(name) = subject
+            && inboxes.is_empty()
+        {
+            interests.topics.remove(&name);
         }
-        self.waiting.store(interests.subjects.len(), Relaxed);
+        self.waiting.store(interests.len(), Relaxed);
     }
 
     fn lock(&self) -> MutexGuard<'_, Interests> {
@@ -87,8 +92,33 @@ impl Hub {
 }
 
 impl Interests {
-    fn inboxes(&self, subject: &Subject) -> &[Arc<Inbox>] {
-        self.subjects.get(subject).map_or(&[], Vec::as_slice)
+    fn inboxes(&mut self, subject: Subject) -> &mut Vec<Arc<Inbox>> {
+        match subject {
+            Subject::Topic(name) => self.topics.entry(name).or_default(),
+            Subject::Topics => &mut self.list,
+            Subject::Everything => &mut self.everything,
+        }
+    }
+
+    fn len(&self) -> usize {
+        self.topics.len() + self.list.len() + self.everything.len()
+    }
+
+    fn note_topic(&self, topic: &Topic) {
+        if let Some((&name, inboxes)) = self.topics.get_key_value(topic.name().as_bytes()) {
+            for inbox in inboxes {
+                inbox.note(Subject::Topic(name));
+            }
+        }
+    }
+
+    /// Notes that a topic is listed now, or is not any more.
+    fn note_list(&self, topic: &Topic, is_listed: bool, revision: u64) {
+        if let Some(name) = Name::new(topic.name().as_bytes()) {
+            for inbox in &self.list {
+                inbox.note_list(name, is_listed, revision);
+            }
+        }
     }
 }
 
@@ -100,37 +130,38 @@ impl Observer for Hub {
     fn committed(&self, commit: &Commit<'_>) {
         let interests = self.lock();
         if commit.has_changed_lifetimes() {
-            for (&subject, inboxes) in &interests.subjects {
+            for (&name, inboxes) in &interests.topics {
                 for inbox in inboxes {
-                    inbox.note(subject);
+                    inbox.note(Subject::Topic(name));
                 }
             }
-            return;
         }
-        let lists = interests.inboxes(&Subject::Topics);
         for (before, after) in commit.topics() {
-            // A topic that has taken the place of another has another name as a rule.
             let is_same = before.zip(after).is_some_and(|(before, after)| before.id() == after.id());
+            if let Some(before) = before.filter(|_| !is_same) {
+                interests.note_topic(before);
+            }
+            if let Some(after) = after {
+                interests.note_topic(after);
+            }
+            if interests.list.is_empty() {
+                continue;
+            }
             let was_listed = before.filter(|before| before.is_listed());
             let is_listed = after.filter(|after| after.is_listed());
-            let listed_before = was_listed.filter(|_| !(is_same && is_listed.is_some()));
-            let listed_after = is_listed.filter(|_| !(is_same && was_listed.is_some()));
-            for (topic, is_listed) in [(listed_before, false), (listed_after, true)] {
-                if let Some(name) = topic.and_then(|topic| Name::new(topic.name().as_bytes())) {
-                    let revision = commit.after().topics_revision();
-                    for inbox in lists {
-                        inbox.note_list(name, is_listed, revision);
-                    }
-                }
+            if is_same && was_listed.is_some() == is_listed.is_some() {
+                continue;
             }
-            for topic in [before.filter(|_| !is_same), after].into_iter().flatten() {
-                if let Some(name) = Name::new(topic.name().as_bytes()) {
-                    let subject = Subject::Topic(name);
-                    interests.inboxes(&subject).iter().for_each(|inbox| inbox.note(subject));
+            let revision = commit.after().topics_revision();
+            for (topic, is_listed) in [(was_listed, false), (is_listed, true)] {
+                if let Some(topic) = topic {
+                    interests.note_list(topic, is_listed, revision);
                 }
             }
         }
-        interests.inboxes(&Subject::Everything).iter().for_each(|inbox| inbox.note(Subject::Everything));
+        for inbox in &interests.everything {
+            inbox.note(Subject::Everything);
+        }
     }
 }
 

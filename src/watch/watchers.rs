@@ -353,6 +353,11 @@ impl Watchers {
         }
     }
 
+    /// Whether somebody is to be informed.
+    pub fn has_news(&self) -> bool {
+        !self.updates.is_empty() || !self.woken.is_empty()
+    }
+
     /// What was sent since the last call.
     pub fn take_sent(&mut self) -> Sent {
         mem::take(&mut self.sent)

@@ -14,13 +14,16 @@ impl Worker {
         }
         let now = self.context.now;
         self.context.watchers.look(now);
-        for Update { watchers, news } in self.context.watchers.take_updates() {
-            for token in watchers {
-                self.at_work(token, |connection, context| connection.push(&news, context));
+        // A request behind one that waited may begin a watch, which looks at what has changed for others, too.
+        while self.context.watchers.has_news() {
+            for Update { watchers, news } in self.context.watchers.take_updates() {
+                for token in watchers {
+                    self.at_work(token, |connection, context| connection.push(&news, context));
+                }
             }
-        }
-        for token in self.context.watchers.take_woken() {
-            self.wake(token);
+            for token in self.context.watchers.take_woken() {
+                self.wake(token);
+            }
         }
     }
 

@@ -245,9 +245,8 @@ fn play(stream: &[u8], topics: &[&str]) -> BTreeMap<String, Known> {
         let exists = data["change"] == "created";
         match kind {
             "snapshot" if data["exists"] == true => _ = known.insert(topic, Known::of(&data)),
-            "snapshot" => _ = known.remove(&topic),
             "topic" if exists => _ = known.entry(topic).or_default(),
-            "topic" => _ = known.remove(&topic),
+            "snapshot" | "topic" => _ = known.remove(&topic),
             "channel" => {
                 let channels = &mut known.entry(topic).or_default().channels;
                 let channel = text(&data["channel"]);
@@ -332,7 +331,9 @@ fn a_request_waits_for_a_change() {
         let turns = |sides: &mut Vec<Side>, now: &mut Timestamp| {
             for _ in 0..20 {
                 *now = now.after(Duration::from_millis(1));
-                sides.iter_mut().for_each(|side| side.turn(*now));
+                for side in sides.iter_mut() {
+                    side.turn(*now);
+                }
             }
         };
         let nsqd = sides[0].connect(Protocol::V1, 1 << 20, &[identify(0), b"REGISTER t\n".to_vec()].concat());
