@@ -200,6 +200,10 @@ impl Nsqd {
         post(self.http, &format!("/topic/create?topic={topic}"), "");
     }
 
+    pub fn delete_topic(&self, topic: &str) {
+        post(self.http, &format!("/topic/delete?topic={topic}"), "");
+    }
+
     pub fn create_channel(&self, topic: &str, channel: &str) {
         post(self.http, &format!("/channel/create?topic={topic}&channel={channel}"), "");
     }
@@ -210,9 +214,18 @@ impl Nsqd {
 
     /// The messages of a channel that no consumer has finished; `None` where nsqd has no such channel.
     pub fn unfinished(&self, topic: &str, channel: &str) -> Option<u64> {
-        let stats = get(self.http, &format!("/stats?format=json&topic={topic}&channel={channel}"));
-        let channel = &stats["topics"][0]["channels"][0];
+        let channel = self.channel(topic, channel);
         Some(channel["depth"].as_u64()? + channel["in_flight_count"].as_u64()?)
+    }
+
+    /// How many consumers a channel has; `None` where nsqd has no such channel.
+    pub fn consumers(&self, topic: &str, channel: &str) -> Option<u64> {
+        self.channel(topic, channel)["client_count"].as_u64()
+    }
+
+    fn channel(&self, topic: &str, channel: &str) -> Value {
+        let stats = get(self.http, &format!("/stats?format=json&topic={topic}&channel={channel}"));
+        stats["topics"][0]["channels"][0].clone()
     }
 }
 

@@ -87,7 +87,8 @@ impl Daemon {
         sorted_lines(&self.stdout.text())
     }
 
-    fn fail(&self, complaint: &str) -> ! {
+    /// Fails the test with what the program has printed and logged.
+    pub fn fail(&self, complaint: &str) -> ! {
         panic!("{} {complaint}\nstdout:\n{}\nstderr:\n{}", self.name, self.stdout.text(), self.stderr.text())
     }
 }

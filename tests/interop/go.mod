@@ -2,7 +2,12 @@ module interop
 
 go 1.24
 
-require github.com/nsqio/go-nsq v1.1.0
+require (
+	github.com/nsqio/go-nsq v1.1.0
+	ringlookupd/contrib/watch-go v0.0.0
+)
+
+replace ringlookupd/contrib/watch-go => ../../contrib/watch-go
 
 // The replacement that nsq's own go.mod makes; Go honours it in the main module alone.
 replace github.com/judwhite/go-svc => github.com/mreiferson/go-svc v1.2.2-0.20210815184239-7a96e00010f6
@@ -14,6 +19,7 @@ tool (
 	github.com/nsqio/nsq/apps/nsqlookupd
 	github.com/nsqio/nsq/apps/to_nsq
 	interop/clients/go/interop_consumer
+	interop/clients/go/watching_consumer
 )
 
 require (

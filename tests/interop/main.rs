@@ -25,11 +25,13 @@ mod tls_scan;
 mod topology;
 mod versions;
 mod watch_proxies;
+mod watching;
 
 #[path = "../tls/certificates.rs"]
 #[allow(dead_code, reason = "each test target uses a part of this module")]
 mod certificates;
 mod cluster;
+mod cut;
 mod daemon;
 #[path = "../support/inherited_sockets.rs"]
 mod inherited_sockets;

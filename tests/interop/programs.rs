@@ -23,6 +23,13 @@ impl Client {
     pub const ALL: [Self; 3] = [Self::GoNsq, Self::Pynsq, Self::Nsqjs];
 }
 
+/// A consumer that a client of `contrib` keeps connected.
+#[derive(Clone, Copy, Debug)]
+pub enum Watcher {
+    Go,
+    Python,
+}
+
 /// The folder that `NSQ_BIN` names.
 pub struct Programs {
     bin: PathBuf,
@@ -76,6 +83,30 @@ impl Programs {
             }
         };
         command.args([topic, channel, &count.to_string()]).args(lookupds.iter().map(ToString::to_string));
+        command
+    }
+
+    /// A consumer of the channel `archive` that prints the body of each message on a line, until it is killed.
+    ///
+    /// # Panics
+    /// As [`Programs::consumer`].
+    pub fn watching_consumer(
+        &self,
+        watcher: Watcher,
+        flags: &[String],
+        topic: &str,
+        lookupds: &[impl ToString],
+    ) -> Command {
+        let mut command = match watcher {
+            Watcher::Go => self.command("watching_consumer"),
+            Watcher::Python => {
+                let module = Path::new(env!("CARGO_MANIFEST_DIR")).join("contrib/watch-py");
+                let mut command = python("watching_consumer.py");
+                command.env("PYTHONPATH", module);
+                command
+            }
+        };
+        command.args(flags).arg(topic).args(lookupds.iter().map(ToString::to_string));
         command
     }
 }
