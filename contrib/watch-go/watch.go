@@ -46,7 +46,7 @@ const (
 	absent      view = iota
 	listed           // connect
 	unconfirmed      // listed before the lookup restarted, which does not know every nsqd again yet
-	removed          // tombstoned, unregistered or deleted: disconnect at once
+	removed          // tombstoned, unregistered, deleted or filtered: disconnect at once
 )
 
 // node is an nsqd that a lookup lists, or that the consumer may still be connected to.

@@ -29,7 +29,7 @@ func TestConnectsToWhatIsListed(t *testing.T) {
 	s.event(t, "channel", "1", `{"topic":"orders","channel":"a","change":"deleted"}`)
 	s.event(t, "future", "1", `{}`)
 	w.await(t, nsqds{a, b})
-	for _, reason := range []string{"tombstoned", "unregistered", "deleted"} {
+	for _, reason := range []string{"tombstoned", "unregistered", "deleted", "filtered"} {
 		s.down(t, a.address(), reason)
 		s.down(t, "127.0.0.1:1", reason)
 		w.await(t, nsqds{b}, a)

@@ -27,7 +27,7 @@ logger = logging.getLogger(__name__)
 ABSENT = "absent"
 LISTED = "listed"  # connect
 UNCONFIRMED = "unconfirmed"  # listed before the lookup restarted, which does not know every nsqd again yet
-REMOVED = "removed"  # tombstoned, unregistered or deleted: disconnect at once
+REMOVED = "removed"  # tombstoned, unregistered, deleted or filtered: disconnect at once
 
 NETWORK_TIMEOUT = 5
 CONNECT_TIMEOUT = 10

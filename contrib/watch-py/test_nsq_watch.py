@@ -178,7 +178,7 @@ class WatchTest(unittest.IsolatedAsyncioTestCase):
         stream.event("channel", {"topic": "orders", "channel": "a", "change": "deleted"})
         stream.event("future", {})
         await self.connected(watch, [a, b])
-        for reason in ["tombstoned", "unregistered", "deleted"]:
+        for reason in ["tombstoned", "unregistered", "deleted", "filtered"]:
             stream.down(a, reason)
             await self.connected(watch, [b], a)
             # pynsq alone would ignore an attempt within 10 s.
