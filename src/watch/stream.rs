@@ -97,7 +97,7 @@ impl Watch {
             What::Topics(topics) => {
                 for topic in topics {
                     let view = watchers.view(&topic.of);
-                    view.is_taken_over();
+                    view.note_handed_out();
                     (topic.tag, topic.is_stale) = (Some(view.tag()), false);
                 }
             }
@@ -227,7 +227,7 @@ impl Watch {
                     let tag = self.what.known_tag();
                     self.send(&events.into_bytes(), tag, output);
                 } else {
-                    self.what.is_stale();
+                    self.what.mark_stale();
                 }
             }
             _ => {}
@@ -314,7 +314,7 @@ impl What {
         }
     }
 
-    fn is_stale(&mut self) {
+    fn mark_stale(&mut self) {
         match self {
             Self::Topics(topics) => topics.iter_mut().for_each(|topic| topic.is_stale = true),
             Self::List { is_stale } => *is_stale = true,

@@ -80,7 +80,7 @@ impl View {
 
     /// The state as an event, for a client that takes it for all that there is.
     pub(super) fn state(&mut self, is_settled: bool) -> Bytes {
-        self.is_taken_over();
+        self.note_handed_out();
         if let Some((settled, text)) = &self.snapshot
             && *settled == is_settled
         {
@@ -95,7 +95,7 @@ impl View {
     }
 
     /// A client begins with the state: nodes that are gone are down for it.
-    pub(super) fn is_taken_over(&mut self) {
+    pub(super) fn note_handed_out(&mut self) {
         if self.gone > 0 {
             self.known
                 .values_mut()
