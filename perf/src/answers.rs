@@ -60,7 +60,7 @@ struct Topics<'a> {
 impl Producer<'_> {
     /// # Errors
     /// What it says of itself, other than a producer of that name did in IDENTIFY.
-    fn check(&self) -> Result<(), String> {
+    pub fn check(&self) -> Result<(), String> {
         let identity = Identity::named(&self.broadcast_address);
         let name = &self.broadcast_address;
         let wrong = |field: &str, value: &dyn Display| Err(format!("{field} of producer {name} is {value}"));

@@ -16,7 +16,7 @@ use crate::failure::{Failure, Result};
 use crate::measure::Process;
 use crate::population::{Run as RunId, parse_run};
 use crate::scenario::{
-    Context, beside, churn, disconnect, hot, idle, lookup, populate, restart, soak, storm, tidy, wrk,
+    Context, beside, churn, disconnect, hot, idle, lookup, populate, restart, soak, storm, tidy, watch, wrk,
 };
 use crate::{compare, floor};
 
@@ -96,6 +96,16 @@ Examples:
 Each response is to list every producer of its topic: they are connected, or about to reconnect as nsqd does. The
 exit code is 0 when the run came to its end, whatever the server did to the lookups.")]
     Restart(Run<restart::Options>),
+    /// Register and unregister topics that are watched; the time until each watcher knows, and what watchers cost
+    #[command(after_help = "\
+Examples:
+  lookupd-perf watch --server-pid $(pidof nsqlookupd)          1,000 watchers of 100 topics, by server-sent events
+  lookupd-perf watch --mode poll                               the same by long polls
+  lookupd-perf watch --mode interval --interval 1s             the same by a lookup each second, of any nsqlookupd
+  lookupd-perf watch --watchers 10000 --topics 1000 --lookups 1000 --deaf 100 -d 30s
+
+Every change is to reach every watcher of its topic, in order: an event that is missing or wrong fails the run.")]
+    Watch(Run<watch::Options>),
     /// Mix everything for a long time, hostile peers too; nothing may be wrong, lost or leaked in the end
     #[command(after_help = "\
 Examples:
@@ -213,6 +223,7 @@ fn execute(cli: Cli) -> Result<()> {
         Command::Hot(run) => drive(run, async |context, options| hot::run(context, &options).await),
         Command::Beside(run) => drive(run, async |context, options| beside::run(context, &options).await),
         Command::Restart(run) => drive(run, async |context, options| restart::run(context, &options).await),
+        Command::Watch(run) => drive(run, async |context, options| watch::run(context, &options).await),
         Command::Wrk(run) => drive(run, async |context, options| wrk::run(context, &options).await),
         Command::Soak(run) => drive(run, async |context, options| soak::run(context, options).await),
     }

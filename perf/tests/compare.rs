@@ -78,6 +78,14 @@ fn a_real_server_plays_every_cell() {
     let results = std::fs::read_to_string(out.path().join("results.json")).expect("written");
     let results: Value = serde_json::from_str(&results).expect("JSON");
     let samples = results["samples"].as_array().expect("an array");
+    let watched = |cell: &str| {
+        let of_cell = samples.iter().filter(|sample| sample["cell"] == cell);
+        of_cell.filter(|sample| sample["outcome"]["measured"]["operations"].as_u64() > Some(0)).count()
+    };
+    assert_eq!(watched("poll"), 2);
+    // Those of a server that announces changes.
+    let played = if results["servers"][0]["ability"] == "watches" { 2 } else { 0 };
+    assert_eq!([watched("watch"), watched("long_poll")], [played; 2]);
     let restarted: Vec<_> = samples.iter().filter(|sample| sample["cell"] == "sigterm").collect();
     assert_eq!(restarted.len(), 2);
     for sample in restarted {

@@ -22,6 +22,8 @@ pub enum Ability {
     Answers,
     /// An nsqlookupd.
     Registry,
+    /// One that announces changes, by `/watch` and by lookups that wait.
+    Watches,
 }
 
 /// What is measured at once, and shares a run of the generator.
@@ -63,6 +65,12 @@ pub enum Cell {
     Sigterm,
     /// Connections that only send heartbeats.
     Idle,
+    /// Changes at a fixed rate and watchers by server-sent events, beside lookups.
+    Watch,
+    /// The same by long polls.
+    LongPoll,
+    /// The same by a lookup each second.
+    Poll,
 }
 
 impl Display for Cell {
@@ -85,6 +93,9 @@ impl Display for Cell {
             Self::Restart => "restart",
             Self::Sigterm => "restart by SIGTERM",
             Self::Idle => "idle",
+            Self::Watch => "watch",
+            Self::LongPoll => "watch by long polls",
+            Self::Poll => "watch by polls",
         })
     }
 }
@@ -110,6 +121,7 @@ impl Cell {
                 Ability::Document
             }
             Self::Restart | Self::Idle => Ability::Answers,
+            Self::Watch | Self::LongPoll => Ability::Watches,
             _ => Ability::Registry,
         }
     }
@@ -118,7 +130,13 @@ impl Cell {
         match self {
             Self::Cold => Setting::Fresh,
             Self::Disconnect => Setting::Spent,
-            Self::Storm | Self::Restart | Self::Sigterm | Self::Idle => Setting::Empty,
+            Self::Storm
+            | Self::Restart
+            | Self::Sigterm
+            | Self::Idle
+            | Self::Watch
+            | Self::LongPoll
+            | Self::Poll => Setting::Empty,
             _ => Setting::Kept,
         }
     }
@@ -172,6 +190,9 @@ impl Cell {
             Self::Restart => "storm --unwatched",
             Self::Sigterm => "restart --restarts 1 --rate 1000",
             Self::Idle => "idle --connections 15000",
+            Self::Watch => "watch --mode stream",
+            Self::LongPoll => "watch --mode poll",
+            Self::Poll => "watch --mode interval --interval 1s",
         };
         let mut arguments: Vec<String> = line.split(' ').map(str::to_owned).collect();
         let mut add = |words: &[&str]| arguments.extend(words.iter().map(|&word| word.to_owned()));
@@ -179,6 +200,11 @@ impl Cell {
             Self::Populate => {}
             _ if self.in_slices() => add(&["--on-demand"]),
             Self::Disconnect => add(&["--populated-by", &holder, "--within", &limit]),
+            Self::Watch | Self::LongPoll | Self::Poll => {
+                let (watchers, rate) = watching(scale.name);
+                let (watchers, rate) = (watchers.to_string(), rate.to_string());
+                add(&["--watchers", &watchers, "--rate", &rate, "--lookups", "500", "--for", &time]);
+            }
             Self::Storm | Self::Restart => add(&["--within", &limit]),
             Self::Sigterm => add(&["--settle", &time, "--heartbeat", heartbeat(scale.name)]),
             Self::Churn => {
@@ -205,6 +231,16 @@ fn rates(name: Name) -> (u32, u32) {
         Name::M => (500, 100),
         Name::L => (50, 20),
         Name::Xs | Name::One | Name::Ten | Name::W => (200, 100),
+    }
+}
+
+/// Watchers, and changes a second. At TEN each change is one of all watchers.
+fn watching(name: Name) -> (u32, u32) {
+    match name {
+        Name::Xs => (12, 100),
+        Name::K => (10_000, 100),
+        Name::Ten => (1_000, 10),
+        _ => (1_000, 100),
     }
 }
 
@@ -249,5 +285,7 @@ mod tests {
         let restart = "restart --restarts 1 --rate 1000 --settle 1s 500ms --heartbeat 15s --producers 200";
         assert!(text(Cell::Sigterm, Ability::Registry).starts_with(restart));
         assert!(text(Cell::Idle, Ability::Answers).ends_with("--for 1s 500ms"));
+        let watch = "watch --mode stream --watchers 1000 --rate 100 --lookups 500 --for 1s 500ms --producers 200";
+        assert!(text(Cell::Watch, Ability::Watches).starts_with(watch));
     }
 }

@@ -74,6 +74,7 @@ pub fn charts(comparison: &Comparison) -> Vec<Chart> {
         ),
     ];
     charts.extend(comparison.scales.iter().map(|scale| latencies(comparison, scale)));
+    charts.extend(comparison.scales.iter().map(|scale| watches(comparison, scale)));
     charts.retain(|chart| !chart.lines.is_empty());
     for chart in &mut charts {
         chart.lines.sort_by_key(|line| line.is_main);
@@ -115,7 +116,7 @@ fn registrations(scale: &Scale) -> f64 {
 fn latencies(comparison: &Comparison, scale: &Scale) -> Chart {
     let mut lines = Vec::new();
     for (place, server) in drawn(comparison) {
-        let reports: Vec<&Report> = reports(comparison, scale.name, &server.name).collect();
+        let reports: Vec<&Report> = reports(comparison, scale.name, Cell::Churn, &server.name).collect();
         for (label, dashed) in [("", false), (" with churn", true)] {
             let mut line = Line { dashed, ..Line::of(server, label, place) };
             for (x, name) in QUANTILES {
@@ -137,13 +138,46 @@ fn latencies(comparison: &Comparison, scale: &Scale) -> Chart {
     }
 }
 
+/// The distribution of what a change takes to reach a watcher, by each way to watch: medians of each quantile.
+fn watches(comparison: &Comparison, scale: &Scale) -> Chart {
+    let mut lines = Vec::new();
+    for (place, server) in drawn(comparison) {
+        for (cell, label) in [(Cell::Watch, ""), (Cell::LongPoll, ", long polls"), (Cell::Poll, ", polls")] {
+            let reports: Vec<&Report> = reports(comparison, scale.name, cell, &server.name).collect();
+            let mut line = Line { dashed: cell != Cell::Watch, ..Line::of(server, label, place) };
+            for (x, name) in QUANTILES {
+                let values = reports.iter().filter_map(|report| quantile(report, name, true));
+                // What came before the OK took no time, which no logarithm shows.
+                let spread = Spread::of(values).filter(|spread| spread.median > 0.0);
+                line.points.extend(spread.map(|spread| (x, spread.median / 1e6)));
+            }
+            if !line.points.is_empty() {
+                lines.push(line);
+            }
+        }
+    }
+    Chart {
+        name: format!("watch-{}", scale.name.to_string().to_lowercase()),
+        title: format!("From the OK to REGISTER to a watcher, population {}", scale.name),
+        x: Axis::Quantile,
+        y: "time until a watcher knows",
+        unit: Unit::Seconds,
+        lines,
+    }
+}
+
 /// The servers that have lines, with their places.
 fn drawn(comparison: &Comparison) -> impl Iterator<Item = (usize, &Contender)> {
     comparison.servers.iter().enumerate().filter(|(_, server)| server.name != NOT_DRAWN)
 }
 
-fn reports<'a>(comparison: &'a Comparison, scale: Name, server: &'a str) -> impl Iterator<Item = &'a Report> {
-    comparison.outcomes(scale, Cell::Churn, server).filter_map(|outcome| match outcome {
+fn reports<'a>(
+    comparison: &'a Comparison,
+    scale: Name,
+    cell: Cell,
+    server: &'a str,
+) -> impl Iterator<Item = &'a Report> {
+    comparison.outcomes(scale, cell, server).filter_map(|outcome| match outcome {
         Outcome::Measured(report) => Some(report),
         _ => None,
     })
@@ -190,7 +224,7 @@ impl Axis {
     pub fn title(self) -> &'static str {
         match self {
             Self::Registrations => "registrations in the registry",
-            Self::Quantile => "share of the lookups that took no longer",
+            Self::Quantile => "share of them that took no longer",
         }
     }
 
@@ -224,6 +258,23 @@ mod tests {
         let [calm, churn] = &charts[2].lines[..] else { panic!("one server has played churn") };
         assert_eq!((calm.dashed, calm.points.len()), (false, 2), "the report has two quantiles of it");
         assert_eq!((churn.dashed, churn.points.len()), (true, 5));
+    }
+
+    #[test]
+    fn each_way_to_watch_has_a_line() {
+        let mut comparison = comparison();
+        for sample in &mut comparison.samples {
+            match (sample.cell, &*sample.server) {
+                (Cell::Lookup, "stock") => sample.cell = Cell::Poll,
+                (Cell::Lookup, "ringlookupd") => sample.cell = Cell::Watch,
+                _ => {}
+            }
+        }
+        let charts = charts(&comparison);
+        let watches = charts.iter().find(|chart| chart.name == "watch-s").unwrap();
+        let lines: Vec<_> = watches.lines.iter().map(|line| (&*line.label, line.dashed)).collect();
+        assert_eq!(lines, [("stock, polls", true), ("ringlookupd", false)]);
+        assert_eq!(watches.lines[1].points[0], (2.0, 100e-6));
     }
 
     #[test]

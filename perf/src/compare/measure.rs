@@ -25,8 +25,8 @@ pub struct Relation {
 /// All that are shown, in the order of the table.
 pub const MEASURES: &[Measure] = {
     use Cell::{
-        Churn, Cold, Crowded, Disconnect, Idle, Lookup, Nodes, OneTopic, Pipelined, Populate, Reconnecting,
-        Restart, RoundTrip, Sigterm, Storm, Topics, Wrk,
+        Churn, Cold, Crowded, Disconnect, Idle, LongPoll, Lookup, Nodes, OneTopic, Pipelined, Poll, Populate,
+        Reconnecting, Restart, RoundTrip, Sigterm, Storm, Topics, Watch, Wrk,
     };
     use Unit::{Bytes, Count, PerCpuSecond, PerSecond, Seconds, Share, Times};
     &[
@@ -90,6 +90,21 @@ pub const MEASURES: &[Measure] = {
             figure(report, "seconds_until_no_node")
         }),
         new(Disconnect, "mass disconnect, server CPU time", Seconds, cpu_seconds),
+        new(Watch, "from OK to the event, p50", Seconds, p50),
+        new(Watch, "from OK to the event, p99", Seconds, p99),
+        new(Watch, "server CPU time for each event, lookups included", Seconds, seconds_each),
+        new(Watch, "memory of a watcher", Bytes, |report| figure(report, "rss_bytes_per_watcher")),
+        new(Watch, "lookup p99, with watchers to without", Times, lookups_with_watchers),
+        new(LongPoll, "from OK to the long poll's response, p50", Seconds, p50),
+        new(LongPoll, "from OK to the long poll's response, p99", Seconds, p99),
+        new(LongPoll, "server CPU time for each long poll's response, lookups included", Seconds, seconds_each),
+        new(LongPoll, "memory of a long poll", Bytes, |report| figure(report, "rss_bytes_per_watcher")),
+        new(LongPoll, "lookup p99, with long polls to without", Times, lookups_with_watchers),
+        new(Poll, "from OK to a poll each second, p50", Seconds, p50),
+        new(Poll, "from OK to a poll each second, p99", Seconds, p99),
+        new(Poll, "server CPU time for each change that a poll shows, lookups included", Seconds, seconds_each),
+        new(Poll, "memory of a client that polls", Bytes, |report| figure(report, "rss_bytes_per_watcher")),
+        new(Poll, "lookup p99, with polls to without", Times, lookups_with_watchers),
         new(Idle, "15,000 idle connections, memory for each", Bytes, |report| {
             figure(report, "rss_bytes_per_connection")
         }),
@@ -147,6 +162,10 @@ fn p99(report: &Report) -> Option<f64> {
 /// Latency of lookups before the writes begin.
 fn calm(report: &Report, quantile: &str) -> Option<f64> {
     micros(report, &format!("lookup_without_writes_us_{quantile}"))
+}
+
+fn lookups_with_watchers(report: &Report) -> Option<f64> {
+    figure(report, "lookup_p99_with_to_without_ratio")
 }
 
 fn first_answer(report: &Report) -> Option<f64> {

@@ -145,6 +145,7 @@ impl Server {
         self.version = info.version.or(info.software);
         self.ability = match (document, info.is_nsqlookupd) {
             (true, _) => Ability::Document,
+            (false, true) if watches(self.http) => Ability::Watches,
             (false, true) => Ability::Registry,
             (false, false) => Ability::Answers,
         };
@@ -222,6 +223,18 @@ fn info(http: SocketAddr) -> Result<Info, String> {
     Ok(Info { is_nsqlookupd: version.is_some(), version, software })
 }
 
+/// Whether a stream of events begins at `/watch`.
+fn watches(http: SocketAddr) -> bool {
+    let head = || {
+        let mut stream = TcpStream::connect(http)?;
+        stream.set_read_timeout(Some(STARTING))?;
+        stream.write_all(format!("GET /watch HTTP/1.1\r\nHost: {http}\r\n\r\n").as_bytes())?;
+        let mut status = [0; "HTTP/1.1 200".len()];
+        stream.read_exact(&mut status).map(|()| status)
+    };
+    head().is_ok_and(|status: [u8; 12]| &status == b"HTTP/1.1 200")
+}
+
 /// The whole answer to a GET, head and body.
 fn ask(http: SocketAddr, target: &str) -> std::io::Result<String> {
     let mut stream = TcpStream::connect(http)?;
@@ -294,6 +307,8 @@ mod tests {
         assert!(lookupd.is_nsqlookupd && lookupd.version.as_deref() == Some("1.3.0"));
         let nginx = info(fake("HTTP/1.1 200 OK\r\nServer: nginx/1\r\nContent-Length: 2\r\n\r\n{}")).unwrap();
         assert!(!nginx.is_nsqlookupd && nginx.software.as_deref() == Some("nginx/1"));
+        assert!(watches(fake("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")));
+        assert!(!watches(fake("HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n")));
     }
 
     #[test]

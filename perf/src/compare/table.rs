@@ -112,7 +112,7 @@ fn legend(comparison: &Comparison) -> String {
         )
         .expect("a String takes everything");
     }
-    text += "- (x): as a multiple of the first server, the median over rounds. -: the server keeps no registry, or has no such port. \
+    text += "- (x): as a multiple of the first server, the median over rounds. -: the server keeps no registry, has no watches, or has no such port. \
              *: the client was the bottleneck, the server is able to do more. > : given up after that time. \
              ?: not in the reports. What was measured once is in results.json alone.\n";
     for failure in comparison.failures() {

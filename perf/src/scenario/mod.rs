@@ -17,6 +17,7 @@ mod sampled;
 pub mod soak;
 pub mod storm;
 pub mod tidy;
+pub mod watch;
 pub mod wrk;
 
 use std::cell::RefCell;

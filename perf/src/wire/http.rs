@@ -11,6 +11,8 @@ use crate::failure::{Failure, Result};
 const HEAD_BYTES_MAX: usize = 64 << 10;
 const FIELDS_MAX: usize = 64;
 const CHUNK_BYTES_MAX: usize = 1 << 30;
+/// The status of an answer to a request for what has changed, when nothing has.
+pub const NOT_MODIFIED: u16 = 304;
 
 /// A whole answer, its body without the framing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -19,23 +21,43 @@ pub struct Answer<'a> {
     pub body: &'a [u8],
 }
 
+/// What an answer says of its content: the digits of its ETag, which are the id of an event too.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Tag([u8; 16]);
+
+impl Tag {
+    /// Sixteen lower-case hex digits; any other text is no tag of this protocol.
+    pub fn of(digits: &[u8]) -> Option<Self> {
+        let is_digit = |byte: &u8| matches!(byte, b'0'..=b'9' | b'a'..=b'f');
+        digits.try_into().ok().filter(|digits: &[u8; 16]| digits.iter().all(is_digit)).map(Self)
+    }
+
+    fn quoted(text: &[u8]) -> Option<Self> {
+        Self::of(text.strip_prefix(b"\"")?.strip_suffix(b"\"")?)
+    }
+}
+
 /// Finds answers in a stream of bytes that is given again, longer, until an answer is whole.
 #[derive(Default)]
 pub struct Decoder {
     /// The head of the answer, once that is there.
     head: Option<Head>,
     chunks: Chunks,
+    /// Of the last answer.
+    tag: Option<Tag>,
 }
 
 #[derive(Clone, Copy, Debug)]
-struct Head {
-    status: u16,
-    bytes: usize,
-    framing: Framing,
+pub(super) struct Head {
+    pub status: u16,
+    pub bytes: usize,
+    pub framing: Framing,
+    tag: Option<Tag>,
+    pub is_event_stream: bool,
 }
 
-#[derive(Clone, Copy, Debug)]
-enum Framing {
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Framing {
     Length(usize),
     Chunked,
 }
@@ -58,12 +80,13 @@ impl Decoder {
             Framing::Length(_) | Framing::Chunked => return Ok(None),
         };
         self.head = None;
+        self.tag = head.tag;
         Ok(Some((Answer { status: head.status, body }, head.bytes + used)))
     }
 }
 
 /// Reads status and framing, or `None` when the head is not all there.
-fn head(input: &[u8]) -> Result<Option<Head>, Malformed> {
+pub(super) fn head(input: &[u8]) -> Result<Option<Head>, Malformed> {
     let mut fields = [httparse::EMPTY_HEADER; FIELDS_MAX];
     let mut response = httparse::Response::new(&mut fields);
     let bytes = match response.parse(input) {
@@ -73,6 +96,7 @@ fn head(input: &[u8]) -> Result<Option<Head>, Malformed> {
         Err(error) => return Err(Malformed(format!("no HTTP head ({error})"))),
     };
     let (mut length, mut chunked) = (None, false);
+    let (mut tag, mut is_event_stream) = (None, false);
     for field in &*response.headers {
         if field.name.eq_ignore_ascii_case("Content-Length") {
             let value = decimal(field.value).ok_or_else(|| Malformed("Content-Length is no number".into()))?;
@@ -84,16 +108,22 @@ fn head(input: &[u8]) -> Result<Option<Head>, Malformed> {
                 return Err(Malformed("a Transfer-Encoding other than chunked".into()));
             }
             chunked = true;
+        } else if field.name.eq_ignore_ascii_case("ETag") {
+            tag = Tag::quoted(field.value);
+        } else if field.name.eq_ignore_ascii_case("Content-Type") {
+            is_event_stream = field.value == b"text/event-stream";
         }
     }
+    let status = response.code.expect("a complete head has a status");
     let framing = match (length, chunked) {
+        // What it says of a length is of the content that it does not send (RFC 9110, 15.4.5).
+        _ if status == NOT_MODIFIED => Framing::Length(0),
         (Some(length), false) => Framing::Length(length),
         (None, true) => Framing::Chunked,
         (Some(_), true) => return Err(Malformed("both Content-Length and chunked (RFC 9112, 6.3)".into())),
         (None, false) => return Err(Malformed("neither Content-Length nor chunked".into())),
     };
-    let status = response.code.expect("a complete head has a status");
-    Ok(Some(Head { status, bytes, framing }))
+    Ok(Some(Head { status, bytes, framing, tag, is_event_stream }))
 }
 
 /// Digits and nothing else; `str::parse` would take a sign.
@@ -131,7 +161,7 @@ impl Chunks {
 
 /// The data of the first chunk and how long the chunk is with its framing (RFC 9112, 7.1). The last is the one
 /// without data; nsqlookupd sends no trailers.
-fn chunk(input: &[u8]) -> Result<Option<(&[u8], usize)>, Malformed> {
+pub(super) fn chunk(input: &[u8]) -> Result<Option<(&[u8], usize)>, Malformed> {
     let bad = |what: &str| Malformed(format!("a chunk with {what}"));
     let (from, size) = match httparse::parse_chunk_size(input) {
         Ok(httparse::Status::Complete(found)) => found,
@@ -179,6 +209,22 @@ impl Client {
     /// Collects a request for the target, which is to be escaped already.
     pub fn ask(&mut self, target: &str) {
         self.request("GET", target);
+    }
+
+    /// Collects a request for the target if it is not what the tag says any more.
+    pub fn ask_unless(&mut self, target: &str, tag: Tag) {
+        self.request("GET", target);
+        let output = self.connection.output();
+        // In front of the empty line.
+        output.truncate(output.len() - b"\r\n".len());
+        for part in [b"If-None-Match: \"".as_slice(), &tag.0, b"\"\r\n\r\n"] {
+            output.extend_from_slice(part);
+        }
+    }
+
+    /// The tag of the last answer, if it had one.
+    pub fn tag(&self) -> Option<Tag> {
+        self.decoder.tag
     }
 
     fn request(&mut self, method: &str, target: &str) {
@@ -261,9 +307,9 @@ impl Client {
 }
 
 #[derive(Clone, Copy)]
-struct Question<'a> {
-    method: &'static str,
-    target: &'a str,
+pub(super) struct Question<'a> {
+    pub method: &'static str,
+    pub target: &'a str,
 }
 
 impl Display for Question<'_> {
@@ -280,8 +326,25 @@ mod tests {
     const CHUNKED: &[u8] =
         b"HTTP/1.1 404 Not Found\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nhel\r\n2;x=y\r\nlo\r\n0\r\n\r\n";
 
+    const NOT_CHANGED: &[u8] =
+        b"HTTP/1.1 304 Not Modified\r\nETag: \"9f86d081884c7d65\"\r\nContent-Length: 5\r\n\r\n";
+
     fn decode(input: &[u8]) -> Result<Option<usize>, Malformed> {
         Ok(Decoder::default().decode(input)?.map(|(_, used)| used))
+    }
+
+    #[test]
+    fn an_answer_that_nothing_has_changed_has_no_body_and_its_tag_is_kept() {
+        let mut decoder = Decoder::default();
+        let stream = [NOT_CHANGED, SIZED].concat();
+        let answer = Answer { status: NOT_MODIFIED, body: b"" };
+        assert_eq!(decoder.decode(&stream), Ok(Some((answer, NOT_CHANGED.len()))));
+        assert_eq!(decoder.tag, Tag::of(b"9f86d081884c7d65"));
+        decoder.decode(SIZED).unwrap();
+        assert_eq!(decoder.tag, None, "the next answer has none");
+        for bad in ["", "9F86D081884C7D65", "9f86d081884c7d6", "9f86d081884c7d65a", "9f86d081884c7d6g"] {
+            assert_eq!(Tag::of(bad.as_bytes()), None, "{bad}");
+        }
     }
 
     #[test]

@@ -2,6 +2,7 @@
 //! need be: what no nsqlookupd sends is a wrong answer here.
 
 mod connection;
+pub mod events;
 pub mod http;
 pub mod v1;
 

@@ -1,5 +1,7 @@
 //! An nsqlookupd in threads, no more of it than the generator uses.
 
+mod watch;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
@@ -9,6 +11,7 @@ use std::thread;
 
 use serde_json::{Value, json};
 use socket2::SockRef;
+use watch::News;
 
 /// The one thing that the server does wrong.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -38,6 +41,16 @@ pub enum Fault {
     ForgetsToDisconnect,
     /// `/nodes` leaves out one.
     DropsANode,
+    /// `/watch` is unknown and lookups have no ETag, as in stock.
+    DoesNotWatch,
+    /// A watcher is not sent the third event that is due to it.
+    LosesAnEvent,
+    /// Watchers are sent snapshots and no event.
+    SendsNoEvent,
+    /// An event names a producer that has not changed.
+    NamesAnother,
+    /// A lookup that is to wait ends at once.
+    DoesNotWait,
 }
 
 /// Far above any identity.
@@ -70,6 +83,7 @@ struct Shared {
     nodes: Mutex<BTreeMap<String, Value>>,
     lookups: AtomicU64,
     connections: Mutex<Vec<TcpStream>>,
+    news: News,
 }
 
 /// A server, until the test's process ends.
@@ -94,6 +108,7 @@ impl Lookupd {
             nodes: Mutex::default(),
             lookups: AtomicU64::new(0),
             connections: Mutex::default(),
+            news: News::default(),
         });
         let any = "127.0.0.1:0".parse().expect("an address");
         let ports = vec![listen(&shared, any, Shared::nsqd), listen(&shared, any, Shared::consumer)];
@@ -215,9 +230,12 @@ impl Shared {
     fn register(&self, address: &str, topic: &str, channel: Option<&&str>) -> String {
         let Some(producer) = self.nodes.lock().unwrap().get(address).cloned() else { return "E_INVALID".into() };
         let mut topics = self.topics.lock().unwrap();
-        let topic = topics.entry(topic.to_owned()).or_default();
+        let name = topic;
+        let topic = topics.entry(name.to_owned()).or_default();
         topic.exists = true;
-        topic.producers.insert(address.to_owned(), producer);
+        if topic.producers.insert(address.to_owned(), producer.clone()).is_none() {
+            self.news.add(name, "up", json!({"topic": name, "producer": producer}));
+        }
         if let Some(channel) = channel {
             topic.channels.entry((*channel).to_owned()).or_default().insert(address.to_owned());
         }
@@ -244,6 +262,9 @@ impl Shared {
                 }
             }
         } else {
+            if topic.producers.contains_key(address) {
+                self.news.add(name, "down", watch::unregistered(name, &producer));
+            }
             topic.remove(address);
             topic.exists &= !(topic.producers.is_empty() && name.ends_with("#ephemeral"));
         }
@@ -255,13 +276,14 @@ impl Shared {
         let mut request = String::new();
         while input.read_line(&mut request)? > 0 {
             let target = request.split(' ').nth(1).ok_or(io::ErrorKind::InvalidData)?.to_owned();
-            let mut close = false;
+            let (mut close, mut known) = (false, None);
             let mut field = String::new();
             while input.read_line(&mut field)? > 2 {
                 close |= field.eq_ignore_ascii_case("connection: close\r\n");
+                known = field.strip_prefix("If-None-Match: ").map(|tag| tag.trim_end().to_owned()).or(known);
                 field.clear();
             }
-            if !self.answer(&target, &mut stream)? || close {
+            if !self.answer(&target, known.as_deref(), &mut stream)? || close {
                 return Ok(());
             }
             request.clear();
@@ -270,20 +292,23 @@ impl Shared {
     }
 
     /// False when the connection is to be closed.
-    fn answer(&self, target: &str, stream: &mut TcpStream) -> io::Result<bool> {
+    fn answer(&self, target: &str, known: Option<&str>, stream: &mut TcpStream) -> io::Result<bool> {
         let (path, query) = target.split_once('?').unwrap_or((target, ""));
         let argument = |name: &str| {
             let mut pairs = query.split('&').filter_map(|pair| pair.split_once('='));
             pairs.find(|pair| pair.0 == name).map(|pair| pair.1.replace("%23", "#")).unwrap_or_default()
         };
         let topic = argument("topic");
+        if path == "/watch" && self.fault != Fault::DoesNotWatch {
+            return self.watch(query, stream).map(|()| false);
+        }
         if path != "/lookup" {
             let (status, body) = self.operator(path, &topic, &argument("channel"), &argument("node"));
             return stream.write_all(&sized(status, &body.to_string())).map(|()| true);
         }
         self.lookups.fetch_add(1, Ordering::Relaxed);
-        let (status, body) = self.lookup(&topic);
-        let mut answer = sized(status, &body);
+        let (status, body) = self.lookup_when_changed(&topic, known, &argument("wait"));
+        let mut answer = self.tagged(status, &body);
         match self.fault {
             Fault::Stalls => return io::copy(stream, &mut io::sink()).map(|_| false),
             Fault::WrongStatus => answer = sized(500, &body),
@@ -299,11 +324,12 @@ impl Shared {
         let Some(topic) = topics.get(topic).filter(|topic| topic.exists) else {
             return (404, json!({"message": "TOPIC_NOT_FOUND"}).to_string());
         };
-        let hidden = usize::from(self.fault == Fault::DropsAProducer && topic.producers.len() > 1);
-        let listed = topic.producers.iter().filter(|(address, _)| !topic.tombstoned.contains(*address));
-        let producers: Vec<_> = listed.map(|(_, producer)| producer).skip(hidden).collect();
-        let channels: Vec<_> = topic.channels.keys().collect();
-        (200, json!({"channels": channels, "producers": producers}).to_string())
+        let mut listing = listing(Some(topic));
+        let producers = listing["producers"].as_array_mut().unwrap();
+        if self.fault == Fault::DropsAProducer && producers.len() > 1 {
+            producers.remove(0);
+        }
+        (200, listing.to_string())
     }
 
     /// What operators ask for and change.
@@ -336,6 +362,7 @@ impl Shared {
             "/channel/delete" if topic.channels.remove(channel).is_none() => {
                 return (404, json!({"message": "CHANNEL_NOT_FOUND"}));
             }
+            "/watch" => return (404, json!({"message": "NOT_FOUND"})),
             _ => {}
         }
         (200, json!({}))
@@ -354,6 +381,15 @@ impl Shared {
         });
         listed.skip(usize::from(self.fault == Fault::DropsANode)).collect()
     }
+}
+
+/// A topic as lookups and snapshots list it.
+fn listing(topic: Option<&Topic>) -> Value {
+    let none = Topic::default();
+    let topic = topic.unwrap_or(&none);
+    let listed = topic.producers.iter().filter(|(address, _)| !topic.tombstoned.contains(*address));
+    let producers: Vec<_> = listed.map(|(_, producer)| producer).collect();
+    json!({"channels": topic.channels.keys().collect::<Vec<_>>(), "producers": producers})
 }
 
 fn sized(status: u16, body: &str) -> Vec<u8> {

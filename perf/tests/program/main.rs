@@ -5,4 +5,5 @@ mod lookupd;
 mod restart;
 mod scenarios;
 mod support;
+mod watch;
 mod wrong_answers;
