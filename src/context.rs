@@ -26,6 +26,7 @@ use crate::registry::{
 use crate::response_head::ResponseHead;
 use crate::topology::Topology;
 use crate::transport::TlsError;
+use crate::ui::{Journal, Ui};
 use crate::upgrade::Pause;
 use crate::watch::{Hub, Sent, WatchOptions, Watchers};
 
@@ -43,6 +44,8 @@ pub struct WorkerContext {
     pub counters: Arc<Counters>,
     pub shared: Arc<Shared>,
     pub response_head: ResponseHead,
+    /// Whether the page is served, and what it shows is kept.
+    pub has_ui: bool,
     pub stage: Stage,
     pub registry: Arc<Registry>,
     pub batch: Batch,
@@ -108,6 +111,7 @@ pub struct Shared {
     pub admission: Admission,
     pub metrics: Metrics,
     pub documents: api::Cache,
+    pub ui: Arc<Ui>,
 }
 
 /// The permits for clients that wait or watch.
@@ -143,6 +147,7 @@ impl WorkerContext {
             lifetimes: registry.lifetimes(),
             access: shared.access.load_full(),
             counters: shared.metrics.worker(now),
+            has_ui: shared.options.load().ui,
             shared,
             response_head: ResponseHead::new(SystemTime::UNIX_EPOCH),
             stage: Stage::Serving,
@@ -156,10 +161,17 @@ impl WorkerContext {
 
     /// Takes the settings that have changed, for whatever begins from now on.
     pub fn reload(&mut self) {
-        self.limits = self.shared.options.load().limits;
+        let options = self.shared.options.load();
+        self.limits = options.limits;
+        self.has_ui = options.ui;
         self.lifetimes = self.registry.lifetimes();
         self.access = self.shared.access.load_full();
         self.watch = WatchOptions::of(&self.shared.options.load());
+    }
+
+    /// What keeps the joins and departures for the page, if it is served.
+    pub fn journal(&self) -> Option<&Journal> {
+        self.has_ui.then_some(&self.shared.ui.journal)
     }
 
     /// Counts that a client has exceeded a limit, and logs it once a minute at most.
@@ -170,6 +182,9 @@ impl WorkerContext {
     /// As [`WorkerContext::exceeded`], with a description of the client and its request, and `log` with the same as fields.
     pub fn exceeded_by(&self, limit: Limit, who: fmt::Arguments<'_>, log: About<'_>) {
         self.counters.exceeded[limit as usize].increment();
+        if let Some(journal) = self.journal() {
+            journal.exceeded(limit, self.now);
+        }
         if let Some(times) = self.shared.metrics.exceeded_to_log(limit, self.now) {
             let name = limit.name();
             log.warn(format_args!(
@@ -264,6 +279,9 @@ impl WorkerContext {
         let now = self.now;
         let outcome = self.write(1, |writer| writer.apply(change, now));
         change_log::write(change, &outcome, &self.log);
+        if let Some(journal) = self.journal() {
+            journal.write(change, &outcome, now);
+        }
         outcome
     }
 

@@ -43,6 +43,8 @@ endpoints! {
     Health "/health" Open;
     Ready "/ready" Open;
     Config "/config/{key}" Read or Admin for PUT;
+    UiFile "/ui/{file}" Open;
+    UiData "/ui/data/{document}" Read;
     CreateTopic "/topic/create" Admin;
     DeleteTopic "/topic/delete" Admin;
     CreateChannel "/channel/create" Admin;

@@ -40,6 +40,7 @@
 //! - [`spread`]: what many clients would otherwise do at the same moment.
 //! - [`change_log`]: the log's lines of what each change has done.
 //! - [`api`]: the documents that grow with the registry, page by page.
+//! - [`ui`]: the page for browsers: its files, what it shows, and the joins and departures of late.
 //! - [`json`]: strings and lists as Go writes them.
 //! - [`whole_file`]: files that an operator writes and the server reads as a whole.
 //! - [`toml_error`]: what is wrong in a TOML file, in one line.
@@ -80,6 +81,7 @@ pub mod timers;
 pub mod toml_error;
 pub mod topology;
 pub mod transport;
+pub mod ui;
 pub mod upgrade;
 pub mod v1;
 pub mod watch;

@@ -43,6 +43,12 @@ impl Readiness {
         self.is_stopping.store(true, Relaxed);
     }
 
+    /// For how much longer the server is not ready because it may not know all producers yet.
+    pub fn warm_up_left(&self, now: Timestamp) -> Option<Duration> {
+        let ready_from = Timestamp::from_nanos(self.ready_from.load(Relaxed));
+        (self.check(now) == Err(NotReady::WarmingUp)).then(|| ready_from.since(now))
+    }
+
     /// Whether it is ready.
     ///
     /// # Errors
@@ -72,6 +78,8 @@ mod tests {
         assert_eq!(readiness.check(start), Err(NotReady::Starting));
         readiness.serve(start, warm_up);
         assert_eq!(readiness.check(Timestamp::from_nanos(7)), Err(NotReady::WarmingUp));
+        assert_eq!(readiness.warm_up_left(Timestamp::from_nanos(7)), Some(Duration::from_nanos(1)));
+        assert_eq!(readiness.warm_up_left(Timestamp::from_nanos(8)), None);
         assert_eq!(readiness.check(Timestamp::from_nanos(8)), Ok(()));
         readiness.stop();
         assert_eq!(readiness.check(Timestamp::from_nanos(9)), Err(NotReady::Stopping));

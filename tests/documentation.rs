@@ -444,7 +444,9 @@ fn what_the_pages_name_is_there() {
                 assert!(flags.contains_key(name), "{}: there is no {name}", page.display());
             }
             if let Some(path) = endpoint(span) {
-                let key = path.strip_prefix("/config/").map(|_| "/config/{key}");
+                let key =
+                    [("/config/", "/config/{key}"), ("/ui/data/", "/ui/data/{document}"), ("/ui/", "/ui/{file}")];
+                let key = key.into_iter().find_map(|(start, key)| path.starts_with(start).then_some(key));
                 assert!(
                     path == "/config" || endpoints.contains(key.unwrap_or(path)),
                     "{}: {span}",

@@ -1,4 +1,5 @@
-//! What a client would rather have: OpenMetrics, or Prometheus's older text format, which everybody else gets.
+//! What a client would rather have: OpenMetrics, or Prometheus's older text format, which everybody else gets; and whether it
+//! is a browser that is to show a page.
 
 use super::headers::{elements, trim};
 
@@ -8,6 +9,11 @@ pub(super) fn openmetrics(value: &[u8]) -> bool {
     let quality = |name: &[u8]| elements(value).filter_map(|range| quality_of(range, name)).max().unwrap_or(0);
     let wanted = quality(b"application/openmetrics-text");
     wanted > 0 && wanted >= quality(b"text/plain")
+}
+
+/// Whether the value of an `Accept` header names HTML, as that of a browser does that is to show a page.
+pub(super) fn html(value: &[u8]) -> bool {
+    elements(value).any(|range| quality_of(range, b"text/html").is_some_and(|quality| quality > 0))
 }
 
 /// The quality of a media range in thousandths, when it is of this type and of a version that there is.
@@ -41,7 +47,21 @@ fn thousandths(text: &[u8]) -> Option<u16> {
 
 #[cfg(test)]
 mod tests {
-    use super::openmetrics;
+    use super::{html, openmetrics};
+
+    #[test]
+    fn html_is_for_browsers() {
+        for (value, expected) in [
+            ("text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8", true),
+            ("application/json, Text/HTML;q=0.1", true),
+            ("text/html;q=0", false),
+            ("*/*", false),
+            ("application/vnd.nsq; version=1.0", false),
+            ("", false),
+        ] {
+            assert_eq!(html(value.as_bytes()), expected, "{value}");
+        }
+    }
 
     #[test]
     fn openmetrics_is_for_who_asks_for_it() {

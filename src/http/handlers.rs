@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 
 use super::config::config;
 use super::head::Head;
+use super::page;
 use super::query::{Args, args};
 use super::reads::{self, Called, Waited};
 use super::response::{Exchange, Response};
@@ -44,11 +45,12 @@ pub fn takes_body(request: &Head<'_>) -> bool {
 }
 
 fn takes_arguments(endpoint: Endpoint) -> bool {
-    use Endpoint::{Config, Debug, Health, Info, Metrics, Nodes, Ping, Ready, TopicMetrics, Topics, Watch};
-    !matches!(
-        endpoint,
-        Ping | Health | Info | Topics | Nodes | Debug | Metrics | Ready | TopicMetrics | Config | Watch
-    )
+    use Endpoint::{
+        Config, Debug, Health, Info, Metrics, Nodes, Ping, Ready, TopicMetrics, Topics, UiData, UiFile, Watch,
+    };
+    let reads_other_arguments = matches!(endpoint, Config | UiData | UiFile | Watch);
+    !matches!(endpoint, Ping | Health | Info | Topics | Nodes | Debug | Metrics | Ready | TopicMetrics)
+        && !reads_other_arguments
 }
 
 /// Does what an endpoint is for that changes nothing: responds, or finds that the request waits.
@@ -80,7 +82,7 @@ pub fn change(
     context: &mut WorkerContext,
 ) -> (Status, bool) {
     let query = exchange.request.url.query;
-    let format = if exchange.request.accepts_openmetrics { Format::OpenMetrics } else { Format::Text };
+    let format = if exchange.request.accepts.openmetrics { Format::OpenMetrics } else { Format::Text };
     let args = if takes_arguments(endpoint) { args(query) } else { Ok(Args::default()) };
     let outcome = match args {
         Err(_) => Err(INVALID_REQUEST),
@@ -88,6 +90,8 @@ pub fn change(
             let request = exchange.request;
             config((request.method, &request.url.path, exchange.body), peer, context)
         }
+        Ok(_) if endpoint == Endpoint::UiFile => page::file(&exchange.request.url.path),
+        Ok(_) if endpoint == Endpoint::UiData => page::document(&exchange.request.url, context),
         Ok(args) => response(endpoint, &args, format, peer, context),
     };
     let response = outcome.unwrap_or_else(Response::Error);
@@ -116,7 +120,9 @@ fn response(
         | Endpoint::Channels
         | Endpoint::Nodes
         | Endpoint::Watch
-        | Endpoint::Config => {
+        | Endpoint::Config
+        | Endpoint::UiFile
+        | Endpoint::UiData => {
             unreachable!("called for by themselves")
         }
         Endpoint::CreateTopic => create_topic(args, peer, context),

@@ -20,8 +20,8 @@ pub struct Head<'a> {
     pub body: Body,
     /// What the client waits for before it sends the body.
     pub expect: Expect,
-    /// The client asks for metrics in the format OpenMetrics.
-    pub accepts_openmetrics: bool,
+    /// What the client would rather have.
+    pub accepts: Accepts,
     /// Headers whose values matter as they are.
     pub values: Values<'a>,
 }
@@ -47,6 +47,15 @@ impl Head<'_> {
     pub fn wants_body(&self) -> bool {
         self.method != "HEAD"
     }
+}
+
+/// What the `Accept` headers say.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub struct Accepts {
+    /// The client asks for metrics in the format OpenMetrics.
+    pub openmetrics: bool,
+    /// The client is a browser that is to show a page.
+    pub html: bool,
 }
 
 /// HTTP version; 1.2 to 1.9 count as 1.1.

@@ -4,7 +4,7 @@
 //! Each header is validated as it is read, so nothing of it needs to be kept, but for a token.
 
 use super::accept;
-use super::head::{Body, Expect, Refusal, Values};
+use super::head::{Accepts, Body, Expect, Refusal, Values};
 use super::target::cut;
 
 /// What the headers of one request say.
@@ -18,7 +18,7 @@ pub(super) struct Headers<'a> {
     content_length: ContentLength,
     pub(super) connection: Option<Connection>,
     pub(super) expect: Option<Expect>,
-    pub(super) accepts_openmetrics: bool,
+    pub(super) accepts: Accepts,
     authorization: SingleValue<'a>,
     if_none_match: SingleValue<'a>,
     last_event_id: SingleValue<'a>,
@@ -101,7 +101,10 @@ impl<'a> Headers<'a> {
         let is = |known: &[u8]| name.eq_ignore_ascii_case(known);
         match name.len() {
             4 if is(b"host") => self.host.add(value.iter().all(|&b| is_host_byte(b))),
-            6 if is(b"accept") => self.accepts_openmetrics |= accept::openmetrics(value),
+            6 if is(b"accept") => {
+                self.accepts.openmetrics |= accept::openmetrics(value);
+                self.accepts.html |= accept::html(value);
+            }
             6 if is(b"expect") => {
                 self.expect.get_or_insert_with(|| Expect::of(value));
             }

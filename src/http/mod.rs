@@ -8,6 +8,7 @@ mod config;
 mod handlers;
 mod head;
 mod headers;
+mod page;
 pub mod parse;
 mod query;
 mod reads;

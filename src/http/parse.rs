@@ -20,7 +20,7 @@ use std::ops::Range;
 
 use memchr::{memchr, memchr_iter, memmem};
 
-use super::head::{Body, Expect, Head, Persistence, Refusal, Values, Version};
+use super::head::{Accepts, Body, Expect, Head, Persistence, Refusal, Values, Version};
 use super::headers::{Headers, SingleHeader, is_token_byte, trim};
 use super::target::{Url, cut};
 use crate::limits::{HTTP_KNOWN_FIELDS_BYTES_MAX, Limit, Limits};
@@ -327,13 +327,13 @@ struct MessageInfo {
     persistence: Persistence,
     body: Body,
     expect: Expect,
-    accepts_openmetrics: bool,
+    accepts: Accepts,
 }
 
 impl Default for MessageInfo {
     fn default() -> Self {
         let (persistence, body, expect) = (Persistence::KeepAlive, Body::None, Expect::None);
-        Self { persistence, body, expect, accepts_openmetrics: false }
+        Self { persistence, body, expect, accepts: Accepts::default() }
     }
 }
 
@@ -360,10 +360,10 @@ impl<'a> RequestLine<'a> {
 
     #[inline]
     fn head(&self, url: Url<'a>, info: MessageInfo, values: Values<'a>) -> Head<'a> {
-        let MessageInfo { persistence, body, expect, accepts_openmetrics } = info;
+        let MessageInfo { persistence, body, expect, accepts } = info;
         let version = if self.version >= (1, 1) { Version::Http11 } else { Version::Http10 };
         let (method, target) = (self.method, self.target);
-        Head { method, target, url, version, persistence, body, expect, accepts_openmetrics, values }
+        Head { method, target, url, version, persistence, body, expect, accepts, values }
     }
 }
 
@@ -426,8 +426,7 @@ fn validate_head<'a>(
         Some(Expect::Continue) if !since_11 || body == Body::None => Expect::None,
         expect => expect.unwrap_or(Expect::None),
     };
-    let accepts_openmetrics = headers.accepts_openmetrics;
-    Ok((url, MessageInfo { persistence, body, expect, accepts_openmetrics }))
+    Ok((url, MessageInfo { persistence, body, expect, accepts: headers.accepts }))
 }
 
 fn without_newline(line: &[u8]) -> &[u8] {

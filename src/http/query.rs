@@ -88,6 +88,20 @@ pub fn topics(query: &[u8]) -> Vec<Cow<'_, [u8]>> {
     topics.filter_map(|(_, value)| decode(value, b' ')).collect()
 }
 
+/// The first value of one argument, among those of any endpoint.
+///
+/// # Errors
+/// As [`args`], but for what stands behind it.
+pub fn value<'a>(query: &'a [u8], wanted: &[u8]) -> Result<Option<Cow<'a, [u8]>>, BadQuery> {
+    for pair in query.split(|&b| b == b'&').take(HTTP_PARAMETERS_MAX) {
+        let (key, value) = cut(pair, b'=');
+        if *decode(key, b' ').ok_or(BadQuery)? == *wanted {
+            return decode(value, b' ').ok_or(BadQuery).map(Some);
+        }
+    }
+    Ok(None)
+}
+
 /// The topic that a request asks for, if it begins like most lookups; a guess that nothing but speed may depend on.
 pub fn asked_topic(request: &[u8]) -> Option<&[u8]> {
     let rest = request.strip_prefix(b"GET /lookup?topic=")?;

@@ -12,6 +12,7 @@ use crate::metrics::{Counters, Format};
 use crate::output::{Framing, Output};
 use crate::registry::{Applied, LookupBody, Tag};
 use crate::response_head::{JSON_HEADERS, NO_CACHE, ResponseHead};
+use crate::ui::File;
 
 /// What the body is (stock's two headers of that kind).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -25,6 +26,8 @@ pub enum Kind {
     Html,
     /// Server-sent events, which nobody on the way is to keep, compress or gather.
     Events,
+    /// A file of the page, with all of its headers.
+    File(&'static str),
     /// Not the API's: neither header.
     None,
 }
@@ -42,6 +45,7 @@ impl Kind {
                 "Content-Type: text/event-stream\r\nCache-Control: no-cache, no-transform\r\nX-Accel-Buffering: no\r\n"
             }
             Self::Html => "Content-Type: text/html; charset=utf-8\r\n",
+            Self::File(headers) => headers,
             Self::Text | Self::None => "",
         }
     }
@@ -76,6 +80,7 @@ pub enum Response {
     Metrics(Format, String),
     MetricsStream(Format, Stream),
     Stream(Stream),
+    File(&'static File),
     Error(ApiError),
     /// An error with the reason for it.
     Refusal(ApiError, &'static str),
@@ -146,6 +151,7 @@ impl Responder<'_> {
             Response::Text(text) => self.whole(Status::Ok, Kind::Text, text.as_bytes()),
             Response::Json(body) => self.whole(Status::Ok, Kind::Json, &body),
             Response::Metrics(format, text) => self.whole(Status::Ok, Kind::Metrics(format), text.as_bytes()),
+            Response::File(file) => self.whole(Status::Ok, Kind::File(file.headers), file.body),
             Response::Error(error) => self.error(error, None),
             Response::Refusal(ApiError(status, message), reason) => {
                 let body = format!("{{\"message\":\"{message}\",\"reason\":\"{reason}\"}}");

@@ -1,6 +1,7 @@
 //! The route table on one screen, and what stock's router (httprouter 1.3.0) does with a path that
 //! is not in it.
 
+use super::page::{document_name, file_name};
 use super::target::Url;
 use crate::endpoint::Endpoint;
 
@@ -58,12 +59,39 @@ fn find(path: &[u8]) -> Option<(Methods, Endpoint)> {
         b"/channel/create" => (Methods::Post, Endpoint::CreateChannel),
         b"/channel/delete" => (Methods::Post, Endpoint::DeleteChannel),
         b"/topic/tombstone" => (Methods::Post, Endpoint::TombstoneTopic),
+        _ if config_key(path).is_some() => (Methods::GetAndPut, Endpoint::Config),
+        _ if file_name(path).is_some() => (Methods::Get, Endpoint::UiFile),
         _ => {
-            config_key(path)?;
-            (Methods::GetAndPut, Endpoint::Config)
+            document_name(path)?;
+            (Methods::Get, Endpoint::UiData)
         }
     })
 }
+
+/// Whether the page for browsers is served.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Page {
+    /// It is not: its paths are as unknown as in stock.
+    Off,
+    On,
+    /// It is, and the client is a browser that is to show something.
+    Wanted,
+}
+
+impl Page {
+    fn serves(self, endpoint: Endpoint) -> bool {
+        self != Self::Off || !matches!(endpoint, Endpoint::UiFile | Endpoint::UiData)
+    }
+
+    /// Whether a path without a page is one from which a browser is sent to it.
+    fn is_meant(self, method: &str, path: &[u8]) -> bool {
+        let is_get = method == "GET" || method == "HEAD";
+        is_get && ((self != Self::Off && path == b"/ui") || (self == Self::Wanted && path == b"/"))
+    }
+}
+
+/// Where the page is from there, also behind a proxy that puts something before it.
+const TO_PAGE: &[u8] = b"ui/";
 
 /// The key of a setting, in a path such as `/config/log_level`.
 #[must_use]
@@ -107,8 +135,8 @@ pub enum Route {
 
 /// Finds where a request goes. An exact path costs one `match` and no allocation.
 #[must_use]
-pub fn route(method: &str, url: &Url<'_>) -> Route {
-    if let Some((takes, endpoint)) = find(&url.path) {
+pub fn route(method: &str, url: &Url<'_>, page: Page) -> Route {
+    if let Some((takes, endpoint)) = find(&url.path).filter(|&(_, endpoint)| page.serves(endpoint)) {
         return match method {
             _ if takes.include(method) => Route::Endpoint(endpoint),
             "HEAD" if takes.include_get() => Route::Endpoint(endpoint),
@@ -122,8 +150,11 @@ pub fn route(method: &str, url: &Url<'_>) -> Route {
             _ => Route::MethodNotAllowed { allow: "GET, OPTIONS, POST" },
         };
     }
+    if page.is_meant(method, &url.path) {
+        return Route::Redirect { status: 307, location: TO_PAGE.to_vec(), body: Vec::new() };
+    }
     let meant = clean(&url.path);
-    match find(&meant) {
+    match find(&meant).filter(|&(_, endpoint)| page.serves(endpoint)) {
         Some((takes, _)) if takes.include(method) => redirect(method, &url.with_path(&meant)),
         _ => Route::NotFound,
     }
@@ -185,7 +216,7 @@ mod tests {
     use super::*;
 
     fn routed(method: &str, target: &str) -> Route {
-        route(method, &Url::parse(method, target.as_bytes()).unwrap())
+        route(method, &Url::parse(method, target.as_bytes()).unwrap(), Page::On)
     }
 
     #[test]
@@ -231,6 +262,36 @@ mod tests {
             assert_eq!(routed("GET", target), Route::NotFound, "{target}");
         }
         assert_eq!(routed("CONNECT", "ping:1"), Route::NotFound);
+    }
+
+    #[test]
+    fn a_browser_is_sent_to_the_page() {
+        let to = |method: &str, target: &str, page| match route(
+            method,
+            &Url::parse(method, target.as_bytes()).unwrap(),
+            page,
+        ) {
+            Route::Redirect { status: 307, location, body } if body.is_empty() => location == b"ui/",
+            other => panic!("{method} {target}: {other:?}"),
+        };
+        assert!(to("GET", "/?a=b", Page::Wanted) && to("HEAD", "/", Page::Wanted));
+        assert!(to("GET", "/ui", Page::Wanted) && to("GET", "/ui", Page::On));
+        for (method, target, page) in [
+            ("GET", "/", Page::On),
+            ("GET", "/", Page::Off),
+            ("POST", "/", Page::Wanted),
+            ("GET", "/ui", Page::Off),
+            ("GET", "/ui/", Page::Off),
+            ("GET", "/UI/app.js", Page::Off),
+            ("POST", "/ui/data/nodes", Page::Off),
+            ("GET", "/ui/a/b", Page::Wanted),
+        ] {
+            let url = Url::parse(method, target.as_bytes()).unwrap();
+            assert_eq!(route(method, &url, page), Route::NotFound, "{method} {target} {page:?}");
+        }
+        assert_eq!(routed("GET", "/ui/"), Route::Endpoint(Endpoint::UiFile));
+        assert_eq!(routed("GET", "/ui/data/nodes?q=a"), Route::Endpoint(Endpoint::UiData));
+        assert_eq!(routed("POST", "/ui/app.js"), Route::MethodNotAllowed { allow: "GET, OPTIONS" });
     }
 
     #[test]

@@ -10,7 +10,7 @@ use super::head::{Body, Expect, Head, Persistence, Refusal};
 use super::parse::{HeadLimits, HeadReader, Parsed};
 use super::reads::{Called, Waited};
 use super::response::{Exchange, Kind, Responder, plain_at_tls, refused, unasked};
-use super::routes::{Route, endpoint_at, route};
+use super::routes::{Page, Route, endpoint_at, route};
 use super::status::{
     ApiError, BODY_TOO_LARGE, HANDED_OVER, INVALID_REQUEST, METHOD_NOT_ALLOWED, NOT_FOUND, REQUEST_TIMEOUT,
     Status, TOO_MANY_CONNECTIONS,
@@ -73,7 +73,8 @@ enum Reader {
 
 impl Reader {
     fn of(head: &Head<'_>) -> Self {
-        match route(head.method, &head.url) {
+        // The page takes no body.
+        match route(head.method, &head.url, Page::Off) {
             Route::Endpoint(endpoint) if handlers::reads_body(endpoint, head) => Self::Endpoint,
             Route::Options { allow: None } => Self::Go,
             _ => Self::Nobody,
@@ -297,7 +298,12 @@ impl Session {
         output: &mut Output,
     ) -> bool {
         let begun = context.log.enabled(Level::Debug).then(Instant::now);
-        let (status, keep) = match route(head.method, &head.url) {
+        let page = match (context.has_ui, head.accepts.html) {
+            (false, _) => Page::Off,
+            (true, false) => Page::On,
+            (true, true) => Page::Wanted,
+        };
+        let (status, keep) = match route(head.method, &head.url, page) {
             Route::Endpoint(endpoint) => {
                 let exchange = Exchange { request: head, endpoint: Some(endpoint), close, body, output };
                 match self.call(endpoint, exchange, None, context) {

@@ -4,7 +4,7 @@ use super::head::{Head, Version};
 use super::parse::{HeadLimits, HeadReader, Parsed};
 use super::reads::{Called, Wait, Waited};
 use super::response::Exchange;
-use super::routes::{Route, route};
+use super::routes::{Page, Route, route};
 use super::session::{Session, State, respond};
 use super::status::TOO_MANY_WATCHES;
 use crate::admission::Permit;
@@ -99,7 +99,7 @@ impl Session {
             self.unpark(&parked, context);
             return false;
         };
-        let Route::Endpoint(endpoint) = route(head.method, &head.url) else {
+        let Route::Endpoint(endpoint) = route(head.method, &head.url, Page::Off) else {
             unreachable!("it was routed before")
         };
         let close = context.stage > Stage::Serving;

@@ -45,6 +45,30 @@ pub const PAGE_BYTES: usize = 64 << 10;
 /// that of many registrations.
 pub const PAGE_PRODUCERS: usize = 16 << 10;
 
+/// Joins, departures and the like that are kept for the page, and bytes of a reason among them.
+pub const JOURNAL_ENTRIES: usize = 500;
+pub const JOURNAL_TEXT_BYTES_MAX: usize = 200;
+/// Nodes whose reconnects of the last hour are counted: 160 bytes each.
+pub const JOURNAL_NODES_MAX: usize = 20_000;
+/// Elements of a list of the page that one response has at most, and when the request does not say how many.
+pub const UI_ROWS_MAX: usize = 100;
+pub const UI_ROWS: usize = 50;
+/// Bytes of a search.
+pub const UI_SEARCH_BYTES_MAX: usize = 128;
+/// Nodes of one kind of warning that are named; a number says how many there are.
+pub const UI_WARNING_NODES: usize = 8;
+/// Topics and nodes up to which the page's lists are made by the worker that needs them, in a millisecond or so; longer ones
+/// by a thread of their own.
+pub const UI_INDEXED_INLINE: usize = 2000;
+/// A list that took so long to make is made again after so many times that: a thousandth is a millisecond of a second.
+pub const UI_INDEX_REST: u32 = 20;
+/// Topics of which one snapshot is walked for such a list: a commit copies what is held.
+pub const UI_INDEX_STEP: usize = 4096;
+/// Bytes of the names of topics and channels that are searched. Beyond it, channels are not searched.
+pub const UI_INDEX_BYTES_MAX: usize = 64 << 20;
+/// Topics of one producer, and producers of topics, that one response looks at.
+pub const UI_LOOKED_AT: usize = 8192;
+
 /// Bytes of one rendered response to `/topics` or `/nodes` that are kept for the next request; a longer one is
 /// rendered each time.
 pub const PAGES_CACHED_BYTES_MAX: usize = 64 << 20;

@@ -150,6 +150,17 @@ impl Metrics {
         format.encode(&exposition::registry(scrape, Process { started: self.started.seconds() }))
     }
 
+    /// How often clients have exceeded a limit.
+    pub fn exceeded(&self, limit: Limit) -> u64 {
+        let place = limit as usize;
+        self.total(|counters| &counters.exceeded[place..=place])
+    }
+
+    /// When the process has started, in seconds since the Unix epoch.
+    pub fn started(&self) -> f64 {
+        self.started.seconds()
+    }
+
     fn total<'a>(&self, of: impl Fn(&Counters) -> &[Counter] + 'a) -> u64 {
         self.workers().iter().flat_map(|counters| of(counters)).map(Counter::get).sum()
     }

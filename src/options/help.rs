@@ -19,6 +19,7 @@ pub enum Group {
     State,
     Watching,
     Access,
+    Page,
     Tls,
     Workers,
     Limits,
@@ -29,13 +30,14 @@ pub enum Group {
 
 impl Group {
     /// Every group, in the order of the help.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::General,
         Self::Listening,
         Self::Producers,
         Self::State,
         Self::Watching,
         Self::Access,
+        Self::Page,
         Self::Tls,
         Self::Workers,
         Self::Limits,
@@ -55,6 +57,7 @@ impl fmt::Display for Group {
             Self::State => "State",
             Self::Watching => "Watching",
             Self::Access => "Access",
+            Self::Page => "Page",
             Self::Tls => "TLS",
             Self::Workers => "Workers",
             Self::Limits => "Limits",

@@ -12,6 +12,7 @@ mod restart;
 mod setting;
 mod suggest;
 mod table;
+mod web_address;
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -25,6 +26,7 @@ pub use address_range::AddressRange;
 pub use duration::{DurationError, GoDuration, parse_duration};
 pub use help::{FlagHelp, Group, flags};
 pub use setting::SettingValue;
+pub use web_address::WebAddress;
 
 use crate::access::{AccessOptions, AddressRanges};
 use crate::io;
@@ -94,6 +96,10 @@ pub struct Options {
     pub allow_config_from_cidr: AddressRange,
     /// Who may do what.
     pub access: AccessOptions,
+    /// Whether the page is served.
+    pub ui: bool,
+    /// Where the page's links to nsqadmin lead.
+    pub nsqadmin_url: WebAddress,
     /// What clients may do.
     pub limits: Limits,
 }
@@ -175,6 +181,8 @@ struct Overrides {
     http_allow: Option<AddressRanges>,
     http_admin_allow: Option<AddressRanges>,
     auth_token_file: Option<String>,
+    ui: Option<bool>,
+    nsqadmin_url: Option<WebAddress>,
     limits: BTreeMap<Limit, u64>,
 }
 
@@ -260,6 +268,8 @@ impl Overrides {
                 http_admin_allow: self.http_admin_allow.or(base.access.http_admin_allow),
                 auth_token_file: self.auth_token_file.unwrap_or(base.access.auth_token_file),
             },
+            ui: self.ui.unwrap_or(base.ui),
+            nsqadmin_url: self.nsqadmin_url.unwrap_or(base.nsqadmin_url),
             limits,
         }
     }
@@ -303,6 +313,8 @@ impl Default for Options {
             warm_up: Duration::from_secs(30),
             allow_config_from_cidr: AddressRange::default(),
             access: AccessOptions::default(),
+            ui: true,
+            nsqadmin_url: WebAddress::default(),
             limits: Limits::default(),
         }
     }

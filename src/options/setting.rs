@@ -8,6 +8,7 @@ use toml::Value;
 use super::address::ListenAddress;
 use super::address_range::AddressRange;
 use super::duration::{GoDuration, from_milliseconds, parse_duration};
+use super::web_address::WebAddress;
 use crate::access::AddressRanges;
 use crate::io::BackendChoice;
 use crate::limits::{Limit, Unit, WORKERS_MAX};
@@ -146,6 +147,23 @@ impl Setting for Option<ListenAddress> {
 
     fn value(&self) -> SettingValue {
         SettingValue::Text(self.as_ref().map_or_else(String::new, ToString::to_string))
+    }
+}
+
+impl Setting for WebAddress {
+    const ARGUMENT: &'static str = "URL";
+    const ALLOWED: &'static str = "use an address that begins with http:// or https://, or an empty text for none";
+
+    fn read(value: &Value) -> Result<Self, String> {
+        value.as_str().and_then(|text| text.parse().ok()).ok_or_else(|| Self::ALLOWED.to_owned())
+    }
+
+    fn show(&self) -> String {
+        format!("{:?}", self.as_str())
+    }
+
+    fn value(&self) -> SettingValue {
+        SettingValue::Text(self.as_str().to_owned())
     }
 }
 

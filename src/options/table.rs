@@ -7,7 +7,7 @@ use toml::Value;
 
 use super::help::{FILE, FOLDER, Group};
 use super::setting::{self, Setting, SettingValue};
-use super::{AddressRange, ListenAddress, Options, Overrides};
+use super::{AddressRange, ListenAddress, Options, Overrides, WebAddress};
 use crate::access::AddressRanges;
 use crate::io::BackendChoice;
 use crate::limits::Limit;
@@ -131,7 +131,7 @@ const COMMAND_LINE_ONLY: [Flag; 2] = [
     choice!(General, "version", version: bool, "print the version and exit"),
 ];
 
-const SETTINGS: [Flag; 36] = [
+const SETTINGS: [Flag; 38] = [
     setting!(
         Logging, "log-level",
         log_level: Level,
@@ -290,6 +290,12 @@ const SETTINGS: [Flag; 36] = [
             "file of those who may use HTTP with a token or a certificate: NAME ROLE TOKEN or NAME ROLE cert:CN a line"
         )
     },
+    setting!(Page, "ui", ui: bool, "serve the page at /ui/"),
+    setting!(
+        Page, "nsqadmin-url",
+        nsqadmin_url: WebAddress,
+        "address of nsqadmin, such as http://nsqadmin.example:4171, to which the page links"
+    ),
     tls!("tls-cert", tls_cert: String, cert, "file of the server's certificate and those that vouch for it, in PEM"),
     tls!("tls-key", tls_key: String, key, "file of the certificate's private key, in PEM"),
     tls!(

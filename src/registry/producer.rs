@@ -56,6 +56,8 @@ pub struct Producer {
     pub(super) channels: AtomicUsize,
     /// What it has taken over.
     inheritance: OnceLock<Inheritance>,
+    /// Nanoseconds of the [`Timestamp`] since which it is active without a pause.
+    active_since: AtomicI64,
     /// `host:port` of the connection, whatever the body said.
     remote_address: Box<str>,
     info: PeerInfo,
@@ -89,6 +91,7 @@ impl Producer {
             topics: Mutex::default(),
             channels: AtomicUsize::new(0),
             inheritance: OnceLock::new(),
+            active_since: AtomicI64::new(now.nanos()),
             was_tombstoned: AtomicBool::new(false),
         }
     }
@@ -138,7 +141,7 @@ impl Producer {
     }
 
     /// Whether it is from before a restart, and its nsqd not back.
-    pub(super) fn is_restored(&self) -> bool {
+    pub fn is_restored(&self) -> bool {
         self.id.source() == Source::Restored
     }
 
@@ -186,8 +189,23 @@ impl Producer {
         Timestamp::from_nanos(self.last_update.load(Ordering::Relaxed))
     }
 
-    /// What it has registered, under the writer lock.
-    pub(super) fn registered(&self) -> Registered {
+    /// Notes that it is active again after a silence.
+    pub fn is_back(&self, now: Timestamp) {
+        self.active_since.store(now.nanos(), Ordering::Relaxed);
+    }
+
+    /// Since when it is active without a pause, if it is: since its IDENTIFY, or the end of its last silence.
+    pub fn active_since(&self) -> Timestamp {
+        Timestamp::from_nanos(self.active_since.load(Ordering::Relaxed))
+    }
+
+    /// Whether a topic may have a tombstone of it.
+    pub fn may_be_tombstoned(&self) -> bool {
+        self.was_tombstoned.load(Ordering::Relaxed)
+    }
+
+    /// How much it has registered itself. Exact under the writer lock.
+    pub fn registered(&self) -> Registered {
         Registered { topics: self.topics().len(), channels: self.channels.load(Ordering::Relaxed) }
     }
 

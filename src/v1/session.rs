@@ -123,10 +123,11 @@ impl Session {
     pub fn end(&mut self, cause: Cause<'_>, rest: &[u8], context: &mut WorkerContext) {
         let peer = self.peer;
         let log = context.log.client(&peer);
+        let refused = self.refused.take();
         if self.state != State::Magic {
             log.info(format_args!("PROTOCOL(V1): [{peer}] exiting ioloop"));
         }
-        match (self.state, self.refused.take(), cause) {
+        match (self.state, &refused, cause) {
             // Mostly a health check. Stock logs an error.
             (State::Magic, None, Cause::Eof | Cause::Receive(_)) if rest.is_empty() => {
                 log.debug(format_args!("failed to read protocol version - {cause}"));
@@ -147,6 +148,12 @@ impl Session {
                 context.counters.silences_over.increment();
             }
             if context.stage < Stage::LeavingProducers {
+                if let Some(journal) = context.journal() {
+                    match &refused {
+                        Some(error) => journal.left(&producer, error, context.now),
+                        None => journal.left(&producer, cause, context.now),
+                    }
+                }
                 context.batch.add(Change::Disconnect(producer));
             }
         }
@@ -168,6 +175,9 @@ impl Session {
         }
         self.is_silent = true;
         context.counters.silences.increment();
+        if let Some(journal) = context.journal() {
+            journal.fell_silent(producer, received_until);
+        }
         let (client, ago, node) = (producer.remote_address(), received_until.since(last), producer.node());
         context.log.client(&client).warn(format_args!(
             "client({client}) is silent: last PING {ago:.1?} ago, over -inactive-producer-timeout; \
@@ -290,7 +300,11 @@ impl Session {
         log.debug(format_args!("CLIENT({client}): pinged (last ping {ago:?})"));
         if self.is_silent {
             self.is_silent = false;
+            producer.is_back(context.now);
             context.counters.silences_over.increment();
+            if let Some(journal) = context.journal() {
+                journal.is_back(producer, ago, context.now);
+            }
             let node = producer.node();
             log.info(format_args!(
                 "client({client}) is back: listed again after {ago:.1?} without a PING; node {node}"
@@ -306,6 +320,9 @@ impl Session {
             self.peer, info.broadcast_address, info.tcp_port, info.http_port, info.version
         ));
         let producer = Arc::new(Producer::new(self.id, self.peer.to_string(), info, context.now));
+        if let Some(journal) = context.journal() {
+            journal.joined(&producer, context.now);
+        }
         context.batch.add(Change::Identify(Arc::clone(&producer)));
         self.producer = Some(producer);
         Ok(())

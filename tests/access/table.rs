@@ -83,9 +83,17 @@ enum Kind {
 
 fn kind(path: &str) -> Kind {
     match path {
-        "/ping" | "/health" | "/ready" => Kind::Open,
-        "/info" | "/lookup" | "/topics" | "/channels" | "/nodes" | "/watch" | "/debug" | "/metrics"
-        | "/metrics/topics" => Kind::Read,
+        "/ping" | "/health" | "/ready" | "/ui/{file}" => Kind::Open,
+        "/info"
+        | "/lookup"
+        | "/topics"
+        | "/channels"
+        | "/nodes"
+        | "/watch"
+        | "/debug"
+        | "/metrics"
+        | "/metrics/topics"
+        | "/ui/data/{document}" => Kind::Read,
         "/topic/create" | "/topic/delete" | "/channel/create" | "/channel/delete" | "/topic/tombstone" => {
             Kind::Change
         }

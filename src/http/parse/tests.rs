@@ -92,7 +92,7 @@ fn a_head_is_taken_apart() {
             persistence: Persistence::KeepAlive,
             body: Body::Length(3),
             expect: Expect::None,
-            accepts_openmetrics: false,
+            accepts: Accepts::default(),
             values: Values::default(),
         }
     );
@@ -433,7 +433,7 @@ fn refusals_as_stock_writes_them() {
 
 #[test]
 fn a_request_for_openmetrics_is_known() {
-    let accepts = |headers: &str| with_headers("HTTP/1.1", headers, |head| head.accepts_openmetrics);
+    let accepts = |headers: &str| with_headers("HTTP/1.1", headers, |head| head.accepts.openmetrics);
     assert!(!accepts(""));
     assert!(!accepts("Accept: text/plain\r\n"));
     assert!(accepts("ACCEPT: application/openmetrics-text; version=1.0.0\r\n"));
@@ -443,9 +443,16 @@ fn a_request_for_openmetrics_is_known() {
     let mut heads = HeadReader::default();
     for _ in 0..2 {
         let Parsed::Request { head, .. } = heads.read(request, limits()) else { panic!("a request") };
-        assert!(head.accepts_openmetrics);
+        assert!(head.accepts.openmetrics && !head.accepts.html);
         heads.next("GET");
     }
+}
+
+#[test]
+fn a_browser_is_known() {
+    let accepts = |headers: &str| with_headers("HTTP/1.1", headers, |head| head.accepts.html);
+    assert!(!accepts("") && !accepts("Accept: */*\r\n"));
+    assert!(accepts("Accept: text/html,*/*;q=0.8\r\n"));
 }
 
 /// Also where a request repeats the header lines of the one before, and where only the careful reading takes the head.

@@ -1,0 +1,43 @@
+//! The page: its files, and the documents that its script reads.
+
+use super::query::value;
+use super::response::Response;
+use super::status::{ApiError, INVALID_REQUEST, NOT_FOUND};
+use super::target::Url;
+use crate::context::WorkerContext;
+use crate::ui::{self, Arguments, NoDocument};
+
+/// Where the files are, and below it the documents.
+const FILES: &[u8] = b"/ui/";
+const DOCUMENTS: &[u8] = b"/ui/data/";
+
+/// The name of a file of the page in its path; empty for the page itself.
+pub(super) fn file_name(path: &[u8]) -> Option<&[u8]> {
+    path.strip_prefix(FILES).filter(|name| !name.contains(&b'/'))
+}
+
+/// The name of a document in its path.
+pub(super) fn document_name(path: &[u8]) -> Option<&[u8]> {
+    path.strip_prefix(DOCUMENTS).filter(|name| !name.is_empty() && !name.contains(&b'/'))
+}
+
+pub(super) fn file(path: &[u8]) -> Result<Response, ApiError> {
+    file_name(path).and_then(ui::file).map(Response::File).ok_or(NOT_FOUND)
+}
+
+pub(super) fn document(url: &Url<'_>, context: &WorkerContext) -> Result<Response, ApiError> {
+    let argument = |key: &str| value(url.query, key.as_bytes()).map_err(|_| INVALID_REQUEST);
+    let arguments = Arguments {
+        topic: argument("topic")?,
+        node: argument("node")?,
+        search: argument("q")?,
+        offset: argument("offset")?,
+        limit: argument("limit")?,
+        unused: argument("unused")?,
+    };
+    let name = document_name(&url.path).ok_or(NOT_FOUND)?;
+    ui::document(name, &arguments, context).map(Response::Json).map_err(|why| match why {
+        NoDocument::Unknown => NOT_FOUND,
+        NoDocument::BadArgument => INVALID_REQUEST,
+    })
+}
