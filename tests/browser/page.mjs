@@ -1,0 +1,247 @@
+// What the page shows of real nsqds, without a reload: one appears, is tombstoned, falls silent, leaves. And 100,000 topics, tokens,
+// a proxy with a prefix, tabs that share one watch, and what axe finds.
+//
+//     RINGLOOKUPD=target/debug/ringlookupd PAGE_PICTURES=/tmp node --test tests/browser/page.mjs
+
+import assert from 'node:assert/strict';
+import { writeFileSync } from 'node:fs';
+import { after, before, test } from 'node:test';
+import {
+  Server, folder, launch, nsqd, picture, profile, proxy, registerMany, until, violations,
+} from './support.mjs';
+
+const SILENT_AFTER = 20; // An nsqd sends a PING every 15 s.
+const TOPICS = 100_000;
+
+let browser;
+
+before(async () => { browser = await launch(); });
+after(async () => {
+  await browser?.close();
+  // Servers and nsqds are still there, and end with this process.
+  setImmediate(() => process.exit());
+});
+
+async function open(context, address) {
+  const page = await context.newPage();
+  await page.goto(address);
+  await page.locator('h1').waitFor();
+  return page;
+}
+
+const row = (page, text) => page.locator('tbody tr', { hasText: text });
+const event = (page, kind, node) => page.locator('.journal li', { hasText: kind }).filter({ hasText: node });
+const isLive = (page) => page.locator('#live.live').waitFor();
+
+test('nodes appear, are tombstoned, fall silent and leave without a reload', async () => {
+  const server = await Server.start(`-inactive-producer-timeout=${SILENT_AFTER}s`, '-nsqadmin-url=http://nsqadmin.example:4171',
+    '-broadcast-address=lookup-1.example');
+  const { context, faults } = await profile(browser);
+  const page = await open(context, server.page);
+  await isLive(page);
+  await page.getByText('No nsqd is connected.').waitFor();
+  await page.evaluate(() => { globalThis.isSamePage = true; });
+
+  const a = await nsqd(server, 'a.example');
+  await row(page, a.node).getByText('Listed', { exact: true }).waitFor();
+  await event(page, 'Joined', a.node).waitFor();
+  const b = await nsqd(server, 'b.example');
+  await row(page, b.node).waitFor();
+  await a.create('orders', 'billing');
+  await b.create('orders', 'billing');
+  const topics = await open(context, `${server.page}#/topics`);
+  await row(topics, 'orders').getByText('2', { exact: true }).waitFor();
+  b.kill('SIGSTOP');
+
+  const port = a.http.split(':').at(-1);
+  await server.post(`/topic/tombstone?topic=orders&node=a.example:${port}`);
+  await row(page, a.node).getByText('1 tombstone').waitFor();
+  await event(page, 'Tombstoned', 'a.example').getByText('orders').waitFor();
+  await row(topics, 'orders').getByText('1 of 2').waitFor();
+  const topic = await open(context, `${server.page}#/topics/orders`);
+  const left = row(topic, a.node).getByText(/^ ?\d+ s left$/);
+  const before = Number.parseInt(await left.textContent(), 10);
+  await until('the seconds go by', async () => Number.parseInt(await left.textContent(), 10) < before);
+
+  await row(page, b.node).getByText('Silent', { exact: true }).waitFor();
+  await event(page, 'Fell silent', b.node).waitFor();
+  await page.locator('.warnings').getByText('1 silent node').waitFor();
+  await picture(page, 'silent');
+  b.kill('SIGCONT');
+  await event(page, 'Heard again', b.node).waitFor();
+  await row(page, b.node).getByText('Listed', { exact: true }).waitFor();
+
+  a.kill('SIGTERM');
+  await event(page, 'Left', a.node).getByText('it closed the connection').waitFor();
+  await row(page, a.node).waitFor({ state: 'detached' });
+  assert.equal(await page.evaluate(() => globalThis.isSamePage), true);
+
+  await page.getByRole('button', { name: 'Pause' }).click();
+  b.kill('SIGTERM');
+  await b.ended;
+  await new Promise((done) => setTimeout(done, 2500));
+  assert.equal(await row(page, b.node).count(), 1, 'a page that pauses changes');
+  await page.getByRole('button', { name: 'Resume' }).click();
+  await row(page, b.node).waitFor({ state: 'detached' });
+  assert.deepEqual(faults, []);
+  await context.close();
+  await server.stop();
+});
+
+test('only what changes is redrawn, once a second at most', async () => {
+  const server = await Server.start();
+  const { context, faults } = await profile(browser);
+  const a = await nsqd(server, 'a.example');
+  const page = await open(context, server.page);
+  await row(page, a.node).waitFor();
+  await page.evaluate((node) => {
+    globalThis.kept = [...document.querySelectorAll('tbody tr')].find((one) => one.textContent.includes(node));
+    globalThis.times = [];
+    new MutationObserver(() => globalThis.times.push(performance.now())).observe(document.querySelector('main'),
+      { subtree: true, childList: true, characterData: true, attributes: true });
+  }, a.node);
+  const end = Date.now() + 4000;
+  for (let number = 0; Date.now() < end; number += 1) {
+    await server.post(`/topic/create?topic=t${number}`);
+    await new Promise((done) => setTimeout(done, 20));
+  }
+  const { times, isKept } = await page.evaluate(() => ({ times: globalThis.times, isKept: globalThis.kept.isConnected }));
+  assert.ok(times.length >= 2 && times.length <= 6, `redrawn ${times.length} times in 4 s`);
+  assert.ok(isKept, 'the row of a node that has not changed was replaced');
+  assert.deepEqual(faults, []);
+  await context.close();
+  await server.stop();
+});
+
+test('100,000 topics are searched and paged on the server', async () => {
+  const server = await Server.start();
+  const socket = await registerMany(server, TOPICS, (number) => `metrics.host-${String(number).padStart(6, '0')}`);
+  const { context, faults } = await profile(browser);
+  const page = await open(context, `${server.page}#/topics`);
+  await page.getByText('1 to 50 of 100,000').waitFor();
+  await page.getByRole('button', { name: 'Next' }).click();
+  await page.getByText('51 to 100 of 100,000').waitFor();
+  await row(page, 'metrics.host-000050').waitFor();
+  assert.equal(await page.locator('tbody tr').count(), 50);
+  await picture(page, 'many');
+  await page.getByLabel('Search topics and channels').fill('HOST-09999');
+  await page.locator('main').getByText('metrics.host-099995', { exact: true }).waitFor();
+  assert.equal(await page.locator('tbody tr').count(), 10);
+  await page.getByRole('link', { name: 'metrics.host-099995' }).click();
+  await page.getByRole('heading', { name: 'metrics.host-099995' }).waitFor();
+  await row(page, 'many.example:4150').waitFor();
+  await row(page, 'archive').waitFor();
+  await page.goBack();
+  assert.equal(await page.getByLabel('Search topics and channels').inputValue(), 'HOST-09999');
+  assert.deepEqual(faults, []);
+  await context.close();
+  socket.destroy();
+  await server.stop();
+});
+
+test('two tabs share one watch', async () => {
+  const server = await Server.start();
+  const { context, faults } = await profile(browser);
+  const first = await open(context, server.page);
+  const second = await open(context, `${server.page}#/nodes`);
+  await isLive(first);
+  await isLive(second);
+  assert.equal(await server.metric('nsqlookupd_watches'), 1);
+  const a = await nsqd(server, 'a.example');
+  await row(first, a.node).waitFor();
+  await row(second, a.node).waitFor();
+  await first.close();
+  await isLive(second);
+  assert.equal(await server.metric('nsqlookupd_watches'), 1);
+  assert.deepEqual(faults, []);
+  await context.close();
+  await until('the watch ends with its tabs', async () => (await server.metric('nsqlookupd_watches')) === 0);
+  await server.stop();
+});
+
+test('a token is asked for, and kept for the tab alone', async () => {
+  const file = `${folder}/tokens.toml`;
+  const token = 'a-token-of-this-test-0123456789abcdef';
+  writeFileSync(file, `browser read ${token}\n`, { mode: 0o600 });
+  const server = await Server.start(`-auth-token-file=${file}`);
+  const { context, faults } = await profile(browser);
+  const page = await context.newPage();
+  await page.goto(server.page);
+  await page.getByLabel('Token', { exact: true }).fill('wrong');
+  await page.getByRole('button', { name: 'Continue' }).click();
+  await page.getByText('The server does not know this token.').waitFor();
+  await picture(page, 'token');
+  assert.deepEqual(await violations(page), []);
+  await page.getByLabel('Token', { exact: true }).fill(token);
+  await page.keyboard.press('Enter');
+  await page.getByText('No nsqd is connected.').waitFor();
+  await isLive(page);
+  await page.reload();
+  await page.getByText('No nsqd is connected.').waitFor();
+  const kept = await page.evaluate(() => JSON.stringify([{ ...localStorage }, document.cookie, location.href]));
+  assert.ok(!kept.includes(token));
+  const other = await context.newPage();
+  await other.goto(server.page);
+  await other.getByLabel('Token', { exact: true }).waitFor();
+  await page.getByRole('button', { name: 'Forget the token' }).click();
+  await page.getByLabel('Token', { exact: true }).waitFor();
+  assert.deepEqual(faults, []);
+  await context.close();
+  await server.stop();
+});
+
+test('it works behind a prefix', async () => {
+  const server = await Server.start();
+  const { listener, outside, address } = await proxy(server, '/tools/lookup');
+  const { context, faults } = await profile(browser);
+  const page = await open(context, `${address}/`);
+  assert.equal(page.url(), `${address}/ui/`);
+  await isLive(page);
+  const a = await nsqd(server, 'a.example');
+  await row(page, a.node).waitFor();
+  await row(page, a.node).getByRole('link').click();
+  await page.getByRole('heading', { name: a.node }).waitFor();
+  assert.deepEqual(outside, []);
+  assert.deepEqual(faults, []);
+  await context.close();
+  listener.closeAllConnections();
+  listener.close();
+  await server.stop();
+});
+
+test('axe finds nothing in either theme, on a telephone, or with the keyboard', async () => {
+  const server = await Server.start('-nsqadmin-url=http://nsqadmin.example:4171', '-tombstone-lifetime=10m');
+  const a = await nsqd(server, 'a.example');
+  await a.create('orders', 'billing');
+  const twins = [await nsqd(server, 'b.example', '-broadcast-tcp-port=4150'), await nsqd(server, 'b.example', '-broadcast-tcp-port=4150')];
+  await server.post('/topic/create?topic=nobody');
+  await until('all are there', async () => (await (await fetch(`http://${server.http}/nodes`)).json()).producers.length === 3);
+  await server.post(`/topic/tombstone?topic=orders&node=a.example:${a.http.split(':').at(-1)}`);
+  const views = { overview: '', nodes: 'nodes', node: `nodes/${encodeURIComponent(a.node)}`, topics: 'topics', topic: 'topics/orders' };
+  const kinds = {
+    light: { colorScheme: 'light' }, dark: { colorScheme: 'dark' }, narrow: { viewport: { width: 360, height: 740 } },
+  };
+  for (const [kind, options] of Object.entries(kinds)) {
+    const { context, faults } = await profile(browser, options);
+    const page = await open(context, server.page);
+    await isLive(page);
+    for (const [name, view] of Object.entries(views)) {
+      await page.goto(`${server.page}#/${view}`);
+      await page.locator('tbody tr').first().waitFor();
+      await page.mouse.move(0, 0);
+      await picture(page, `${kind}-${name}`);
+      assert.deepEqual(await violations(page), [], `${kind} ${name}`);
+      const wider = await page.evaluate(() => document.documentElement.scrollWidth - innerWidth);
+      assert.ok(wider <= 0, `${kind} ${name} is ${wider} pixels too wide`);
+    }
+    await page.goto(server.page);
+    await page.locator('.warnings').getByText('Two nsqd nodes with one address').waitFor();
+    await page.keyboard.press('Tab');
+    await page.keyboard.press('Enter');
+    assert.equal(await page.evaluate(() => document.activeElement.id), 'main', 'the skip link');
+    assert.deepEqual(faults, []);
+    await context.close();
+  }
+  assert.equal(twins.length, 2);
+  await server.stop();
+});
