@@ -88,6 +88,8 @@ impl Watch {
             watch.resume(since, watchers, output);
         }
         watch.catch_up(now, watchers, output);
+        // Anywhere in the time, so that those that came together are not all sent a comment in one iteration.
+        watch.comment_at = now.after(WATCH_SILENCE_MAX.mul_f64(spread(token, now)));
         watch
     }
 

@@ -450,7 +450,10 @@ mod tests {
         board.listed(&watcher, &listing(&[1]), Instant::now()).unwrap();
         assert_eq!(board.found().repeated, 1);
         let error = board.listed(&watcher, &listing(&[0, 1]), Instant::now()).unwrap_err();
-        assert!(error.contains("[watch-000008.perf, watch-000009.perf] are listed where [watch-000009.perf]"), "{error}");
+        assert!(
+            error.contains("[watch-000008.perf, watch-000009.perf] are listed where [watch-000009.perf]"),
+            "{error}"
+        );
         assert!(board.listed(&watcher, &listing(&[1, 1]), Instant::now()).unwrap_err().ends_with("twice"));
         assert!(board.listed(&watcher, b"{\"channels\":[],\"producers\":[]}", Instant::now()).is_err());
         let whole = listing(&[1, 2]);
