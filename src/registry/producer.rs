@@ -223,7 +223,7 @@ impl Producer {
     }
 
     /// That of its object.
-    pub(super) fn tag(&self) -> Tag {
+    pub fn tag(&self) -> Tag {
         self.tag
     }
 

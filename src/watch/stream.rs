@@ -181,7 +181,7 @@ impl Watch {
             What::Nodes(signal) => {
                 if signal.is_due && signal.not_before <= now && has_room(output) {
                     *signal = Signal { is_due: false, not_before: now.after(NODES_SIGNAL_PERIOD) };
-                    let state = watchers.nodes_state(now);
+                    let state = watchers.state(now);
                     let mut events = Events::default();
                     events.nodes(state.producers, state.registered);
                     self.send(&events.into_bytes(), None, output);

@@ -11,6 +11,7 @@ use super::hub::{Changes, Hub, Inbox, ListChanges, Subject};
 use super::view::{TopicFilter, View};
 use crate::clock::Timestamp;
 use crate::io::Token;
+use crate::limits::TICK;
 use crate::mailbox::Mailbox;
 use crate::registry::{Registered, Registry, Rendered, Snapshot, Tag, Visibility};
 
@@ -27,8 +28,10 @@ pub struct Watchers {
     nodes: BTreeSet<Token>,
     /// The list of topics as an event, with its tag and whether it says that it is settled.
     list: Option<(Tag, bool, Bytes)>,
-    /// What the nodes looked like when their watchers were informed last.
-    last_nodes: Option<NodesState>,
+    /// What everything looked like when those who wait for a change of anything were informed last, and when that is looked at
+    /// again at the earliest, but for the ticks: their responses may be large.
+    everything: Option<State>,
+    everything_at: Timestamp,
     /// What watchers are to be sent at the end of the iteration, in this order.
     updates: Vec<Update>,
     /// Requests whose subject has changed.
@@ -82,11 +85,12 @@ pub enum News {
     Settled,
 }
 
-/// What a signal to those that watch the nodes depends on.
+/// What all responses together depend on.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct NodesState {
-    revisions: (u64, u64),
-    active: usize,
+pub struct State {
+    revision: u64,
+    /// Of those that are active.
+    active: Tag,
     tombstones: usize,
     pub producers: usize,
     pub registered: Registered,
@@ -104,7 +108,8 @@ impl Watchers {
             lists: BTreeSet::new(),
             nodes: BTreeSet::new(),
             list: None,
-            last_nodes: None,
+            everything: None,
+            everything_at: Timestamp::default(),
             updates: Vec::new(),
             woken: BTreeSet::new(),
             is_settled: false,
@@ -189,7 +194,7 @@ impl Watchers {
     pub(super) fn watch_nodes(&mut self, token: Token, now: Timestamp) {
         if self.nodes.is_empty() {
             self.waiters(Subject::Everything).views += 1;
-            self.last_nodes = Some(NodesState::of(&self.registry, now));
+            self.everything = Some(State::of(&self.registry, now));
         }
         self.nodes.insert(token);
     }
@@ -200,9 +205,9 @@ impl Watchers {
         }
     }
 
-    /// The nodes as their watchers are informed of them.
-    pub(super) fn nodes_state(&self, now: Timestamp) -> NodesState {
-        NodesState::of(&self.registry, now)
+    /// What those who watch the nodes are informed of.
+    pub(super) fn state(&self, now: Timestamp) -> State {
+        State::of(&self.registry, now)
     }
 
     /// The list of topics as an event, and its tag.
@@ -282,15 +287,15 @@ impl Watchers {
         let mut woken = Vec::new();
         for (&subject, waiters) in self.subjects.iter().filter(|(_, waiters)| !waiters.parked.is_empty()) {
             let is_fresh = waiters.fresh.as_ref().is_some_and(|fresh| fresh.is_fresh(now));
-            if subject != Subject::Topics && !is_fresh {
+            if matches!(subject, Subject::Topic(_)) && !is_fresh {
                 woken.push(subject);
             }
         }
         for subject in woken {
             self.wake(subject, now);
         }
-        if !self.nodes.is_empty() {
-            self.nodes_changed(now);
+        if self.subjects.contains_key(&Subject::Everything) {
+            self.look_at_everything(now);
         }
     }
 
@@ -304,10 +309,11 @@ impl Watchers {
                 self.advance(of, now);
             }
         }
-        if subject == Subject::Everything && !self.nodes.is_empty() {
-            self.nodes_changed(now);
+        if subject != Subject::Everything {
+            self.wake(subject, now);
+        } else if now >= self.everything_at {
+            self.look_at_everything(now);
         }
-        self.wake(subject, now);
     }
 
     /// Brings the watchers of a topic up to date.
@@ -331,11 +337,17 @@ impl Watchers {
         self.updates.push(Update { watchers: self.lists.iter().copied().collect(), news });
     }
 
-    fn nodes_changed(&mut self, now: Timestamp) {
-        let state = self.nodes_state(now);
-        if self.last_nodes.replace(state) != Some(state) {
+    /// Informs those who wait for a change of anything, if there is one.
+    fn look_at_everything(&mut self, now: Timestamp) {
+        self.everything_at = now.after(TICK);
+        let state = State::of(&self.registry, now);
+        if self.everything.replace(state) == Some(state) {
+            return;
+        }
+        if !self.nodes.is_empty() {
             self.updates.push(Update { watchers: self.nodes.iter().copied().collect(), news: News::Nodes });
         }
+        self.wake(Subject::Everything, now);
     }
 
     fn settle(&mut self) {
@@ -399,14 +411,14 @@ fn list_tag(snapshot: &Snapshot) -> Tag {
     Tag::of_number(snapshot.topics_revision())
 }
 
-impl NodesState {
+impl State {
     fn of(registry: &Registry, now: Timestamp) -> Self {
         let snapshot = registry.snapshot();
         let mut visibility = Visibility::new(snapshot.lifetimes(), now);
-        let active = snapshot.producers(None).filter(|producer| visibility.is_active(producer)).count();
+        let active = snapshot.producers(None).filter(|producer| visibility.is_active(producer));
         Self {
-            revisions: (snapshot.topics_revision(), snapshot.nodes_revision()),
-            active,
+            revision: snapshot.revision(),
+            active: Tag::of_all(active.map(|producer| producer.tag())),
             tombstones: registry.tombstones(now),
             producers: registry.producers(),
             registered: registry.registered(),
