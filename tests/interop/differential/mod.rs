@@ -61,7 +61,11 @@ fn sessions(backend: Backend) {
 
 fn play(programs: &Programs, backend: Backend, seed: u64, fault: Option<Fault>) -> Result<usize, String> {
     let stock = programs.path("nsqlookupd");
-    let (path, flags) = programs::lookupd(backend);
+    let (path, mut flags) = programs::lookupd(backend);
+    // What the program itself adds to stock's responses, and the flags that take it away.
+    if !flags.is_empty() {
+        flags.extend(["-watch=false".to_owned(), "-ui=false".to_owned()]);
+    }
     session::play(&stock, &Program { path: &path, flags }, seed, fault)
 }
 
