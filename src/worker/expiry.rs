@@ -54,7 +54,7 @@ impl Worker {
             let connection = self.slots.get(token);
             connection.session.notice_silence(until, &mut self.context);
             if connection.session.is_parked() {
-                self.wake(token);
+                self.due.push_back(token);
             }
             let connection = self.slots.get(token);
             let wakes_at = connection.session.wakes_at(&self.context.lifetimes);

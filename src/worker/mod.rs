@@ -16,6 +16,7 @@ mod handshakes;
 mod listeners;
 mod watching;
 
+use std::collections::VecDeque;
 use std::io;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -50,6 +51,8 @@ pub struct Worker {
     next_tick: Timestamp,
     /// By slot: each fires before its connection's deadline has passed, and before its producer has fallen silent.
     timers: Timers,
+    /// Clients that wait and whose time has come, a few of whom each iteration looks at.
+    due: VecDeque<Token>,
     /// Timers that have fired, for reuse.
     fired: Vec<u32>,
     /// What had arrived by then has been received and acted on. Deadlines are compared with this time and not with the
@@ -78,6 +81,7 @@ impl Worker {
             spare: Vec::new(),
             next_tick: now,
             timers: Timers::new(now),
+            due: VecDeque::new(),
             fired: Vec::new(),
             received_until: now,
             drain: None,
@@ -179,7 +183,7 @@ impl Worker {
 
     /// How long the worker may sleep if nothing happens.
     pub fn timeout(&self) -> Duration {
-        if !self.handshakes.is_empty() {
+        if !self.handshakes.is_empty() || !self.due.is_empty() {
             return Duration::ZERO;
         }
         let grace_end = self.drain.as_ref().and_then(Drain::grace_end);

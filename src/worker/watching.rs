@@ -4,11 +4,16 @@ use super::Worker;
 use crate::connection::{Connection, Phase};
 use crate::context::WorkerContext;
 use crate::io::Token;
+use crate::limits::WOKEN_TOGETHER;
 use crate::watch::Update;
 
 impl Worker {
     /// Lets clients have what has become visible since the last time.
     pub(super) fn inform_watchers(&mut self) {
+        for _ in 0..WOKEN_TOGETHER {
+            let Some(token) = self.due.pop_front() else { break };
+            self.wake(token);
+        }
         if self.context.watchers.is_empty() {
             return;
         }
