@@ -205,9 +205,9 @@ pub const WATCH_QUEUE_BYTES_MAX: usize = 16 << 10;
 pub const LIST_CHANGES_MAX: usize = 4096;
 /// A client that watches gets something at least this often: proxies close a connection that is silent for a minute.
 pub const WATCH_SILENCE_MAX: Duration = Duration::from_secs(15);
-/// Clients that wait and whose time has come, of whom one iteration looks at so many: each may be sent something, and others
-/// are not to wait for all of them.
-pub const WOKEN_TOGETHER: usize = 16;
+/// Clients that wait of whom one iteration informs so many, of a change or as their time has come: a lookup that comes then
+/// waits for no more than these.
+pub const WOKEN_TOGETHER: usize = 4;
 /// For how long it is not said that a node is gone: it may connect again.
 pub const GONE_HOLD: Duration = Duration::from_secs(2);
 /// At most so often a client that watches the nodes gets a signal.

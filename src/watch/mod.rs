@@ -23,7 +23,7 @@ use std::time::Duration;
 pub use hub::{Hub, Subject};
 pub use stream::{Asked, Resume, Watch};
 pub use view::{TopicFilter, View};
-pub use watchers::{News, Sent, Update, Watchers};
+pub use watchers::{News, Sent, Watchers};
 
 use crate::options::Options;
 

@@ -50,7 +50,11 @@ pub struct Watch {
 
 enum What {
     Topics(Box<[Topic]>),
-    List { is_stale: bool },
+    /// The client has the list of this revision, unless that is stale.
+    List {
+        is_stale: bool,
+        revision: u64,
+    },
     Nodes(Signal),
 }
 
@@ -59,6 +63,8 @@ struct Topic {
     of: Arc<TopicFilter>,
     /// Of the state that the client has; `None` where that has no tag.
     tag: Option<Tag>,
+    /// Its number: what leads to an earlier one is no news.
+    number: u64,
     /// It is to be sent the state, and no events before that.
     is_stale: bool,
 }
@@ -100,10 +106,10 @@ impl Watch {
                 for topic in topics {
                     let view = watchers.view(&topic.of);
                     view.note_handed_out();
-                    (topic.tag, topic.is_stale) = (Some(view.tag()), false);
+                    (topic.tag, topic.number, topic.is_stale) = (Some(view.tag()), view.number(), false);
                 }
             }
-            What::List { is_stale } => *is_stale = false,
+            What::List { is_stale, revision } => (*is_stale, *revision) = (false, watchers.list_revision()),
             What::Nodes(_) => return,
         }
         let mut events = Events::default();
@@ -163,19 +169,19 @@ impl Watch {
                     let topic = &mut topics[stale];
                     let is_settled = watchers.is_settled();
                     let view = watchers.view(&topic.of);
-                    (topic.tag, topic.is_stale) = (Some(view.tag()), false);
+                    (topic.tag, topic.number, topic.is_stale) = (Some(view.tag()), view.number(), false);
                     let state = view.state(is_settled);
                     watchers.sent.states += 1;
                     let tag = self.what.known_tag();
                     self.send(&state, tag, output);
                 }
             }
-            What::List { is_stale } => {
+            What::List { is_stale, revision } => {
                 if *is_stale && has_room(output) {
-                    *is_stale = false;
-                    let (tag, list) = watchers.list();
+                    let (listed, list) = watchers.list();
+                    (*is_stale, *revision) = (false, listed);
                     watchers.sent.states += 1;
-                    self.send(&list, Some(tag), output);
+                    self.send(&list, Some(Tag::of_number(listed)), output);
                 }
             }
             What::Nodes(signal) => {
@@ -203,21 +209,25 @@ impl Watch {
     /// Takes news. A client that has not read what it was sent before gets the state when it has.
     pub fn push(&mut self, news: &News, now: Timestamp, watchers: &mut Watchers, output: &mut Output) {
         match (news, &mut self.what) {
-            (News::Topic { of, events, tag }, What::Topics(topics)) => {
-                let Some(topic) = topics.iter_mut().find(|topic| topic.of == *of) else { return };
+            (News::Topic { of, events, tag, number }, What::Topics(topics)) => {
+                let Some(topic) = topics.iter_mut().find(|topic| topic.of == *of && topic.number < *number) else {
+                    return;
+                };
                 if topic.is_stale || !has_room(output) {
                     topic.is_stale = true;
                 } else {
-                    topic.tag = *tag;
+                    (topic.tag, topic.number) = (*tag, *number);
                     watchers.sent.events += 1;
                     let tag = self.what.known_tag();
                     self.send(events, tag, output);
                 }
             }
-            (News::List { events, tag }, What::List { is_stale }) => match events {
+            (News::List { events, revision }, What::List { is_stale, revision: has }) => match events {
+                _ if *has >= *revision => {}
                 Some(events) if !*is_stale && has_room(output) => {
+                    *has = *revision;
                     watchers.sent.events += 1;
-                    self.send(events, Some(*tag), output);
+                    self.send(events, Some(Tag::of_number(*revision)), output);
                 }
                 _ => *is_stale = true,
             },
@@ -280,13 +290,13 @@ impl What {
             Asked::Topics(topics) => {
                 let watch = |of: Arc<TopicFilter>| {
                     watchers.watch(&of, token, now);
-                    Topic { of, tag: None, is_stale: true }
+                    Topic { of, tag: None, number: 0, is_stale: true }
                 };
                 Self::Topics(topics.into_iter().map(watch).collect())
             }
             Asked::List => {
                 watchers.watch_list(token);
-                Self::List { is_stale: true }
+                Self::List { is_stale: true, revision: 0 }
             }
             Asked::Nodes => {
                 watchers.watch_nodes(token, now);
@@ -299,7 +309,7 @@ impl What {
     fn current_tag(&self, watchers: &mut Watchers) -> Option<Tag> {
         match self {
             Self::Topics(topics) => Some(Tag::of_all(topics.iter().map(|topic| watchers.view(&topic.of).tag()))),
-            Self::List { .. } => Some(watchers.list_tag()),
+            Self::List { .. } => Some(Tag::of_number(watchers.list_revision())),
             Self::Nodes(_) => None,
         }
     }
@@ -319,7 +329,7 @@ impl What {
     fn mark_stale(&mut self) {
         match self {
             Self::Topics(topics) => topics.iter_mut().for_each(|topic| topic.is_stale = true),
-            Self::List { is_stale } => *is_stale = true,
+            Self::List { is_stale, .. } => *is_stale = true,
             Self::Nodes(_) => {}
         }
     }

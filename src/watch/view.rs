@@ -48,6 +48,8 @@ pub struct View {
     /// What it was derived from is valid as long as this is.
     fresh: Rendered<()>,
     tag: Tag,
+    /// How often it was looked at, which numbers the states.
+    number: u64,
     /// The last rendering of the state, and whether that said that it is settled.
     snapshot: Option<(bool, Bytes)>,
 }
@@ -57,7 +59,8 @@ impl View {
     pub fn new(of: Arc<TopicFilter>, snapshot: &Snapshot, now: Timestamp) -> Self {
         let fresh = Visibility::new(snapshot.lifetimes(), now).rendered(());
         let (topic, producers, known) = (None, Vec::new(), HashMap::new());
-        let mut view = Self { of, topic, producers, known, gone: 0, fresh, tag: absent(), snapshot: None };
+        let mut view =
+            Self { of, topic, producers, known, gone: 0, fresh, tag: absent(), number: 0, snapshot: None };
         view.advance(snapshot, now);
         view
     }
@@ -65,6 +68,11 @@ impl View {
     /// The tag of the state: that of `/lookup` of the topic.
     pub fn tag(&self) -> Tag {
         self.tag
+    }
+
+    /// The number of the state: a later one has a higher number.
+    pub(super) fn number(&self) -> u64 {
+        self.number
     }
 
     /// The tag of what every watcher knows that has got all events; `None` while some know of nodes that are gone.
@@ -106,6 +114,7 @@ impl View {
 
     /// Takes the registry as it is now, and returns the events that say what is different.
     pub(super) fn advance(&mut self, snapshot: &Snapshot, now: Timestamp) -> Events {
+        self.number += 1;
         let name = self.of.topic;
         let topic = snapshot.topic(name.as_bytes()).filter(|topic| topic.is_listed()).cloned();
         let mut visibility = Visibility::new(snapshot.lifetimes(), now);

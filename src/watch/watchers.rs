@@ -1,8 +1,8 @@
 //! A worker's clients that wait, by what they wait for.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::mem;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
+use std::{mem, vec};
 
 use bytes::Bytes;
 
@@ -26,14 +26,15 @@ pub struct Watchers {
     lists: BTreeSet<Token>,
     /// Those that watch the nodes.
     nodes: BTreeSet<Token>,
-    /// The list of topics as an event, with its tag and whether it says that it is settled.
-    list: Option<(Tag, bool, Bytes)>,
+    /// The list of topics as an event, with its revision and whether it says that it is settled.
+    list: Option<(u64, bool, Bytes)>,
     /// What everything looked like when those who wait for a change of anything were informed last, and when that is looked at
     /// again at the earliest, but for the ticks: their responses may be large.
     everything: Option<State>,
     everything_at: Timestamp,
-    /// What watchers are to be sent at the end of the iteration, in this order.
-    updates: Vec<Update>,
+    /// What watchers are to be sent, in this order. While there is something, nobody looks at what has changed since: so it
+    /// does not grow with the changes, and those of one topic become one.
+    updates: VecDeque<Update>,
     /// Requests whose subject has changed.
     woken: BTreeSet<Token>,
     is_settled: bool,
@@ -67,18 +68,19 @@ struct Watched {
 }
 
 /// What the clients that watch something are to be sent.
-pub struct Update {
-    pub watchers: Vec<Token>,
-    pub news: News,
+struct Update {
+    /// Those that have not been.
+    watchers: vec::IntoIter<Token>,
+    news: News,
 }
 
 /// News for those that watch something.
 #[derive(Clone)]
 pub enum News {
-    /// Of a topic: events, and the tag of the state that they lead to.
-    Topic { of: Arc<TopicFilter>, events: Bytes, tag: Option<Tag> },
-    /// Of the list of topics; without events, the list is to be sent anew.
-    List { events: Option<Bytes>, tag: Tag },
+    /// Of a topic: events, the tag of the state that they lead to, and the number of that state.
+    Topic { of: Arc<TopicFilter>, events: Bytes, tag: Option<Tag>, number: u64 },
+    /// Of the list of topics, with the revision that they lead to; without events, the list is to be sent anew.
+    List { events: Option<Bytes>, revision: u64 },
     /// Of the nodes.
     Nodes,
     /// Warm-up is over.
@@ -110,7 +112,7 @@ impl Watchers {
             list: None,
             everything: None,
             everything_at: Timestamp::default(),
-            updates: Vec::new(),
+            updates: VecDeque::new(),
             woken: BTreeSet::new(),
             is_settled: false,
             sent: Sent::default(),
@@ -210,26 +212,26 @@ impl Watchers {
         State::of(&self.registry, now)
     }
 
-    /// The list of topics as an event, and its tag.
-    pub(super) fn list(&mut self) -> (Tag, Bytes) {
+    /// The list of topics as an event, and its revision.
+    pub(super) fn list(&mut self) -> (u64, Bytes) {
         let snapshot = self.registry.snapshot();
-        let tag = list_tag(&snapshot);
+        let revision = snapshot.topics_revision();
         if let Some((of, settled, text)) = &self.list
-            && (*of, *settled) == (tag, self.is_settled)
+            && (*of, *settled) == (revision, self.is_settled)
         {
-            return (tag, text.clone());
+            return (revision, text.clone());
         }
         let mut events = Events::default();
         let listed = snapshot.topics(0).map(|(_, topic)| topic).filter(|topic| topic.is_listed());
         events.list(listed.map(|topic| topic.name()), self.is_settled);
         let text = events.into_bytes();
-        self.list = Some((tag, self.is_settled, text.clone()));
-        (tag, text)
+        self.list = Some((revision, self.is_settled, text.clone()));
+        (revision, text)
     }
 
-    /// The tag of the list of topics.
-    pub(super) fn list_tag(&self) -> Tag {
-        list_tag(&self.registry.snapshot())
+    /// The revision of the list of topics.
+    pub(super) fn list_revision(&self) -> u64 {
+        self.registry.snapshot().topics_revision()
     }
 
     fn waiters(&mut self, subject: Subject) -> &mut Waiters {
@@ -262,8 +264,11 @@ impl Watchers {
         }
     }
 
-    /// Looks at what commits have changed since the last time.
+    /// Looks at what commits have changed since the last time, unless somebody is still to be informed of what was found then.
     pub fn look(&mut self, now: Timestamp) {
+        if self.is_empty() || self.has_news() {
+            return;
+        }
         let Changes { subjects, list } = self.inbox.take();
         for subject in subjects {
             self.changed(subject, now);
@@ -274,6 +279,9 @@ impl Watchers {
     /// Looks at what time has changed, once a tick.
     pub fn tick(&mut self, now: Timestamp, is_settled: bool) {
         self.set_settled(is_settled);
+        if self.has_news() {
+            return;
+        }
         let is_stale = |view: &View| !view.is_fresh(now);
         let stale: Vec<_> = self
             .views
@@ -321,8 +329,9 @@ impl Watchers {
         let Some(Watched { view, watchers }) = self.views.get_mut(of) else { return };
         let events = view.advance(&self.registry.snapshot(), now);
         if !events.is_empty() && !watchers.is_empty() {
-            let news = News::Topic { of: Arc::clone(of), events: events.into_bytes(), tag: view.known_tag() };
-            self.updates.push(Update { watchers: watchers.iter().copied().collect(), news });
+            let (tag, number) = (view.known_tag(), view.number());
+            let news = News::Topic { of: Arc::clone(of), events: events.into_bytes(), tag, number };
+            self.updates.push_back(Update::of(watchers, news));
         }
     }
 
@@ -333,8 +342,8 @@ impl Watchers {
         let mut events = Events::default();
         changes.topics.iter().for_each(|(name, is_listed)| events.topic(name.as_str(), *is_listed));
         let events = (!changes.is_incomplete).then(|| events.into_bytes());
-        let news = News::List { events, tag: Tag::of_number(changes.revision) };
-        self.updates.push(Update { watchers: self.lists.iter().copied().collect(), news });
+        let news = News::List { events, revision: changes.revision };
+        self.updates.push_back(Update::of(&self.lists, news));
     }
 
     /// Informs those who wait for a change of anything, if there is one.
@@ -345,7 +354,7 @@ impl Watchers {
             return;
         }
         if !self.nodes.is_empty() {
-            self.updates.push(Update { watchers: self.nodes.iter().copied().collect(), news: News::Nodes });
+            self.updates.push_back(Update::of(&self.nodes, News::Nodes));
         }
         self.wake(Subject::Everything, now);
     }
@@ -353,7 +362,7 @@ impl Watchers {
     fn settle(&mut self) {
         let mut all: BTreeSet<_> = self.lists.iter().chain(&self.nodes).copied().collect();
         self.views.values().for_each(|watched| all.extend(&watched.watchers));
-        self.updates.push(Update { watchers: all.into_iter().collect(), news: News::Settled });
+        self.updates.push_back(Update::of(&all, News::Settled));
     }
 
     /// Wakes the requests that wait for something, which look for themselves what has changed.
@@ -375,14 +384,16 @@ impl Watchers {
         mem::take(&mut self.sent)
     }
 
-    /// What is to be sent.
-    pub fn take_updates(&mut self) -> Vec<Update> {
-        mem::take(&mut self.updates)
-    }
-
-    /// The requests that are to look again.
-    pub fn take_woken(&mut self) -> BTreeSet<Token> {
-        mem::take(&mut self.woken)
+    /// Who is to be informed next, and of what: clients that watch first, for whom it is news, then requests that are to look
+    /// again.
+    pub fn next_news(&mut self) -> Option<(Token, Option<News>)> {
+        while let Some(update) = self.updates.front_mut() {
+            if let Some(token) = update.watchers.next() {
+                return Some((token, Some(update.news.clone())));
+            }
+            self.updates.pop_front();
+        }
+        self.woken.pop_first().map(|token| (token, None))
     }
 
     /// Everybody.
@@ -407,8 +418,10 @@ fn freshness(subject: Subject, snapshot: &Snapshot, now: Timestamp) -> Option<Re
     Some(visibility.rendered(()))
 }
 
-fn list_tag(snapshot: &Snapshot) -> Tag {
-    Tag::of_number(snapshot.topics_revision())
+impl Update {
+    fn of(watchers: &BTreeSet<Token>, news: News) -> Self {
+        Self { watchers: watchers.iter().copied().collect::<Vec<_>>().into_iter(), news }
+    }
 }
 
 impl State {

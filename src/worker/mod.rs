@@ -183,7 +183,7 @@ impl Worker {
 
     /// How long the worker may sleep if nothing happens.
     pub fn timeout(&self) -> Duration {
-        if !self.handshakes.is_empty() || !self.due.is_empty() {
+        if !self.handshakes.is_empty() || !self.due.is_empty() || self.context.watchers.has_news() {
             return Duration::ZERO;
         }
         let grace_end = self.drain.as_ref().and_then(Drain::grace_end);

@@ -5,29 +5,23 @@ use crate::connection::{Connection, Phase};
 use crate::context::WorkerContext;
 use crate::io::Token;
 use crate::limits::WOKEN_TOGETHER;
-use crate::watch::Update;
 
 impl Worker {
-    /// Lets clients have what has become visible since the last time.
+    /// Lets clients have what has become visible since the last time, so many of them: the others in the next iterations.
     pub(super) fn inform_watchers(&mut self) {
-        for _ in 0..WOKEN_TOGETHER {
-            let Some(token) = self.due.pop_front() else { break };
-            self.wake(token);
-        }
-        if self.context.watchers.is_empty() {
-            return;
-        }
         let now = self.context.now;
-        self.context.watchers.look(now);
-        // A request behind one that waited may begin a watch, which looks at what has changed for others, too.
-        while self.context.watchers.has_news() {
-            for Update { watchers, news } in self.context.watchers.take_updates() {
-                for token in watchers {
+        for _ in 0..WOKEN_TOGETHER {
+            if let Some(token) = self.due.pop_front() {
+                self.wake(token);
+                continue;
+            }
+            self.context.watchers.look(now);
+            match self.context.watchers.next_news() {
+                Some((token, Some(news))) => {
                     self.at_work(token, |connection, context| connection.push(&news, context));
                 }
-            }
-            for token in self.context.watchers.take_woken() {
-                self.wake(token);
+                Some((token, None)) => self.wake(token),
+                None => break,
             }
         }
     }
