@@ -9,11 +9,6 @@ use std::process::Command;
 
 fn main() {
     println!("cargo::rerun-if-changed=build.rs");
-    // The tables that give a backtrace its lines are three quarters of the program; std reads them compressed as well.
-    // The linker is a C compiler, unless it is named, as `.ci/static` does.
-    let through_cc = if env::var("RUSTC_LINKER").is_ok_and(|linker| linker == "rust-lld") { "" } else { "-Wl," };
-    println!("cargo::rustc-link-arg-bins={through_cc}--compress-debug-sections=zlib");
-    println!("cargo::rerun-if-env-changed=RUSTC_LINKER");
     println!("cargo::rerun-if-env-changed=RINGLOOKUPD_COMMIT");
     let commit = env::var("RINGLOOKUPD_COMMIT").ok().or_else(commit);
     let rustc = env::var("RUSTC").ok().and_then(|rustc| output(&rustc, &["--version"]));
