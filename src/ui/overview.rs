@@ -15,8 +15,8 @@ use crate::registry::{Lifetimes, Registered};
 
 /// A limit that was exceeded longer ago is no warning any more.
 const EXCEEDED_OF_LATE: Duration = Duration::from_secs(60 * 60);
-/// A limit of names of which so many parts of a hundred are taken is a warning.
-const NEARLY_FULL_PERCENT: usize = 90;
+/// A limit of names of which only one in so many is not taken is a warning.
+const NEARLY_FULL: usize = 10;
 
 pub(super) fn write(context: &WorkerContext, object: &mut Object<'_>) {
     let Found { value, is_current } = all_nodes(context);
@@ -172,7 +172,7 @@ fn write_warnings(context: &WorkerContext, counts: &Counts<'_>, object: &mut Obj
     let Registered { topics, channels } = context.registry.registered();
     let full = [(Limit::Topics, topics), (Limit::Channels, channels)].into_iter().filter(|&(limit, count)| {
         let most = context.limits.size(limit);
-        most != usize::MAX && count >= most / 100 * NEARLY_FULL_PERCENT
+        most != usize::MAX && count >= most - most / NEARLY_FULL
     });
     object.objects("full", full, |object, (limit, count)| {
         object.text("limit", limit.name());

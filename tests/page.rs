@@ -1,0 +1,434 @@
+//! The page for browsers on the wire, over both backends: the files with their headers, who is redirected to them, the
+//! documents that the page's script reads, and who may read them.
+
+mod support;
+
+#[path = "support/both_drivers.rs"]
+#[macro_use]
+mod both_drivers;
+
+#[path = "support/token_file.rs"]
+mod token_file;
+
+use std::io::Write;
+use std::net::TcpStream;
+use std::time::Instant;
+
+use ringlookupd::io::Backend;
+use serde_json::{Value, json};
+
+use support::clients::http::response_len;
+use support::clients::{Nsqd, connect, identify_with, post, read_once};
+use support::{PATIENCE, Server};
+use token_file::token_file;
+
+on_both_drivers!(
+    files_have_their_headers,
+    head_is_get_without_a_body,
+    a_browser_is_redirected_to_the_page,
+    the_overview_has_counts_warnings_and_history,
+    nodes_are_searched_and_paged,
+    topics_are_searched_and_paged,
+    a_node_has_its_connections_and_topics,
+    a_topic_has_its_producers_and_channels,
+    many_rows_are_asked_for_in_parts,
+    without_the_page_the_server_is_as_stock,
+    files_are_open_and_documents_are_not,
+);
+
+/// Each file with its type.
+const FILES: [(&str, &str); 7] = [
+    ("", "text/html; charset=utf-8"),
+    ("app.js", "text/javascript; charset=utf-8"),
+    ("draw.js", "text/javascript; charset=utf-8"),
+    ("live.js", "text/javascript; charset=utf-8"),
+    ("views.js", "text/javascript; charset=utf-8"),
+    ("style.css", "text/css; charset=utf-8"),
+    ("icon.svg", "image/svg+xml"),
+];
+
+const DOCUMENTS: [&str; 6] =
+    ["overview", "nodes", "node?node=a:1", "topics", "topic?topic=a", "producers?topic=a"];
+
+/// What Chromium sends when somebody enters an address.
+const BROWSER: &str = "Accept: text/html,application/xhtml+xml,application/xml;q=0.9,image/avif,*/*;q=0.8\r\n";
+
+fn start(backend: Backend, flags: &[&str]) -> Server {
+    let io = both_drivers::flag(backend);
+    let all: Vec<_> = [&*io, "-workers=2", "-warm-up=0s"].into_iter().chain(flags.iter().copied()).collect();
+    Server::start(&all)
+}
+
+/// A producer's connection, which describes itself by these fields.
+fn nsqd(server: &Server, fields: Value) -> Nsqd {
+    let mut all = json!({ "tcp_port": 4150, "http_port": 4151, "version": "1.3.0", "hostname": "host" });
+    let Value::Object(fields) = fields else { panic!("fields") };
+    all.as_object_mut().expect("an object").extend(fields);
+    let mut nsqd = Nsqd::connect(server.tcp);
+    assert!(nsqd.ask(&identify_with(all.to_string())).starts_with(b"{"));
+    nsqd
+}
+
+/// The head and the body of a response, which may have none.
+fn ask(stream: &mut TcpStream, method: &str, target: &str, headers: &str) -> (String, String) {
+    let request = format!("{method} {target} HTTP/1.1\r\nHost: h\r\n{headers}\r\n");
+    stream.write_all(request.as_bytes()).expect("the server reads");
+    let mut response = Vec::new();
+    while response_len(&response, method == "HEAD" || response.starts_with(b"HTTP/1.1 304"), false).is_none() {
+        let mut piece = [0; 4096];
+        let len = read_once(stream, &mut piece).expect("a response");
+        assert!(len > 0, "cut short: {}", response.escape_ascii());
+        response.extend_from_slice(&piece[..len]);
+    }
+    let response = String::from_utf8(response).expect("UTF-8");
+    let (head, body) = response.split_once("\r\n\r\n").expect("a head");
+    (head.to_owned(), body.to_owned())
+}
+
+fn status(head: &str) -> u16 {
+    head["HTTP/1.1 ".len()..][..3].parse().expect("a status")
+}
+
+fn header<'a>(head: &'a str, name: &str) -> Option<&'a str> {
+    let mut values = head.lines().filter_map(|line| line.strip_prefix(name)?.strip_prefix(": "));
+    let value = values.next();
+    assert_eq!(values.next(), None, "{name} is there twice: {head}");
+    value
+}
+
+fn document(server: &Server, target: &str) -> Value {
+    let (head, body) = ask(&mut connect(server.http), "GET", &format!("/ui/data/{target}"), "");
+    assert_eq!(status(&head), 200, "{target}: {body}");
+    assert_eq!(header(&head, "Content-Type"), Some("application/json; charset=utf-8"), "{target}");
+    let value: Value = serde_json::from_str(&body).expect("JSON");
+    assert!(value["now"].as_i64().is_some_and(|now| now > 1_600_000_000_000), "{target} has the server's time");
+    value
+}
+
+/// The values of a field of each row.
+fn each<'a>(rows: &'a Value, field: &str) -> Vec<&'a str> {
+    rows.as_array().expect("rows").iter().map(|row| row[field].as_str().expect("a text")).collect()
+}
+
+fn page(document: &Value) -> [u64; 3] {
+    ["total", "offset", "limit"].map(|field| document[field].as_u64().expect("a number"))
+}
+
+fn files_have_their_headers(backend: Backend) {
+    let server = start(backend, &[]);
+    let mut client = connect(server.http);
+    for (name, kind) in FILES {
+        let (head, body) = ask(&mut client, "GET", &format!("/ui/{name}"), "");
+        assert_eq!(status(&head), 200, "{name}");
+        for (header_name, value) in [
+            ("Content-Type", kind),
+            ("Cache-Control", "no-cache"),
+            ("X-Content-Type-Options", "nosniff"),
+            ("Referrer-Policy", "no-referrer"),
+            ("Content-Length", &body.len().to_string()),
+        ] {
+            assert_eq!(header(&head, header_name), Some(value), "{name}: {head}");
+        }
+        let policy = header(&head, "Content-Security-Policy").expect("a policy");
+        let directives: Vec<_> = policy.split("; ").collect();
+        for directive in ["default-src 'none'", "base-uri 'none'", "form-action 'none'", "frame-ancestors 'none'"]
+        {
+            assert!(directives.contains(&directive), "{directive}: {policy}");
+        }
+        assert!(!policy.contains("unsafe") && !policy.contains(['*', ':']), "only this server's own: {policy}");
+        assert!(!body.is_empty());
+    }
+    let (_, html) = ask(&mut client, "GET", "/ui/", "");
+    for (name, _) in FILES {
+        // What app.js imports is not named in the page itself.
+        let is_imported = ["", "draw.js", "live.js", "views.js"].contains(&name);
+        assert!(is_imported || html.contains(&format!("\"{name}\"")), "{name}");
+    }
+    for path in ["/ui/other.js", "/ui/index.html", "/ui/data", "/ui/data/other", "/ui/%2e%2e/nodes/x"] {
+        let (head, body) = ask(&mut client, "GET", path, "");
+        assert_eq!((status(&head), &*body), (404, "{\"message\":\"NOT_FOUND\"}"), "{path}");
+    }
+    let (head, _) = ask(&mut client, "POST", "/ui/", "");
+    assert_eq!((status(&head), header(&head, "Allow")), (405, Some("GET, OPTIONS")));
+}
+
+fn head_is_get_without_a_body(backend: Backend) {
+    let server = start(backend, &[]);
+    let mut client = connect(server.http);
+    let files = FILES.map(|(name, _)| format!("/ui/{name}"));
+    for target in files.into_iter().chain(["/ui/data/topics".to_owned()]) {
+        let (of_get, _) = ask(&mut client, "GET", &target, "");
+        let (of_head, body) = ask(&mut client, "HEAD", &target, "");
+        let undated = |head: &str| -> Vec<String> {
+            head.lines().filter(|line| !line.starts_with("Date: ")).map(str::to_owned).collect()
+        };
+        assert_eq!((undated(&of_head), &*body), (undated(&of_get), ""), "{target}");
+    }
+}
+
+fn a_browser_is_redirected_to_the_page(backend: Backend) {
+    let server = start(backend, &[]);
+    let mut client = connect(server.http);
+    for (method, target) in [("GET", "/"), ("HEAD", "/"), ("GET", "/?a=b"), ("GET", "/ui")] {
+        let (head, body) = ask(&mut client, method, target, BROWSER);
+        assert_eq!((status(&head), &*body), (307, ""), "{method} {target}");
+        // Relative, so that it holds behind a proxy with a prefix.
+        assert_eq!(header(&head, "Location"), Some("ui/"), "{method} {target}");
+    }
+    for headers in ["", "Accept: */*\r\n", "Accept: application/json\r\n", "Accept: text/html;q=0\r\n"] {
+        let (head, body) = ask(&mut client, "GET", "/", headers);
+        assert_eq!((status(&head), &*body), (404, "{\"message\":\"NOT_FOUND\"}"), "{headers}");
+    }
+    // Other unknown paths are as in stock for browsers, too.
+    let (head, _) = ask(&mut client, "GET", "/other", BROWSER);
+    assert_eq!(status(&head), 404);
+}
+
+fn the_overview_has_counts_warnings_and_history(backend: Backend) {
+    let flags = ["-broadcast-address=lookup.example", "-nsqadmin-url=http://nsqadmin.example", "-max-topics=10"];
+    let server = start(backend, &flags);
+    let mut client = connect(server.http);
+    let empty = document(&server, "overview");
+    assert_eq!(empty["counts"]["nodes"], 0);
+    assert_eq!(empty["warnings"], json!({ "full": [], "exceeded": [] }));
+    assert_eq!(empty["journal"], json!([]));
+    let shown = &empty["server"];
+    assert_eq!(
+        (&shown["name"], &shown["nsqadmin"], &shown["version"], &empty["ready"]),
+        (
+            &json!("lookup.example"),
+            &json!("http://nsqadmin.example"),
+            &json!(env!("CARGO_PKG_VERSION")),
+            &json!("yes")
+        )
+    );
+
+    let mut one = nsqd(&server, json!({ "broadcast_address": "a.example" }));
+    let _twin = nsqd(&server, json!({ "broadcast_address": "a.example" }));
+    one.register("orders billing");
+    post(&mut client, "/topic/create?topic=unused");
+    for nth in 0..10 {
+        post(&mut client, &format!("/topic/create?topic=t{nth}"));
+    }
+    let all = document(&server, "overview");
+    for (name, count) in [
+        ("nodes", 2),
+        ("active", 2),
+        ("silent", 0),
+        ("superseded", 0),
+        ("expected", 0),
+        ("topics", 10),
+        ("channels", 1),
+        ("unused_topics", 9),
+        ("unused_channels", 0),
+        ("tombstones", 0),
+    ] {
+        assert_eq!(all["counts"][name], count, "{name}");
+    }
+    let warnings = &all["warnings"];
+    assert_eq!(warnings["doubled"]["count"], 2);
+    assert_eq!(each(&warnings["doubled"]["nodes"], "address"), ["a.example", "a.example"]);
+    assert_eq!(warnings["full"], json!([{ "limit": "max-topics", "count": 10, "most": 10 }]));
+    assert_eq!(
+        (&warnings["exceeded"][0]["limit"], &warnings["exceeded"][0]["times"]),
+        (&json!("max-topics"), &json!(2))
+    );
+    assert_eq!(each(&all["journal"], "node"), ["a.example:4150", "a.example:4150"]);
+    post(&mut client, "/topic/tombstone?topic=orders&node=a.example:4151");
+    let last = &document(&server, "overview")["journal"][0];
+    assert_eq!(
+        ["kind", "node", "about"].map(|field| last[field].as_str().expect("a text")),
+        ["tombstoned", "a.example:4151", "orders"]
+    );
+    drop(one);
+    let begun = Instant::now();
+    while document(&server, "overview")["journal"][0]["kind"] != "left" {
+        assert!(begun.elapsed() < PATIENCE, "a node that leaves is in the history");
+    }
+}
+
+fn nodes_are_searched_and_paged(backend: Backend) {
+    let server = start(backend, &[]);
+    let mut nsqds: Vec<_> = (0..5)
+        .map(|nth| {
+            let zone = if nth == 3 { "Zone-C" } else { "" };
+            nsqd(&server, json!({ "broadcast_address": format!("n{nth}.example"), "topology_zone": zone }))
+        })
+        .collect();
+    nsqds[1].register("orders billing");
+    let all = document(&server, "nodes");
+    assert_eq!((page(&all), &all["current"]), ([5, 0, 50], &json!(true)));
+    assert_eq!(each(&all["nodes"], "state"), ["active"; 5]);
+    let node = all["nodes"].as_array().expect("nodes").iter().find(|node| node["address"] == "n1.example");
+    let node = node.expect("it is listed");
+    for (field, value) in [
+        ("tcp_port", json!(4150)),
+        ("http_port", json!(4151)),
+        ("hostname", json!("host")),
+        ("version", json!("1.3.0")),
+        ("zone", json!("")),
+        ("region", json!("")),
+        ("doubled", json!(false)),
+        ("loopback", json!(false)),
+        ("reconnects", json!(0)),
+        ("topics", json!(1)),
+        ("channels", json!(1)),
+        ("tombstones", json!(0)),
+    ] {
+        assert_eq!(node[field], value, "{field}");
+    }
+    assert!(node["client"].as_str().is_some_and(|client| client.starts_with("127.0.0.1:")));
+    for field in ["since", "last_ping", "listed_until"] {
+        assert!(node[field].is_i64(), "{field}: {node}");
+    }
+    for (query, total, found) in [
+        ("?q=zone-c", 1, &["n3.example"][..]),
+        ("?q=N2.EXAMPLE:4150", 1, &["n2.example"]),
+        ("?q=nothing", 0, &[]),
+        ("?q=example&limit=2", 5, &["n0.example", "n1.example"]),
+        ("?limit=2&offset=4", 5, &["n4.example"]),
+        ("?offset=9", 5, &[]),
+    ] {
+        let list = document(&server, &format!("nodes{query}"));
+        assert_eq!((page(&list)[0], &*each(&list["nodes"], "address")), (total, found), "{query}");
+    }
+}
+
+fn topics_are_searched_and_paged(backend: Backend) {
+    let server = start(backend, &[]);
+    let mut client = connect(server.http);
+    let mut nsqd = nsqd(&server, json!({ "broadcast_address": "a.example" }));
+    nsqd.register("Orders billing");
+    nsqd.register("clicks archive");
+    post(&mut client, "/channel/create?topic=unused&channel=mail");
+    let all = document(&server, "topics");
+    assert_eq!((page(&all), &all["current"], &all["lacks_channels"]), ([3, 0, 50], &json!(true), &json!(false)));
+    let orders = all["topics"].as_array().expect("topics").iter().find(|topic| topic["name"] == "Orders");
+    assert_eq!(
+        *orders.expect("it is there"),
+        json!({ "name": "Orders", "producers": 1, "visible": 1, "channels": 1 })
+    );
+    for (query, total, found) in [
+        ("?q=oRDER", 1, &["Orders"][..]),
+        ("?q=arch", 1, &["clicks"]),
+        ("?q=%20", 0, &[]),
+        ("?unused=true", 1, &["unused"]),
+        ("?unused=true&q=orders", 0, &[]),
+        ("?limit=1&offset=3", 3, &[]),
+    ] {
+        let list = document(&server, &format!("topics{query}"));
+        assert_eq!((page(&list)[0], &*each(&list["topics"], "name")), (total, found), "{query}");
+    }
+    assert_eq!(document(&server, "topics?q=arch")["topics"][0]["found"], json!(["archive"]));
+    let mut paged: Vec<_> =
+        (0..3).map(|offset| document(&server, &format!("topics?limit=1&offset={offset}"))).collect();
+    let mut names: Vec<_> = paged.iter_mut().flat_map(|list| each(&list["topics"], "name")).collect();
+    names.sort_unstable();
+    assert_eq!(names, ["Orders", "clicks", "unused"], "each is on one page");
+}
+
+fn a_node_has_its_connections_and_topics(backend: Backend) {
+    let server = start(backend, &[]);
+    let mut client = connect(server.http);
+    let mut a = nsqd(&server, json!({ "broadcast_address": "a.example" }));
+    for topic in ["one", "two", "three"] {
+        a.register(topic);
+    }
+    post(&mut client, "/topic/tombstone?topic=two&node=a.example:4151");
+    let node = document(&server, "node?node=a.example:4150&limit=2");
+    assert_eq!(each(&node["nodes"], "address"), ["a.example"]);
+    assert_eq!(node["nodes"][0]["tombstones"], 1);
+    assert!(node["nodes"][0]["tombstoned_until"].as_i64() > node["now"].as_i64());
+    assert_eq!((page(&node["topics"]), &node["topics"]["all"]), ([3, 0, 2], &json!(true)));
+    assert_eq!(each(&node["topics"]["rows"], "name"), ["two", "one"], "what has a tombstone comes first");
+    assert!(node["topics"]["rows"][0]["tombstoned_until"].is_i64());
+    assert_eq!(each(&node["journal"], "kind"), ["joined"]);
+    let found = document(&server, "node?node=a.example:4150&q=THR");
+    assert_eq!(each(&found["topics"]["rows"], "name"), ["three"]);
+    let unknown = document(&server, "node?node=b.example:4150");
+    assert_eq!((&unknown["nodes"], unknown.get("topics")), (&json!([]), None));
+}
+
+fn a_topic_has_its_producers_and_channels(backend: Backend) {
+    let server = start(backend, &[]);
+    let mut client = connect(server.http);
+    let mut nsqds = ["a.example", "b.example"]
+        .map(|name| nsqd(&server, json!({ "broadcast_address": name, "topology_zone": "z" })));
+    for nsqd in &mut nsqds {
+        nsqd.register("orders billing");
+        nsqd.register("orders mail");
+    }
+    post(&mut client, "/topic/tombstone?topic=orders&node=b.example:4151");
+    let topic = document(&server, "topic?topic=orders&q=MAI");
+    for (field, value) in
+        [("exists", json!(true)), ("producers", json!(2)), ("visible", json!(1)), ("channels", json!(2))]
+    {
+        assert_eq!(topic[field], value, "{field}");
+    }
+    assert_eq!(page(&topic["list"]), [1, 0, 50]);
+    assert_eq!(topic["list"]["channels"], json!([{ "name": "mail", "producers": 2 }]));
+    let producers = document(&server, "producers?topic=orders");
+    assert_eq!((page(&producers), each(&producers["producers"], "zone")), ([2, 0, 50], vec!["z"; 2]));
+    for producer in producers["producers"].as_array().expect("producers") {
+        assert_eq!(producer.get("tombstoned_until").is_some(), producer["address"] == "b.example", "{producer}");
+    }
+    let second = document(&server, "producers?topic=orders&offset=1&limit=1");
+    assert_eq!((page(&second), each(&second["producers"], "address").len()), ([2, 1, 1], 1));
+    assert_eq!(document(&server, "topic?topic=none")["exists"], false);
+    assert_eq!(page(&document(&server, "producers?topic=none")), [0, 0, 50]);
+}
+
+fn many_rows_are_asked_for_in_parts(backend: Backend) {
+    let server = start(backend, &[]);
+    let mut client = connect(server.http);
+    for nth in 0..120 {
+        post(&mut client, &format!("/topic/create?topic=t{nth}"));
+    }
+    for (query, limit, rows) in
+        [("", 50, 50), ("?limit=1", 1, 1), ("?limit=0", 1, 1), ("?limit=100", 100, 100), ("?limit=101", 100, 100)]
+    {
+        let list = document(&server, &format!("topics{query}"));
+        assert_eq!((page(&list), each(&list["topics"], "name").len()), ([120, 0, limit], rows), "{query}");
+    }
+    assert_eq!(each(&document(&server, "topics?offset=100")["topics"], "name").len(), 20);
+}
+
+fn without_the_page_the_server_is_as_stock(backend: Backend) {
+    let server = start(backend, &["-ui=false"]);
+    let mut client = connect(server.http);
+    let files = FILES.map(|(name, _)| format!("/ui/{name}"));
+    let documents = DOCUMENTS.map(|name| format!("/ui/data/{name}"));
+    for target in ["/", "/ui", "/UI/"].map(str::to_owned).into_iter().chain(files).chain(documents) {
+        for headers in ["", BROWSER] {
+            for method in ["GET", "POST", "OPTIONS"] {
+                let (head, body) = ask(&mut client, method, &target, headers);
+                assert_eq!((status(&head), &*body), (404, "{\"message\":\"NOT_FOUND\"}"), "{method} {target}");
+            }
+        }
+    }
+}
+
+fn files_are_open_and_documents_are_not(backend: Backend) {
+    let (_tokens, flag) = token_file("reader read read-s3cret\n");
+    let server = start(backend, &[&flag]);
+    let mut client = connect(server.http);
+    for (name, _) in FILES {
+        assert_eq!(status(&ask(&mut client, "GET", &format!("/ui/{name}"), "").0), 200, "{name}");
+    }
+    assert_eq!(status(&ask(&mut client, "GET", "/", BROWSER).0), 307);
+    for name in DOCUMENTS {
+        for (headers, expected) in
+            [("", 401), ("Authorization: Bearer other\r\n", 401), ("Authorization: Bearer read-s3cret\r\n", 200)]
+        {
+            let (head, body) = ask(&mut client, "GET", &format!("/ui/data/{name}"), headers);
+            assert_eq!(status(&head), expected, "{name} {headers}: {body}");
+        }
+        // A token in an address would be in logs and histories.
+        let address = format!("/ui/data/{name}{}token=read-s3cret", if name.contains('?') { '&' } else { '?' });
+        assert_eq!(status(&ask(&mut client, "GET", &address, "").0), 401, "{name}");
+    }
+    let server = start(backend, &["-http-allow=10.0.0.0/8"]);
+    let mut client = connect(server.http);
+    assert_eq!(status(&ask(&mut client, "GET", "/ui/", "").0), 200);
+    assert_eq!(status(&ask(&mut client, "GET", "/ui/data/overview", "").0), 401);
+}
