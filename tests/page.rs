@@ -32,6 +32,7 @@ on_both_drivers!(
     a_node_has_its_connections_and_topics,
     a_topic_has_its_producers_and_channels,
     many_rows_are_asked_for_in_parts,
+    bad_arguments_are_named,
     without_the_page_the_server_is_as_stock,
     files_are_open_and_documents_are_not,
 );
@@ -391,6 +392,34 @@ fn many_rows_are_asked_for_in_parts(backend: Backend) {
         assert_eq!((page(&list), each(&list["topics"], "name").len()), ([120, 0, limit], rows), "{query}");
     }
     assert_eq!(each(&document(&server, "topics?offset=100")["topics"], "name").len(), 20);
+}
+
+fn bad_arguments_are_named(backend: Backend) {
+    let server = start(backend, &[]);
+    let mut client = connect(server.http);
+    let (longest, too_long) = ("q".repeat(128), "q".repeat(129));
+    for (target, message) in [
+        ("node", "MISSING_ARG_NODE"),
+        ("node?node=%ff", "INVALID_ARG_NODE"),
+        ("topic", "MISSING_ARG_TOPIC"),
+        ("producers?limit=5", "MISSING_ARG_TOPIC"),
+        ("nodes?offset=-1", "INVALID_ARG_OFFSET"),
+        ("topics?offset=", "INVALID_ARG_OFFSET"),
+        ("topics?offset=99999999999999999999", "INVALID_ARG_OFFSET"),
+        ("nodes?limit=ten", "INVALID_ARG_LIMIT"),
+        ("topics?limit=%ff", "INVALID_ARG_LIMIT"),
+        (&format!("topics?q={too_long}"), "INVALID_ARG_Q"),
+        ("nodes?q=%zz", "INVALID_REQUEST"),
+    ] {
+        let (head, body) = ask(&mut client, "GET", &format!("/ui/data/{target}"), "");
+        assert_eq!((status(&head), body), (400, format!("{{\"message\":\"{message}\"}}")), "{target}");
+    }
+    // What only looks wrong.
+    for target in
+        [&*format!("topics?q={longest}"), "nodes?q=%ff", "topic?topic=%ff", "nodes?offset=18446744073709551615"]
+    {
+        assert_eq!(status(&ask(&mut client, "GET", &format!("/ui/data/{target}"), "").0), 200, "{target}");
+    }
 }
 
 fn without_the_page_the_server_is_as_stock(backend: Backend) {

@@ -2,7 +2,10 @@
 
 use super::query::value;
 use super::response::Response;
-use super::status::{ApiError, INVALID_REQUEST, NOT_FOUND};
+use super::status::{
+    ApiError, INVALID_ARG_LIMIT, INVALID_ARG_NODE, INVALID_ARG_OFFSET, INVALID_ARG_Q, INVALID_REQUEST,
+    MISSING_ARG_NODE, MISSING_ARG_TOPIC, NOT_FOUND,
+};
 use super::target::Url;
 use crate::context::WorkerContext;
 use crate::ui::{self, Arguments, NoDocument};
@@ -38,6 +41,11 @@ pub(super) fn document(url: &Url<'_>, context: &WorkerContext) -> Result<Respons
     let name = document_name(&url.path).ok_or(NOT_FOUND)?;
     ui::document(name, &arguments, context).map(Response::Json).map_err(|why| match why {
         NoDocument::Unknown => NOT_FOUND,
-        NoDocument::BadArgument => INVALID_REQUEST,
+        NoDocument::MissingTopic => MISSING_ARG_TOPIC,
+        NoDocument::MissingNode => MISSING_ARG_NODE,
+        NoDocument::InvalidNode => INVALID_ARG_NODE,
+        NoDocument::InvalidSearch => INVALID_ARG_Q,
+        NoDocument::InvalidOffset => INVALID_ARG_OFFSET,
+        NoDocument::InvalidLimit => INVALID_ARG_LIMIT,
     })
 }

@@ -63,6 +63,11 @@ pub const INVALID_ARG_ZONE: ApiError = ApiError(Status::BadRequest, "INVALID_ARG
 pub const INVALID_ARG_SINCE: ApiError = ApiError(Status::BadRequest, "INVALID_ARG_SINCE");
 pub const TOO_MANY_WATCHED: ApiError = ApiError(Status::BadRequest, "TOO_MANY_TOPICS");
 pub const TOO_MANY_WATCHES: ApiError = ApiError(Status::ServiceUnavailable, "TOO_MANY_WATCHES");
+/// Of the documents of the page, which stock has not.
+pub const INVALID_ARG_NODE: ApiError = ApiError(Status::BadRequest, "INVALID_ARG_NODE");
+pub const INVALID_ARG_Q: ApiError = ApiError(Status::BadRequest, "INVALID_ARG_Q");
+pub const INVALID_ARG_OFFSET: ApiError = ApiError(Status::BadRequest, "INVALID_ARG_OFFSET");
+pub const INVALID_ARG_LIMIT: ApiError = ApiError(Status::BadRequest, "INVALID_ARG_LIMIT");
 pub const TOPIC_NOT_FOUND: ApiError = ApiError(Status::NotFound, "TOPIC_NOT_FOUND");
 pub const CHANNEL_NOT_FOUND: ApiError = ApiError(Status::NotFound, "CHANNEL_NOT_FOUND");
 /// Of a deletion of what the topology file names, which stock has not.

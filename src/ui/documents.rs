@@ -31,10 +31,18 @@ pub struct Arguments<'a> {
 /// Why there is no document.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum NoDocument {
-    /// It is none of the page's.
+    /// No document has this name.
     Unknown,
-    /// An argument is missing, or is none.
-    BadArgument,
+    MissingTopic,
+    MissingNode,
+    /// The node is not UTF-8.
+    InvalidNode,
+    /// The text to search for is longer than [`UI_SEARCH_BYTES_MAX`].
+    InvalidSearch,
+    /// The offset is no number.
+    InvalidOffset,
+    /// The limit is no number.
+    InvalidLimit,
 }
 
 /// Which rows of a list a document has.
@@ -65,7 +73,7 @@ pub fn document(name: &[u8], arguments: &Arguments<'_>, context: &WorkerContext)
     let rows = rows(arguments)?;
     let search = arguments.search.as_deref().unwrap_or_default();
     if search.len() > UI_SEARCH_BYTES_MAX {
-        return Err(NoDocument::BadArgument);
+        return Err(NoDocument::InvalidSearch);
     }
     let mut out = Vec::with_capacity(4096);
     let mut write = |write: &mut dyn FnMut(&mut Object<'_>)| {
@@ -78,8 +86,8 @@ pub fn document(name: &[u8], arguments: &Arguments<'_>, context: &WorkerContext)
         b"overview" => write(&mut |object| overview::write(context, object)),
         b"nodes" => write(&mut |object| nodes(context, search, rows, object)),
         b"node" => {
-            let node = arguments.node.as_deref().and_then(|node| str::from_utf8(node).ok());
-            let node = node.ok_or(NoDocument::BadArgument)?;
+            let node = arguments.node.as_deref().ok_or(NoDocument::MissingNode)?;
+            let node = str::from_utf8(node).map_err(|_| NoDocument::InvalidNode)?;
             write(&mut |object| self::node(context, node, (search, rows), object));
         }
         b"topics" => {
@@ -87,11 +95,11 @@ pub fn document(name: &[u8], arguments: &Arguments<'_>, context: &WorkerContext)
             write(&mut |object| topics::list(context, (search, only_unused), rows, object));
         }
         b"topic" => {
-            let topic = arguments.topic.as_deref().ok_or(NoDocument::BadArgument)?;
+            let topic = arguments.topic.as_deref().ok_or(NoDocument::MissingTopic)?;
             write(&mut |object| topics::topic(context, topic, (search, rows), object));
         }
         b"producers" => {
-            let topic = arguments.topic.as_deref().ok_or(NoDocument::BadArgument)?;
+            let topic = arguments.topic.as_deref().ok_or(NoDocument::MissingTopic)?;
             write(&mut |object| topics::producers(context, topic, rows, object));
         }
         _ => return Err(NoDocument::Unknown),
@@ -100,11 +108,13 @@ pub fn document(name: &[u8], arguments: &Arguments<'_>, context: &WorkerContext)
 }
 
 fn rows(Arguments { offset, limit, .. }: &Arguments<'_>) -> Result<Rows, NoDocument> {
-    let number = |text: &Option<Cow<'_, [u8]>>, otherwise| match text {
+    let number = |text: &Option<Cow<'_, [u8]>>, otherwise, invalid| match text {
         None => Ok(otherwise),
-        Some(text) => str::from_utf8(text).ok().and_then(|text| text.parse().ok()).ok_or(NoDocument::BadArgument),
+        Some(text) => str::from_utf8(text).ok().and_then(|text| text.parse().ok()).ok_or(invalid),
     };
-    Ok(Rows { offset: number(offset, 0)?, limit: number(limit, UI_ROWS)?.clamp(1, UI_ROWS_MAX) })
+    let offset = number(offset, 0, NoDocument::InvalidOffset)?;
+    let limit = number(limit, UI_ROWS, NoDocument::InvalidLimit)?;
+    Ok(Rows { offset, limit: limit.clamp(1, UI_ROWS_MAX) })
 }
 
 /// The producers in order; see [`Nodes`].
