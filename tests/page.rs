@@ -24,6 +24,7 @@ use token_file::token_file;
 
 on_both_drivers!(
     files_have_their_headers,
+    a_browser_that_has_a_file_gets_304,
     head_is_get_without_a_body,
     a_browser_is_redirected_to_the_page,
     the_overview_has_counts_warnings_and_history,
@@ -151,6 +152,35 @@ fn files_have_their_headers(backend: Backend) {
     }
     let (head, _) = ask(&mut client, "POST", "/ui/", "");
     assert_eq!((status(&head), header(&head, "Allow")), (405, Some("GET, OPTIONS")));
+}
+
+fn a_browser_that_has_a_file_gets_304(backend: Backend) {
+    // Files have tags whether or not clients can watch.
+    for flags in [&[][..], &["-watch=false"]] {
+        let server = start(backend, flags);
+        let mut client = connect(server.http);
+        let mut tags = Vec::new();
+        for (name, _) in FILES {
+            let target = format!("/ui/{name}");
+            let (head, _) = ask(&mut client, "GET", &target, "");
+            let tag = header(&head, "ETag").expect("a tag").to_owned();
+            for value in [tag.clone(), format!("W/{tag}"), format!("\"other\", {tag}"), "*".to_owned()] {
+                for method in ["GET", "HEAD"] {
+                    let (head, body) = ask(&mut client, method, &target, &format!("If-None-Match: {value}\r\n"));
+                    assert_eq!((status(&head), &*body), (304, ""), "{method} {name} {value}");
+                    assert_eq!(header(&head, "ETag"), Some(&*tag));
+                    assert_eq!(header(&head, "Cache-Control"), Some("no-cache"));
+                    assert_eq!(header(&head, "Content-Length"), None);
+                }
+            }
+            let (head, _) = ask(&mut client, "GET", &target, "If-None-Match: \"0123456789abcdef\"\r\n");
+            assert_eq!((status(&head), header(&head, "ETag")), (200, Some(&*tag)));
+            tags.push(tag);
+        }
+        tags.sort();
+        tags.dedup();
+        assert_eq!(tags.len(), FILES.len(), "each file has a tag of its own");
+    }
 }
 
 fn head_is_get_without_a_body(backend: Backend) {

@@ -71,7 +71,7 @@ impl<'a> Condition<'a> {
 }
 
 /// Whether an `If-None-Match` names the tag, compared weakly.
-fn matches(if_none_match: &[u8], tag: Tag) -> bool {
+pub(super) fn matches(if_none_match: &[u8], tag: Tag) -> bool {
     if_none_match == b"*"
         || elements(if_none_match).any(|element| {
             let element = element.strip_prefix(b"W/").unwrap_or(element);

@@ -66,6 +66,7 @@ pub fn call(
             reads::read(endpoint, exchange, waited, context)
         }
         Endpoint::Watch => watch::watch(exchange, context),
+        Endpoint::UiFile => page::file(exchange, context),
         _ => {
             let (status, keep) = change(endpoint, exchange, peer, context);
             Called::Responded(status, keep)
@@ -90,7 +91,6 @@ pub fn change(
             let request = exchange.request;
             config((request.method, &request.url.path, exchange.body), peer, context)
         }
-        Ok(_) if endpoint == Endpoint::UiFile => page::file(&exchange.request.url.path),
         Ok(_) if endpoint == Endpoint::UiData => page::document(&exchange.request.url, context),
         Ok(args) => response(endpoint, &args, format, peer, context),
     };

@@ -12,7 +12,6 @@ use crate::metrics::{Counters, Format};
 use crate::output::{Framing, Output};
 use crate::registry::{Applied, LookupBody, Tag};
 use crate::response_head::{JSON_HEADERS, NO_CACHE, ResponseHead};
-use crate::ui::File;
 
 /// What the body is (stock's two headers of that kind).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -26,7 +25,7 @@ pub enum Kind {
     Html,
     /// Server-sent events, which nobody on the way is to keep, compress or gather.
     Events,
-    /// A file of the page, with all of its headers.
+    /// A file of the page, with its headers; its tag comes with one more.
     File(&'static str),
     /// Not the API's: neither header.
     None,
@@ -80,7 +79,6 @@ pub enum Response {
     Metrics(Format, String),
     MetricsStream(Format, Stream),
     Stream(Stream),
-    File(&'static File),
     Error(ApiError),
     /// An error with the reason for it.
     Refusal(ApiError, &'static str),
@@ -151,7 +149,6 @@ impl Responder<'_> {
             Response::Text(text) => self.whole(Status::Ok, Kind::Text, text.as_bytes()),
             Response::Json(body) => self.whole(Status::Ok, Kind::Json, &body),
             Response::Metrics(format, text) => self.whole(Status::Ok, Kind::Metrics(format), text.as_bytes()),
-            Response::File(file) => self.whole(Status::Ok, Kind::File(file.headers), file.body),
             Response::Error(error) => self.error(error, None),
             Response::Refusal(ApiError(status, message), reason) => {
                 let body = format!("{{\"message\":\"{message}\",\"reason\":\"{reason}\"}}");

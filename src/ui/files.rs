@@ -7,12 +7,11 @@ pub struct File {
     pub body: &'static [u8],
 }
 
-/// What every file says: it is asked for anew each time, as the next version of the program has others; nothing runs or is
-/// loaded that is not of this server, and nobody shows the page within another.
+/// What every file says beside its tag: nothing runs or is loaded that is not of this server, and nobody shows the page within
+/// another.
 macro_rules! headers {
     ($type:literal) => {
         concat!(
-            "Cache-Control: no-cache\r\n",
             "Content-Security-Policy: default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; \
              connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'\r\n",
             "Content-Type: ",
