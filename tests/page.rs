@@ -10,7 +10,8 @@ mod both_drivers;
 #[path = "support/token_file.rs"]
 mod token_file;
 
-use std::io::Write;
+use std::fmt::Write as _;
+use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::time::Instant;
 
@@ -34,6 +35,7 @@ on_both_drivers!(
     a_topic_has_its_producers_and_channels,
     many_rows_are_asked_for_in_parts,
     bad_arguments_are_named,
+    tombstones_that_are_not_counted_are_mentioned,
     without_the_page_the_server_is_as_stock,
     files_are_open_and_documents_are_not,
 );
@@ -51,6 +53,9 @@ const FILES: [(&str, &str); 7] = [
 
 const DOCUMENTS: [&str; 6] =
     ["overview", "nodes", "node?node=a:1", "topics", "topic?topic=a", "producers?topic=a"];
+
+/// Topics of nodes that one response looks at for tombstones.
+const LOOKED_AT: usize = 8192;
 
 /// What Chromium sends when somebody enters an address.
 const BROWSER: &str = "Accept: text/html,application/xhtml+xml,application/xml;q=0.9,image/avif,*/*;q=0.8\r\n";
@@ -305,6 +310,7 @@ fn nodes_are_searched_and_paged(backend: Backend) {
         ("topics", json!(1)),
         ("channels", json!(1)),
         ("tombstones", json!(0)),
+        ("all_tombstones", json!(true)),
     ] {
         assert_eq!(node[field], value, "{field}");
     }
@@ -368,7 +374,7 @@ fn a_node_has_its_connections_and_topics(backend: Backend) {
     post(&mut client, "/topic/tombstone?topic=two&node=a.example:4151");
     let node = document(&server, "node?node=a.example:4150&limit=2");
     assert_eq!(each(&node["nodes"], "address"), ["a.example"]);
-    assert_eq!(node["nodes"][0]["tombstones"], 1);
+    assert_eq!((&node["nodes"][0]["tombstones"], &node["nodes"][0]["all_tombstones"]), (&json!(1), &json!(true)));
     assert!(node["nodes"][0]["tombstoned_until"].as_i64() > node["now"].as_i64());
     assert_eq!((page(&node["topics"]), &node["topics"]["all"]), ([3, 0, 2], &json!(true)));
     assert_eq!(each(&node["topics"]["rows"], "name"), ["two", "one"], "what has a tombstone comes first");
@@ -450,6 +456,41 @@ fn bad_arguments_are_named(backend: Backend) {
     {
         assert_eq!(status(&ask(&mut client, "GET", &format!("/ui/data/{target}"), "").0), 200, "{target}");
     }
+}
+
+fn tombstones_that_are_not_counted_are_mentioned(backend: Backend) {
+    let server = start(backend, &[]);
+    let mut client = connect(server.http);
+    let mut nsqd = nsqd(&server, json!({ "broadcast_address": "a.example" }));
+    let mut commands = String::new();
+    for nth in 0..LOOKED_AT {
+        writeln!(commands, "REGISTER t{nth}").expect("a text");
+    }
+    nsqd.0.write_all(commands.as_bytes()).expect("the server reads");
+    let mut responses = vec![0; LOOKED_AT * support::clients::OK.len()];
+    nsqd.0.read_exact(&mut responses).expect("a response to each");
+    let tombstones = |target: &str| {
+        let node = &document(&server, target)["nodes"][0];
+        let count = node["tombstones"].as_u64().expect("a number");
+        (count, node["all_tombstones"].as_bool().expect("a flag"))
+    };
+    post(&mut client, "/topic/tombstone?topic=t0&node=a.example:4151");
+    for target in ["nodes", "node?node=a.example:4150"] {
+        assert_eq!(tombstones(target), (1, true), "{target}");
+    }
+    nsqd.register("one-more");
+    post(&mut client, "/topic/tombstone?topic=one-more&node=a.example:4151");
+    for target in ["nodes", "node?node=a.example:4150"] {
+        let (count, is_all) = tombstones(target);
+        assert!(count <= 2 && !is_all, "{target}: {count} {is_all}");
+    }
+    // Without a tombstone in force there is nothing to look for.
+    for topic in ["t0", "one-more"] {
+        assert_eq!(nsqd.ask(format!("UNREGISTER {topic}\n").as_bytes()), b"OK");
+    }
+    nsqd.register("t0");
+    nsqd.register("one-more");
+    assert_eq!(tombstones("nodes"), (0, true));
 }
 
 fn without_the_page_the_server_is_as_stock(backend: Backend) {

@@ -131,8 +131,7 @@ impl Registry {
 
     /// How many tombstones hide a producer at this moment.
     pub fn tombstones(&self, now: Timestamp) -> usize {
-        let snapshot = self.snapshot();
-        snapshot.rest.tombstones.count(now, snapshot.lifetimes().tombstone_lifetime)
+        self.snapshot().tombstones(now)
     }
 
     /// How many producers of before a restart are expected back.

@@ -14,6 +14,7 @@ use super::table::Table;
 use super::tombstones::TombstoneTimes;
 use super::topic::Topic;
 use super::visibility::Lifetimes;
+use crate::clock::Timestamp;
 
 /// How much of a name's hash is used. Few bits in unit tests, so that they meet names whose hashes are equal.
 const HASH_BITS: u32 = if cfg!(test) { 3 } else { u32::BITS };
@@ -80,6 +81,11 @@ impl Snapshot {
     /// How many topics are listed.
     pub fn listed_topics(&self) -> usize {
         self.rest.listed
+    }
+
+    /// How many tombstones hide a producer at this moment.
+    pub fn tombstones(&self, now: Timestamp) -> usize {
+        self.rest.tombstones.count(now, self.lifetimes().tombstone_lifetime)
     }
 
     /// The topic of this name, listed or not.

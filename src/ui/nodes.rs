@@ -131,12 +131,15 @@ pub(super) struct Shown<'a> {
     pub(super) lifetimes: Lifetimes,
     pub(super) now: Timestamp,
     /// How many topics may still be looked at.
-    pub(super) budget: usize,
+    budget: usize,
+    /// How many tombstones hide a producer, of all nodes.
+    in_force: usize,
 }
 
 impl<'a> Shown<'a> {
     pub(super) fn new(snapshot: &'a Snapshot, now: Timestamp) -> Self {
-        Self { snapshot, lifetimes: snapshot.lifetimes(), now, budget: UI_LOOKED_AT }
+        let in_force = snapshot.tombstones(now);
+        Self { snapshot, lifetimes: snapshot.lifetimes(), now, budget: UI_LOOKED_AT, in_force }
     }
 
     pub(super) fn write(&mut self, node: &Node, reconnects: u32, object: &mut Object<'_>) {
@@ -170,12 +173,17 @@ impl<'a> Shown<'a> {
         object.time("listed_until", producer.listed_until(last, &self.lifetimes));
     }
 
-    /// How many tombstones hide it, and when the first of them ends.
+    /// How many tombstones hide it, and when the first of them ends. `all_tombstones` is false when not all of its topics were
+    /// looked at, and there may be more.
     fn write_tombstones(&mut self, producer: &Producer, object: &mut Object<'_>) {
-        let mut ends = Vec::new();
+        let (mut ends, mut is_all) = (Vec::new(), true);
         if producer.may_be_tombstoned() {
-            for topic in self.snapshot.topics_of(producer).take(self.budget) {
-                self.budget -= 1;
+            for topic in self.snapshot.topics_of(producer) {
+                let Some(budget) = self.budget.checked_sub(1) else {
+                    is_all = self.in_force == 0;
+                    break;
+                };
+                self.budget = budget;
                 let at = topic.tombstone_of(producer);
                 ends.extend(
                     at.map(|at| at.after(self.lifetimes.tombstone_lifetime)).filter(|&end| end > self.now),
@@ -183,6 +191,7 @@ impl<'a> Shown<'a> {
             }
         }
         object.count("tombstones", ends.len());
+        object.boolean("all_tombstones", is_all);
         if let Some(end) = ends.into_iter().min() {
             object.time("tombstoned_until", end);
         }

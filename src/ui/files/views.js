@@ -141,12 +141,17 @@ function state(node, now) {
   return [
     badge(STATES[node.state]), ' ',
     el('span', { class: 'dim since' }, node.state === 'expected' ? '' : `for ${duration(now - node.since)}`),
-    node.tombstones > 0 && el('span', { class: 'line' },
-      badge(['warn', many(node.tombstones, 'tombstone')]),
-      el('span', { class: 'dim' }, ` ${duration(node.tombstoned_until - now)} left`)),
+    tombstones(node, now),
     node.doubled && el('span', { class: 'line' }, badge(['bad', 'Address used twice'])),
     node.loopback && el('span', { class: 'line' }, badge(['dull', 'Loopback address'])),
   ];
+}
+
+// Of a node with very many topics the server counts the tombstones in some.
+function tombstones({ tombstones: found, tombstoned_until: until, all_tombstones: isAll }, now) {
+  if (!isAll) return el('span', { class: 'line' }, badge(['warn', found ? `At least ${many(found, 'tombstone')}` : 'Tombstones not counted']));
+  return found > 0 && el('span', { class: 'line' },
+    badge(['warn', many(found, 'tombstone')]), el('span', { class: 'dim' }, ` ${duration(until - now)} left`));
 }
 
 const place = ({ zone, region }) => [zone, region].filter(Boolean).join(' / ') || el('span', { class: 'dim' }, 'none');
