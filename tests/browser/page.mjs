@@ -1,5 +1,5 @@
 // What the page shows of real nsqds, without a reload: one appears, is tombstoned, falls silent, leaves. And 100,000 topics, tokens,
-// a proxy with a prefix, tabs that share one watch, and what axe finds.
+// a proxy with a prefix, tabs that share one watch, long names, and what axe finds.
 //
 //     RINGLOOKUPD=target/debug/ringlookupd PAGE_PICTURES=/tmp node --test tests/browser/page.mjs
 
@@ -7,7 +7,7 @@ import assert from 'node:assert/strict';
 import { writeFileSync } from 'node:fs';
 import { after, before, test } from 'node:test';
 import {
-  Server, folder, launch, nsqd, picture, profile, proxy, registerMany, until, violations,
+  Server, folder, launch, nsqd, picture, profile, proxy, simulated, until, violations,
 } from './support.mjs';
 
 const SILENT_AFTER = 20; // An nsqd sends a PING every 15 s.
@@ -115,7 +115,8 @@ test('only what changes is redrawn, once a second at most', async () => {
 
 test('100,000 topics are searched and paged on the server', async () => {
   const server = await Server.start();
-  const socket = await registerMany(server, TOPICS, (number) => `metrics.host-${String(number).padStart(6, '0')}`);
+  const socket = await simulated(server, { broadcast_address: 'many.example' });
+  await socket.register(Array.from({ length: TOPICS }, (_, number) => `metrics.host-${String(number).padStart(6, '0')} archive`));
   const { context, faults } = await profile(browser);
   const page = await open(context, `${server.page}#/topics`);
   await page.getByText('1 to 50 of 100,000').waitFor();
@@ -206,6 +207,48 @@ test('it works behind a prefix', async () => {
   await context.close();
   listener.closeAllConnections();
   listener.close();
+  await server.stop();
+});
+
+test('names and times stay on their line, and nothing is too wide', async () => {
+  const server = await Server.start('-tombstone-lifetime=10m', '-warm-up=0s');
+  const name = 'ip-10-0-12-34.eu-1.internal';
+  const zone = { topology_zone: 'eu-central-1a', topology_region: 'eu-central-1' };
+  const first = await simulated(server, { broadcast_address: name, hostname: 'ip-10-0-12-34', ...zone });
+  await first.register(['orders']);
+  const twin = await simulated(server, { broadcast_address: name, hostname: 'ip-10-0-12-34', ...zone });
+  for (let number = 0; number < 6; number += 1) await simulated(server, { broadcast_address: `nsqd-${number}.example` });
+  await simulated(server, { broadcast_address: `nsqd-${'very-'.repeat(30)}long.example` });
+  await server.post(`/topic/tombstone?topic=orders&node=${name}:4151`);
+  for (const width of [360, 700, 1030, 1280]) {
+    const { context, faults } = await profile(browser, { viewport: { width, height: 900 } });
+    const page = await open(context, server.page);
+    await page.getByText(/^9 min \d+ s left$/).waitFor();
+    const lines = await page.evaluate(() => [...document.querySelectorAll('.whole')].map((element) =>
+      [element.textContent, Math.round(element.offsetHeight / Number.parseFloat(getComputedStyle(element).lineHeight))]));
+    assert.ok(lines.length > 20);
+    assert.deepEqual(lines.filter(([, count]) => count !== 1), [], `at ${width} pixels`);
+    if (width === 1280) {
+      const shown = await row(page, name).first().getByRole('link').evaluate((link) => [link.offsetWidth, link.offsetHeight, link.parentElement.offsetWidth]);
+      assert.ok(shown[1] < 30, `a name of ${name.length} letters has ${shown} pixels`);
+    }
+    const warning = page.locator('.warnings li', { hasText: 'Two nsqd nodes with one address' });
+    await warning.getByText(/^\S+ from 127\.0\.0\.1:\d+ and 127\.0\.0\.1:\d+\. Consumers reach one of them\./).waitFor();
+    assert.equal(await warning.getByRole('link').count(), 1, 'an address is named once');
+    const all = await page.getByRole('link', { name: 'All 9 nodes' }).boundingBox();
+    const table = await page.getByRole('table', { name: 'nsqd nodes' }).boundingBox();
+    assert.ok(all.y >= table.y + table.height + 8, 'the link touches the table');
+    for (const view of ['', 'nodes', `nodes/${name}:4150`, 'topics/orders']) {
+      await page.goto(`${server.page}#/${view}`);
+      await page.locator('tbody tr').first().waitFor();
+      await picture(page, `long-${width}-${view.split('/')[0] || 'overview'}`);
+      const wider = await page.evaluate(() => document.documentElement.scrollWidth - innerWidth);
+      assert.ok(wider <= 0, `${view} is ${wider} pixels too wide for ${width}`);
+    }
+    assert.deepEqual(faults, []);
+    await context.close();
+  }
+  assert.ok(!twin.destroyed);
   await server.stop();
 });
 

@@ -100,24 +100,22 @@ export async function nsqd(server, name, ...args) {
   return child;
 }
 
-// A connection that registers many topics as an nsqd does.
-export async function registerMany(server, count, name) {
-  const [host, port] = server.tcp.split(':');
-  const socket = net.connect(Number(port), host);
-  const body = Buffer.from(JSON.stringify({
-    broadcast_address: 'many.example', hostname: 'many', tcp_port: 4150, http_port: 4151, version: '1.3.0',
-    topology_zone: 'eu-1a', topology_region: 'eu-1',
-  }));
+// A connection that describes itself as an nsqd does, by these fields and some of its own. It sends no PING.
+export async function simulated(server, fields, options = {}) {
+  const socket = net.connect({ host: '127.0.0.1', port: Number(server.tcp.split(':').at(-1)), ...options });
+  let received = 0;
+  socket.on('data', (data) => { received += data.length; });
+  const body = Buffer.from(JSON.stringify({ hostname: 'host', tcp_port: 4150, http_port: 4151, version: '1.3.0', ...fields }));
   const length = Buffer.alloc(4);
   length.writeUInt32BE(body.length);
   socket.write(Buffer.concat([Buffer.from('  V1IDENTIFY\n'), length, body]));
-  let text = '';
-  for (let number = 0; number < count; number += 1) text += `REGISTER ${name(number)} archive\n`;
-  socket.write(text);
   // A response to each: length and OK; that of IDENTIFY is longer.
-  let received = 0;
-  socket.on('data', (data) => { received += data.length; });
-  await until('all are registered', () => received > 6 * count, 60);
+  await until('IDENTIFY has its response', () => received > 6);
+  socket.register = async (names) => {
+    const before = received;
+    socket.write(names.map((name) => `REGISTER ${name}\n`).join(''));
+    await until('all are registered', () => received >= before + 6 * names.length, 60);
+  };
   return socket;
 }
 

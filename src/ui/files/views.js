@@ -59,6 +59,13 @@ function reason({ kind, reason: words, about }) {
   return [known[words] ?? words];
 }
 
+// A text that stays on one line if it fits.
+const whole = (text, kind = '') => text && el('span', { class: `${kind} whole`.trim() }, text);
+const left = (until, now) => whole(`${duration(until - now)} left`, 'dim');
+// a; a and b; a, b and c.
+const listed = (items) => items.map((item, nth) => [nth === 0 ? '' : nth < items.length - 1 ? ', ' : ' and ', item]);
+// A text, in which flags stay on one line.
+const flags = (text) => text.split(/(?<!\S)(-[a-z-]+)/).map((part, nth) => (nth % 2 ? whole(part) : part));
 const badge = ([tone, text]) => el('span', { class: `badge ${tone}` }, text);
 const nodeName = ({ address, tcp_port: port }) => `${address}:${port}`;
 const nodeHref = (name) => `#/nodes/${encodeURIComponent(name)}`;
@@ -140,7 +147,7 @@ function ping({ last_ping: last, listed_until: until, state }, now) {
 function state(node, now) {
   return [
     badge(STATES[node.state]), ' ',
-    el('span', { class: 'dim since' }, node.state === 'expected' ? '' : `for ${duration(now - node.since)}`),
+    node.state !== 'expected' && whole(`for ${duration(now - node.since)}`, 'dim'),
     tombstones(node, now),
     node.doubled && el('span', { class: 'line' }, badge(['bad', 'Address used twice'])),
     node.loopback && el('span', { class: 'line' }, badge(['dull', 'Loopback address'])),
@@ -151,23 +158,26 @@ function state(node, now) {
 function tombstones({ tombstones: found, tombstoned_until: until, all_tombstones: isAll }, now) {
   if (!isAll) return el('span', { class: 'line' }, badge(['warn', found ? `At least ${many(found, 'tombstone')}` : 'Tombstones not counted']));
   return found > 0 && el('span', { class: 'line' },
-    badge(['warn', many(found, 'tombstone')]), el('span', { class: 'dim' }, ` ${duration(until - now)} left`));
+    badge(['warn', many(found, 'tombstone')]), ' ', left(until, now));
 }
 
-const place = ({ zone, region }) => [zone, region].filter(Boolean).join(' / ') || el('span', { class: 'dim' }, 'none');
+const place = ({ zone, region }) => (zone || region
+  ? [whole(zone), zone && region ? ' / ' : '', whole(region)]
+  : el('span', { class: 'dim' }, 'none'));
 
 function nodesTable(nodes, now) {
   return table('nsqd nodes', [
     ['Node', (node) => [
       nodeLink(nodeName(node)),
-      el('span', { class: 'dim line' }, node.hostname && node.hostname !== node.address ? `${node.hostname}, ` : '', node.client),
-    ]],
+      el('span', { class: 'dim line' },
+        node.hostname && node.hostname !== node.address ? whole(`${node.hostname},`) : '', ' ', whole(node.client)),
+    ], 'node'],
     ['State', (node) => state(node, now)],
     ['Last PING', (node) => ping(node, now)],
-    ['Zone', place],
+    ['Zone', place, 'zone'],
     ['Version', (node) => node.version],
     ['Topics', (node) => count(node.topics), 'number'],
-    ['Reconnects, 1 h', (node) => (node.reconnects ? el('strong', {}, count(node.reconnects)) : '0'), 'number'],
+    ['Reconnects, 1\u00a0h', (node) => (node.reconnects ? el('strong', {}, count(node.reconnects)) : '0'), 'number'],
   ], nodes, (node) => `${nodeName(node)} ${node.client}`);
 }
 
@@ -186,12 +196,17 @@ function journal(entries, now, withNode = true) {
 // Warnings: [tone, title, text].
 function warnings({ ready, ready_at: readyAt, warnings: found, counts, inactive_after: inactive }, now) {
   const list = [];
-  const named = ({ nodes, count: all }) => [
-    nodes.map((node, nth) => [nth ? ', ' : '', nodeLink(nodeName(node)), ` from ${node.client}`]),
-    all > nodes.length ? ` and ${count(all - nodes.length)} more` : '', '. ',
-  ];
+  const named = ({ nodes, count: all }) => {
+    const clients = new Map(nodes.map((node) => [nodeName(node), []]));
+    for (const node of nodes) clients.get(nodeName(node)).push(node.client);
+    return [
+      [...clients].map(([name, from], nth) => [nth ? '; ' : '', nodeLink(name), ' from ', listed(from.map((client) => whole(client)))]),
+      all > nodes.length ? `; and ${count(all - nodes.length)} more` : '', '. ',
+    ];
+  };
   if (found.doubled) {
-    list.push(['bad', 'Two nsqd nodes with one address', [named(found.doubled),
+    const title = found.doubled.count === 2 ? 'Two nsqd nodes with one address' : `${count(found.doubled.count)} nsqd nodes with the address of another`;
+    list.push(['bad', title, [named(found.doubled),
       'Consumers reach one of them. Give each nsqd its own -broadcast-address.']]);
   }
   if (found.loopback) {
@@ -226,7 +241,8 @@ function warnings({ ready, ready_at: readyAt, warnings: found, counts, inactive_
 function warningList(list) {
   if (!list.length) return el('p', { class: 'fine', key: 'fine' }, 'No warnings.');
   return el('ul', { class: 'warnings', key: 'warnings' }, list.map(([tone, title, text]) =>
-    el('li', { class: tone, key: title }, el('strong', {}, title), el('span', {}, text))));
+    el('li', { class: tone, key: title }, el('strong', {}, flags(title)),
+      el('span', {}, text.map((part) => (typeof part === 'string' ? flags(part) : part))))));
 }
 
 function figures({ counts }) {
@@ -254,7 +270,7 @@ export const overview = Object.assign(({ now, read }) => {
       el('section', { 'aria-labelledby': 'nodes', key: 'nodes' },
         el('h2', { id: 'nodes' }, 'Nodes'),
         nodes.total ? nodesTable(nodes.nodes, now) : el('p', { class: 'dim' }, 'No nsqd is connected.'),
-        nodes.total > FEW && el('p', {}, el('a', { href: '#/nodes' }, `All ${count(nodes.total)} nodes`))),
+        nodes.total > FEW && el('p', { class: 'more' }, el('a', { href: '#/nodes' }, `All ${count(nodes.total)} nodes`))),
       el('section', { 'aria-labelledby': 'last', key: 'last' },
         el('h2', { id: 'last' }, 'Last joins and departures'), journal(all.journal, now)),
     ],
@@ -295,7 +311,7 @@ export const nodeView = Object.assign(({ argument, query, now, read, go, nsqadmi
         topics.rows.length ? table('Topics of the node', [
           ['Topic', (topic) => topicLink(topic.name)],
           ['Tombstone', (topic) => topic.tombstoned_until
-            ? [badge(['warn', 'Tombstoned']), el('span', { class: 'dim' }, ` ${duration(topic.tombstoned_until - now)} left`)]
+            ? [badge(['warn', 'Tombstoned']), ' ', left(topic.tombstoned_until, now)]
             : el('span', { class: 'dim' }, 'none')],
         ], topics.rows, (topic) => topic.name) : el('p', { class: 'dim', key: 'none' }, 'No such topic.'),
         pages(topics, go)),
@@ -347,12 +363,12 @@ export const topicView = Object.assign(({ argument, query, now, read, go, nsqadm
       known && el('section', { 'aria-labelledby': 'producers', key: 'producers' },
         el('h2', { id: 'producers' }, 'Producers'),
         producers.producers.length ? table('Producers', [
-          ['Node', (producer) => [nodeLink(nodeName(producer)), el('span', { class: 'dim line' }, producer.client)]],
+          ['Node', (producer) => [nodeLink(nodeName(producer)), el('span', { class: 'dim line' }, whole(producer.client))]],
           ['State', (producer) => (producer.tombstoned_until
-            ? [badge(['warn', 'Tombstoned']), el('span', { class: 'dim' }, ` ${duration(producer.tombstoned_until - now)} left`)]
-            : [badge(STATES[producer.state]), el('span', { class: 'dim' }, ` for ${duration(now - producer.since)}`)])],
+            ? [badge(['warn', 'Tombstoned']), ' ', left(producer.tombstoned_until, now)]
+            : [badge(STATES[producer.state]), ' ', whole(`for ${duration(now - producer.since)}`, 'dim')])],
           ['Last PING', (producer) => ping(producer, now)],
-          ['Zone', place],
+          ['Zone', place, 'zone'],
         ], producers.producers, (producer) => `${nodeName(producer)} ${producer.client}`)
           : el('p', { class: 'dim', key: 'no producers' }, 'No connected nsqd has this topic.'),
         pages(producers, go, 'from')),
