@@ -1,10 +1,11 @@
 // What the page shows of real nsqds, without a reload: one appears, is tombstoned, falls silent, leaves. And 100,000 topics, tokens,
-// a proxy with a prefix, tabs that share one watch, long names, and what axe finds.
+// a proxy with a prefix, tabs that share one watch, each warning, long names, and what axe finds.
 //
 //     RINGLOOKUPD=target/debug/ringlookupd PAGE_PICTURES=/tmp node --test tests/browser/page.mjs
 
 import assert from 'node:assert/strict';
 import { writeFileSync } from 'node:fs';
+import { networkInterfaces } from 'node:os';
 import { after, before, test } from 'node:test';
 import {
   Server, folder, launch, nsqd, picture, profile, proxy, simulated, until, violations,
@@ -207,6 +208,98 @@ test('it works behind a prefix', async () => {
   await context.close();
   listener.closeAllConnections();
   listener.close();
+  await server.stop();
+});
+
+test('a limit that is exceeded or nearly reached is a warning', async () => {
+  const server = await Server.start('-warm-up=0s', '-max-topics=20');
+  const { context, faults } = await profile(browser);
+  const page = await open(context, server.page);
+  await page.getByText('No warnings.').waitFor();
+  const warning = (title) => page.locator('.warnings li', { hasText: title });
+  const create = (number) => fetch(`http://${server.http}/topic/create?topic=t${number}`, { method: 'POST' });
+  for (let number = 0; number < 17; number += 1) assert.equal((await create(number)).status, 200);
+  await warning('17 topics without producers').waitFor();
+  assert.equal(await warning('-max-topics').count(), 0);
+  assert.equal((await create(17)).status, 200);
+  await warning('-max-topics is nearly reached').getByText('18 of 20.').waitFor();
+  assert.equal(await warning('Limit -max-topics exceeded').count(), 0);
+  for (let number = 18; number < 20; number += 1) await create(number);
+  assert.equal((await create(20)).status, 503);
+  await warning('-max-topics is nearly reached').getByText('20 of 20.').waitFor();
+  await warning('Limit -max-topics exceeded').getByText(/^1 time since the start, last \d+ s ago\. The log names the clients\.$/).waitFor();
+  assert.equal((await create(21)).status, 503);
+  await warning('Limit -max-topics exceeded').getByText(/^2 times since the start/).waitFor();
+  await picture(page, 'limits');
+  assert.deepEqual(faults, []);
+  await context.close();
+  await server.stop();
+});
+
+test('a loopback address is a warning as soon as a node is on another host', async (t) => {
+  // Another address of this machine stands for the other host.
+  const other = Object.values(networkInterfaces()).flat().find(({ family, internal }) => family === 'IPv4' && !internal)?.address;
+  if (!other) {
+    t.skip('this machine has only loopback addresses');
+    return;
+  }
+  const server = await Server.start('-warm-up=0s', '-tcp-address=0.0.0.0:0');
+  const { context, faults } = await profile(browser);
+  const page = await open(context, server.page);
+  await simulated(server, { broadcast_address: '127.0.0.1' });
+  await row(page, '127.0.0.1:4150').getByText('Loopback address').waitFor();
+  await page.getByText('No warnings.').waitFor();
+  const socket = await simulated(server, { broadcast_address: 'b.example' }, { host: other, localAddress: other });
+  await row(page, 'b.example:4150').waitFor();
+  const warning = page.locator('.warnings li', { hasText: '1 node announces a loopback address' });
+  await warning.getByRole('link', { name: '127.0.0.1:4150', exact: true }).waitFor();
+  await warning.getByText('Set -broadcast-address of nsqd.').waitFor();
+  assert.equal(await row(page, 'b.example:4150').getByText('Loopback address').count(), 0);
+  await simulated(server, { broadcast_address: 'localhost' }, { host: other, localAddress: other });
+  await page.locator('.warnings').getByText('2 nodes announce a loopback address').waitFor();
+  await picture(page, 'loopback');
+  socket.destroy();
+  await row(page, 'b.example:4150').waitFor({ state: 'detached' });
+  await page.locator('.warnings').getByText('2 nodes announce a loopback address').waitFor();
+  assert.deepEqual(faults, []);
+  await context.close();
+  await server.stop();
+});
+
+test('zones and regions are shown and searched', async () => {
+  // nsqd 1.3.0 has no zone.
+  const server = await Server.start();
+  const { context, faults } = await profile(browser);
+  const a = await simulated(server, { broadcast_address: 'a.example', topology_zone: 'eu-1a', topology_region: 'eu-1' });
+  const b = await simulated(server, { broadcast_address: 'b.example', topology_region: 'us-1' });
+  await simulated(server, { broadcast_address: 'c.example' });
+  for (const socket of [a, b]) await socket.register(['orders']);
+  const page = await open(context, `${server.page}#/nodes`);
+  const zone = (node) => row(page, node).locator('[data-title=Zone]');
+  await zone('c.example').getByText('none', { exact: true }).waitFor();
+  assert.equal(await zone('a.example').textContent(), 'eu-1a / eu-1');
+  assert.equal(await zone('b.example').textContent(), 'us-1');
+  await page.getByLabel('Search by address, host, version or zone').fill('EU-1A');
+  await row(page, 'b.example').waitFor({ state: 'detached' });
+  assert.equal(await page.locator('tbody tr').count(), 1);
+  await page.goto(`${server.page}#/topics/orders`);
+  await page.getByRole('heading', { name: 'orders' }).waitFor();
+  await zone('a.example').getByText('eu-1a', { exact: true }).waitFor();
+  assert.deepEqual(faults, []);
+  await context.close();
+  await server.stop();
+});
+
+test('tombstones of a node with very many topics are at least so many', async () => {
+  const server = await Server.start('-tombstone-lifetime=10m');
+  const { context, faults } = await profile(browser);
+  const node = await simulated(server, { broadcast_address: 'a.example' });
+  await node.register(Array.from({ length: 8193 }, (_, number) => `t${number}`));
+  for (const topic of ['t0', 't8192']) await server.post(`/topic/tombstone?topic=${topic}&node=a.example:4151`);
+  const page = await open(context, server.page);
+  await row(page, 'a.example:4150').getByText(/^(At least \d tombstones?|Tombstones not counted)$/).waitFor();
+  assert.deepEqual(faults, []);
+  await context.close();
   await server.stop();
 });
 
