@@ -18,6 +18,7 @@ mod haproxy;
 mod limits;
 mod log;
 mod migration;
+mod page_proxies;
 mod prometheus;
 mod restarts;
 mod tls;
@@ -37,6 +38,7 @@ mod daemon;
 mod inherited_sockets;
 mod load;
 mod programs;
+mod proxy;
 #[path = "../simulation/rng.rs"]
 #[allow(dead_code, reason = "each test target uses a part of this module")]
 mod rng;
