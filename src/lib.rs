@@ -36,6 +36,7 @@
 //! - [`registry`]: who produces what, in immutable snapshots; changes in, outcomes out.
 //! - [`topology`]: topics and channels that are known beforehand, by a file.
 //! - [`state`]: the registry on disk, so that a restart loses nothing.
+//! - [`cluster`]: one registry on several machines, which share it in etcd.
 //! - [`watch`]: clients that wait for changes, and streams of events.
 //! - [`spread`]: what many clients would otherwise do at the same moment.
 //! - [`change_log`]: the log's lines of what each change has done.
@@ -53,6 +54,7 @@ pub mod batch;
 pub mod cause;
 pub mod change_log;
 pub mod clock;
+pub mod cluster;
 pub mod connection;
 pub mod context;
 pub mod endpoint;

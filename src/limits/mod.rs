@@ -126,6 +126,16 @@ pub const TOKEN_FILE_BYTES_MAX: usize = 8 << 20;
 pub const TOKENS_MAX: usize = 10_000;
 pub const TOKEN_BYTES_MAX: usize = 512;
 pub const TOKEN_NAME_BYTES_MAX: usize = 64;
+
+/// Addresses of one etcd, and bytes of the prefix of its keys.
+pub const ETCD_ENDPOINTS_MAX: usize = 16;
+pub const ETCD_PREFIX_BYTES_MAX: usize = 128;
+/// The file with the name and the password for etcd.
+pub const ETCD_USER_FILE_BYTES_MAX: usize = 4 << 10;
+/// One response of etcd, and one line of a watch: etcd sends all that it has of up to a thousand revisions at once.
+pub const ETCD_RESPONSE_BYTES_MAX: usize = 64 << 20;
+/// How long a watch of etcd may be silent: each member writes its own key every 10 s.
+pub const ETCD_WATCH_SILENCE: Duration = Duration::from_secs(20);
 /// The topology file, and the topics and channels in it. They are one commit, in which each channel that is added copies those of
 /// its topic: with so many it takes some tenths of a second at the worst.
 pub const TOPOLOGY_FILE_BYTES_MAX: usize = 8 << 20;

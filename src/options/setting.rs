@@ -10,6 +10,7 @@ use super::address_range::AddressRange;
 use super::duration::{GoDuration, from_milliseconds, parse_duration};
 use super::web_address::WebAddress;
 use crate::access::AddressRanges;
+use crate::cluster::etcd::ClusterAddress;
 use crate::io::BackendChoice;
 use crate::limits::{Limit, Unit, WORKERS_MAX};
 use crate::log::{Format, Level};
@@ -164,6 +165,27 @@ impl Setting for WebAddress {
 
     fn value(&self) -> SettingValue {
         SettingValue::Text(self.as_str().to_owned())
+    }
+}
+
+impl Setting for Option<ClusterAddress> {
+    const ARGUMENT: &'static str = "URL";
+    const ALLOWED: &'static str =
+        "use etcd://HOST:PORT[,HOST:PORT...][/PREFIX], or etcds:// for TLS, or an empty text for none";
+
+    fn read(value: &Value) -> Result<Self, String> {
+        match value.as_str().ok_or(Self::ALLOWED)? {
+            "" => Ok(None),
+            text => text.parse().map(Some).map_err(|error| format!("{error}, {}", Self::ALLOWED)),
+        }
+    }
+
+    fn show(&self) -> String {
+        self.as_ref().map_or_else(|| "\"\"".to_owned(), |address| format!("\"{address}\""))
+    }
+
+    fn value(&self) -> SettingValue {
+        SettingValue::Text(self.as_ref().map_or_else(String::new, ToString::to_string))
     }
 }
 

@@ -258,7 +258,11 @@ fn provider() -> CryptoProvider {
     provider
 }
 
-fn certificates(flag: &'static str, path: &str) -> Result<Vec<CertificateDer<'static>>, TlsConfigError> {
+/// The certificates of the file that a flag names.
+pub(crate) fn certificates(
+    flag: &'static str,
+    path: &str,
+) -> Result<Vec<CertificateDer<'static>>, TlsConfigError> {
     let failed = |error| TlsConfigError::File { flag, path: path.to_owned(), error };
     let found: Result<Vec<_>, _> = CertificateDer::pem_file_iter(Path::new(path)).map_err(failed)?.collect();
     let found = found.map_err(failed)?;

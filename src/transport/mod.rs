@@ -15,6 +15,7 @@ use rustls::ServerConfig;
 use crate::io::SendBuffer;
 use crate::output::Output;
 
+pub(crate) use config::certificates;
 pub use config::{ClientAuth, Loaded, MinVersion, TlsConfigError, TlsConfigs, TlsOptions};
 pub use tls::{Tls, TlsError};
 
