@@ -141,6 +141,16 @@ pub enum Modified {
     Deleted { key: String, revision: Revision },
 }
 
+impl Modified {
+    /// The revision of the change.
+    pub fn revision(&self) -> Revision {
+        match self {
+            Self::Put(pair) => pair.mod_revision,
+            Self::Deleted { revision, .. } => *revision,
+        }
+    }
+}
+
 /// Why something was not answered as it should.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Failure {

@@ -134,8 +134,13 @@ pub const ETCD_PREFIX_BYTES_MAX: usize = 128;
 pub const ETCD_USER_FILE_BYTES_MAX: usize = 4 << 10;
 /// One response of etcd, and one line of a watch: etcd sends all that it has of up to a thousand revisions at once.
 pub const ETCD_RESPONSE_BYTES_MAX: usize = 64 << 20;
-/// How long a watch of etcd may be silent: each member writes its own key every 10 s.
-pub const ETCD_WATCH_SILENCE: Duration = Duration::from_secs(20);
+/// How long etcd may take for each step of a request, among them each read of the response.
+pub const ETCD_TIMEOUT: Duration = Duration::from_secs(5);
+/// How many times that for the whole body of a response.
+pub const ETCD_BODY_TIME: u32 = 4;
+/// How many times that a watch may be silent: each member writes its own key every 10 s.
+pub const ETCD_WATCH_SILENCE: u32 = 4;
+
 /// The topology file, and the topics and channels in it. They are one commit, in which each channel that is added copies those of
 /// its topic: with so many it takes some tenths of a second at the worst.
 pub const TOPOLOGY_FILE_BYTES_MAX: usize = 8 << 20;

@@ -12,7 +12,7 @@ use super::decode;
 use super::encode;
 use super::refusal::Refusal;
 use crate::cluster::store::{Failure, Request, Response};
-use crate::limits::{ETCD_RESPONSE_BYTES_MAX, ETCD_WATCH_SILENCE};
+use crate::limits::{ETCD_BODY_TIME, ETCD_RESPONSE_BYTES_MAX, ETCD_WATCH_SILENCE};
 
 /// What the threads share.
 pub(super) struct Shared {
@@ -43,6 +43,7 @@ impl Shared {
 #[derive(Clone)]
 pub(super) struct Client {
     shared: Arc<Shared>,
+    reads: Reads,
     agent: Agent,
 }
 
@@ -53,10 +54,12 @@ pub(super) struct Reply {
     pub(super) body: Body,
 }
 
-/// How long each read of a response may take.
+/// How long the reads of a response may take.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Reads {
+    /// As the others, and not many of them.
     Answer,
+    /// As many as there are, and a pause between two.
     Watch,
 }
 
@@ -64,9 +67,9 @@ impl Client {
     /// A client with connections of its own.
     pub(super) fn new(shared: &Arc<Shared>, reads: Reads) -> Self {
         let EtcdConfig { timeout, tls, .. } = &shared.config;
-        let per_read = match reads {
-            Reads::Answer => *timeout,
-            Reads::Watch => ETCD_WATCH_SILENCE,
+        let (per_read, body) = match reads {
+            Reads::Answer => (*timeout, Some(*timeout * ETCD_BODY_TIME)),
+            Reads::Watch => (*timeout * ETCD_WATCH_SILENCE, None),
         };
         let mut config = Agent::config_builder()
             .timeout_resolve(Some(*timeout))
@@ -74,6 +77,7 @@ impl Client {
             .timeout_per_write(Some(*timeout))
             .timeout_recv_response(Some(*timeout))
             .timeout_per_read(Some(per_read))
+            .timeout_recv_body(body)
             .http_status_as_error(false)
             .max_redirects(0)
             .max_redirects_will_error(false)
@@ -83,7 +87,7 @@ impl Client {
         if let Some(tls) = tls {
             config = config.tls_config(tls.clone());
         }
-        Self { shared: Arc::clone(shared), agent: config.build().new_agent() }
+        Self { shared: Arc::clone(shared), reads, agent: config.build().new_agent() }
     }
 
     /// Ends, from another thread, whatever is under way, and all that comes. Connecting is not interrupted; it fails once done.
@@ -161,8 +165,8 @@ impl Client {
         if let Some(token) = token {
             request = request.header("Authorization", token);
         }
-        if path_is_watch(url) {
-            // So that etcd ends the watch when it has no leader, and sees nothing therefore.
+        if self.reads == Reads::Watch {
+            // So that etcd ends the watch when it has no leader, and with that no changes.
             request = request.header("Grpc-Metadata-hasleader", "true");
         }
         request.send(body)
@@ -192,10 +196,6 @@ impl Client {
 
 pub(super) fn too_long() -> Failure {
     Failure::Refused(format!("a response of more than {ETCD_RESPONSE_BYTES_MAX} bytes"))
-}
-
-fn path_is_watch(url: &str) -> bool {
-    url.ends_with("/v3/watch")
 }
 
 /// Whether a request failed before a byte of it was sent.

@@ -253,9 +253,7 @@ mod tests {
             ),
             (
                 r#"{"result":{HEADER,"created":true,"canceled":true,"cancel_reason":"rpc error: code = PermissionDenied desc = etcdserver: permission denied"}}"#,
-                Err(Refusal::Token(
-                    "rpc error: code = PermissionDenied desc = etcdserver: permission denied".to_owned(),
-                )),
+                Err(Refusal::Token("permission denied".to_owned())),
             ),
             (
                 r#"{"error":{"grpc_code":14,"http_code":503,"message":"etcdserver: no leader","http_status":"Service Unavailable"}}"#,

@@ -43,7 +43,7 @@ pub(super) fn request(request: &Request) -> (&'static str, Vec<u8>) {
 /// The body of a watch of all keys with a prefix.
 pub(super) fn watch(prefix: &str, from: Revision) -> Vec<u8> {
     let mut create = Object::new();
-    create.bytes("key", prefix).bytes("range_end", behind(prefix)).number("start_revision", from);
+    create.bytes("key", prefix).bytes("range_end", behind(prefix)).number("start_revision", &from);
     let mut out = Object::new();
     out.object("create_request", create);
     out.end()
@@ -61,7 +61,7 @@ fn condition(out: &mut Object, condition: &Condition) {
         Condition::IsAbsent(key) => (key, "EQUAL"),
     };
     // A key has version 0 when it is not there.
-    out.bytes("key", key).text("target", "VERSION").text("result", result).number("version", 0);
+    out.bytes("key", key).text("target", "VERSION").text("result", result).number("version", &0);
 }
 
 fn operation(out: &mut Object, operation: &Operation) {
@@ -123,7 +123,7 @@ impl Object {
         self
     }
 
-    fn number(&mut self, name: &str, number: impl ToString) -> &mut Self {
+    fn number(&mut self, name: &str, number: &impl ToString) -> &mut Self {
         json::name(self.key(name), &number.to_string());
         self
     }

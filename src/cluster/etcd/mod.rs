@@ -4,10 +4,10 @@
 //! function, from any of the threads. A thread is ended by shutting its sockets down, so nothing waits for the network when a watch
 //! is stopped or the client is dropped.
 //!
-//! - [`address`]: where etcd is.
-//! - [`config`]: what else is to be known, from files.
-//! - [`encode`] and [`decode`]: JSON; [`refusal`]: errors.
-//! - [`client`]: a request; [`watch`]: a watch.
+//! - `address`: where etcd is.
+//! - `config`: what else is to be known, from files.
+//! - `encode` and `decode`: JSON; `refusal`: errors.
+//! - `client`: a request; `watch`: a watch.
 
 mod address;
 mod client;
@@ -93,6 +93,7 @@ impl Store for Etcd {
     }
 
     fn watch(&mut self, number: u64, prefix: &str, from: Revision) {
+        self.stop_watch();
         let thread = Stoppable::new(&self.shared, Reads::Watch);
         let report = reporter(&self.incoming, &thread.is_stopped);
         let (client, prefix) = (thread.client.clone(), prefix.to_owned());

@@ -63,7 +63,9 @@ pub(super) fn without_code(status: u16, text: &str) -> Refusal {
 
 /// Why etcd has ended a watch. It says `permission denied` of a bad token too.
 pub(super) fn of_watch(reason: &str) -> Refusal {
-    let why = reason.strip_prefix("etcdserver: ").unwrap_or(reason).to_owned();
+    // Some releases write gRPC's whole error.
+    let text = reason.split_once(" desc = ").map_or(reason, |(_, text)| text);
+    let why = text.strip_prefix("etcdserver: ").unwrap_or(text).to_owned();
     let wants_token = ["permission denied", "invalid auth token", "user name is empty", "auth store is old"];
     if wants_token.iter().any(|part| reason.contains(part)) {
         Refusal::Token(why)
