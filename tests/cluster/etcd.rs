@@ -16,6 +16,7 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use ringlookupd::cluster::etcd::EtcdFiles;
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
@@ -86,6 +87,17 @@ impl Tls {
         let authority = Authority::new();
         let (server, client) = (authority.certify("etcd"), authority.certify("client"));
         Self { authority, server, client }
+    }
+
+    /// What a client is to be given.
+    pub fn files(&self) -> EtcdFiles {
+        let path = |path: &Path| path.to_str().expect("UTF-8").to_owned();
+        EtcdFiles {
+            ca: path(&self.authority.file()),
+            cert: path(&self.client.cert),
+            key: path(&self.client.key),
+            user: String::new(),
+        }
     }
 
     fn flags(&self) -> Vec<String> {

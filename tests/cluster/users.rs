@@ -6,7 +6,7 @@ use ringlookupd::limits::ETCD_TIMEOUT;
 use tempfile::TempDir;
 
 use crate::asker::{Asker, user_file};
-use crate::etcd::{Etcd, Programs, programs};
+use crate::etcd::{Etcd, Programs, Tls, programs};
 
 /// An etcd on which `nsq` may do anything with keys that begin with `p/`, and everybody else nothing.
 fn guarded(programs: &Programs) -> Etcd {
@@ -97,4 +97,19 @@ fn a_user_is_of_no_use_where_there_are_none() {
     }
     let denied = user.range("p/", "p0");
     assert!(matches!(denied, Err(Failure::Denied(_))), "{denied:?}");
+}
+
+/// The gateway does not take a name of a certificate for a user, and refuses all requests of whoever has shown one.
+#[test]
+fn a_certificate_with_a_name_does_not_go_with_users() {
+    let Some(programs) = programs() else { return };
+    let (etcd, folder) = (Etcd::start_tls(&programs, Tls::new()), tempfile::tempdir().expect("a folder"));
+    for arguments in
+        [&["user", "add", "root:r00t"][..], &["user", "grant-role", "root", "root"], &["auth", "enable"]]
+    {
+        etcd.ctl(arguments);
+    }
+    let files = EtcdFiles { user: user_file(folder.path(), "root:r00t"), ..etcd.tls().files() };
+    let denied = Asker::with(&etcd.address(), &files, ETCD_TIMEOUT).range("p/", "p0");
+    assert!(matches!(&denied, Err(Failure::Denied(why)) if why.contains("CommonName")), "{denied:?}");
 }

@@ -155,7 +155,13 @@ impl Client {
             self.shared.leave(endpoint);
             tried += 1;
             if tried == endpoints.len() || !is_before_sending(&error) {
-                return Err(failure(error, url));
+                let is_cut_off = self.shared.config.tls.is_some() && is_cut_off(&error);
+                return Err(match failure(error, url) {
+                    Failure::Unreachable(why) if is_cut_off => Failure::Unreachable(format!(
+                        "{why}; etcd may not accept the certificate, see -cluster-cert"
+                    )),
+                    failure => failure,
+                });
             }
         }
     }
@@ -217,6 +223,13 @@ fn is_before_sending(error: &Error) -> bool {
         }
         _ => false,
     }
+}
+
+/// Whether the peer has closed the connection while a request was being sent. With TLS 1.3 the client's certificate is refused
+/// as late as that; the alert that says so is then often lost.
+fn is_cut_off(error: &Error) -> bool {
+    let kinds = [ErrorKind::BrokenPipe, ErrorKind::ConnectionReset, ErrorKind::ConnectionAborted];
+    matches!(error, Error::Io(error) if kinds.contains(&error.kind()))
 }
 
 /// Whether it is the resolver's: std has no kind for it.

@@ -312,15 +312,16 @@ mod tests {
             // Without the gateway.
             (404, "404 page not found\n".to_owned(), Failure::NoGateway.into()),
             (
-                401,
+                400,
                 "CommonName of client sending a request against gateway will be ignored and not used as expected\n".to_owned(),
-                denied("status 401, CommonName of client sending a request against gateway will be ignored and not used as expected"),
+                denied("status 400, CommonName of client sending a request against gateway will be ignored and not used as expected"),
             ),
             (
                 400,
                 "Client sent an HTTP request to an HTTPS server.\n".to_owned(),
                 refused("status 400, Client sent an HTTP request to an HTTPS server."),
             ),
+            (401, "Unauthorized".to_owned(), denied("status 401, Unauthorized")),
             (502, "<html>Bad Gateway</html>".to_owned(), unavailable("status 502, <html>Bad Gateway</html>")),
             (503, String::new(), unavailable("status 503")),
             // Other servers.

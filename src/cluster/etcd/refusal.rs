@@ -52,11 +52,12 @@ pub(super) fn of(code: i64, text: &str) -> Refusal {
 pub(super) fn without_code(status: u16, text: &str) -> Refusal {
     let why = if text.is_empty() { format!("status {status}") } else { format!("status {status}, {text}") };
     Refusal::Failed(match status {
-        // What the gateway says to a certificate with a common name when authentication is on.
         401 | 403 => Failure::Denied(why),
+        // What the gateway says to a certificate with a name where there are users: it would not take one for the other.
+        400 if text.starts_with("CommonName of client") => Failure::Denied(why),
         429 | 500.. => Failure::Unavailable(why),
-        // HTTP where TLS is spoken.
-        400 if text.contains("HTTPS") => Failure::Refused(why),
+        // HTTP where TLS is spoken, say.
+        400 => Failure::Refused(why),
         _ => Failure::NoGateway,
     })
 }
