@@ -67,7 +67,7 @@ pub fn write(change: &Change, outcome: &Outcome, log: &Log) {
             ));
         }
         // A reload logs its own lines, and the end of the grace has one.
-        (Change::SetLifetimes(_) | Change::Release { .. } | Change::EndGrace { .. }, _) => {}
+        (Change::SetLifetimes(_) | Change::Release { .. } | Change::Hide { .. } | Change::EndGrace { .. }, _) => {}
         _ => unreachable!("an outcome is its change's"),
     }
 }

@@ -14,6 +14,8 @@ pub struct Timestamp(i64);
 impl Timestamp {
     /// Later than every other.
     pub const MAX: Self = Self(i64::MAX);
+    /// Before every other.
+    pub const MIN: Self = Self(i64::MIN);
 
     pub const fn from_nanos(nanos: i64) -> Self {
         Self(nanos)

@@ -287,3 +287,47 @@ pub const SUCCESSOR_PERIOD: Duration = Duration::from_millis(20);
 pub const HANDOVER_SOCKETS_MAX: usize = 4 * WORKERS_MAX.get();
 /// The description of these sockets.
 pub const HANDOVER_HEADER_BYTES_MAX: usize = 1 << 20;
+
+/// A record's part has so many topics at most, unless there would be too many parts.
+pub const RECORD_PART_TOPICS: usize = 2000;
+/// Parts of a record: they are written in one transaction, which etcd limits to 128 operations.
+pub const RECORD_PARTS_MAX: u32 = 32;
+/// Bytes of a value from which on it is deflated.
+pub const RECORD_DEFLATED_FROM: usize = 1 << 10;
+/// Bytes of a value that another instance has written, inflated.
+pub const RECORD_BYTES_MAX: usize = 64 << 20;
+/// Keys that one request reads.
+pub const CLUSTER_PAGE_KEYS: usize = 64;
+/// Keys that one transaction writes.
+pub const CLUSTER_WRITE_KEYS: usize = 32;
+/// Bytes of values that one transaction writes, unless one record has more. etcd takes 1.5 MiB by default.
+pub const CLUSTER_WRITE_BYTES: usize = 512 << 10;
+/// A record is written again after so long at the earliest: what an nsqd registers together becomes one.
+pub const RECORD_PERIOD: Duration = Duration::from_millis(100);
+/// Creations, deletions and tombstones that wait for etcd; with more the oldest are dropped.
+pub const CLUSTER_ASKED_MAX: usize = 10_000;
+/// The lease of an instance: when it has not been kept alive for so long, the others take the instance for dead.
+pub const CLUSTER_LEASE: Duration = Duration::from_secs(20);
+/// How often the lease is kept alive.
+pub const CLUSTER_LEASE_PERIOD: Duration = Duration::from_secs(5);
+/// How often an instance writes its own key, which its watch shows if it is alive.
+pub const CLUSTER_SIGNAL_PERIOD: Duration = Duration::from_secs(10);
+/// An instance that has not seen its own key for so long is cut off.
+pub const CLUSTER_SILENCE_MAX: Duration = Duration::from_secs(25);
+/// Producers of an instance that is dead are listed for so long: their nsqds connect to another one within two heartbeats. So are
+/// those that a restored etcd does not have.
+pub const ORPHAN_GRACE: Duration = Duration::from_secs(60);
+/// From a failure of etcd to the next attempt.
+pub const CLUSTER_RETRY: Duration = Duration::from_secs(1);
+/// The same when etcd takes no data, or denies access.
+pub const CLUSTER_RETRY_REFUSED: Duration = Duration::from_secs(5);
+/// How long a deletion is kept in etcd: an instance that is cut off for longer may bring the name back.
+pub const DELETION_KEPT: Duration = Duration::from_secs(10 * 60);
+/// Deletions of so long share a lease.
+pub const DELETION_LEASE_SHARED: Duration = Duration::from_secs(60);
+/// Two nsqds of one address that are connected for so long are worth a warning: one that has connected anew is not.
+pub const CLUSTER_CONFLICT_AFTER: Duration = Duration::from_secs(60);
+/// How long a stop waits for etcd.
+pub const CLUSTER_STOP_PATIENCE: Duration = Duration::from_secs(2);
+/// Changes of keys that are committed together: the registry's writer lock is held meanwhile.
+pub const CLUSTER_CHANGES_TOGETHER: usize = 16;

@@ -45,6 +45,8 @@ pub enum Change {
     SetLifetimes(Lifetimes),
     /// Makes an empty registry what was saved.
     Restore(Box<Restore>),
+    /// Hides a producer, or lists it again.
+    Hide { producer: Arc<Producer>, is_hidden: bool },
     /// Removes what was restored and has not come back within the grace, that of so many topics at a time.
     EndGrace { most: usize },
 }
@@ -70,6 +72,7 @@ pub enum Outcome {
     },
     Forgotten(Forgotten),
     LifetimesSet,
+    Hidden,
     Restored {
         producers: usize,
         registered: Registered,
@@ -132,6 +135,7 @@ impl Change {
             | Self::Forget { .. }
             | Self::SetLifetimes(_)
             | Self::Restore(_)
+            | Self::Hide { .. }
             | Self::EndGrace { .. } => None,
         }
     }
@@ -155,6 +159,9 @@ impl Writer<'_> {
     /// When a producer identifies twice or disconnects without having identified, and when something is restored into a registry
     /// that is not empty.
     pub fn apply(&mut self, change: &Change, now: Timestamp) -> Outcome {
+        if let Some(recorder) = &self.head.recorder {
+            recorder.record(change, self.snapshot());
+        }
         match change {
             Change::Identify(producer) => Outcome::Identified(self.identify(producer, now)),
             Change::Register { producer, topic, channel } => {
@@ -189,6 +196,10 @@ impl Writer<'_> {
             Change::Restore(restore) => {
                 let (producers, registered) = self.restore(restore, now);
                 Outcome::Restored { producers, registered }
+            }
+            Change::Hide { producer, is_hidden } => {
+                self.hide(producer, *is_hidden);
+                Outcome::Hidden
             }
             Change::EndGrace { most } => Outcome::GraceEnded(self.end_grace(now, *most)),
         }

@@ -55,7 +55,7 @@ use inheritance::Grace;
 pub use inheritance::Missing;
 pub use lookup::LookupBody;
 pub use names::{Name, ProducerId, Source, TopicId};
-pub use observer::{Commit, Observer};
+pub use observer::{Commit, Observer, Recorder};
 pub use producer::{PeerInfo, Producer, Registered};
 pub use reader::{CacheUse, Reader};
 pub use restored::Restore;
@@ -201,6 +201,14 @@ impl Registry {
     pub fn observe(&self, observer: Arc<dyn Observer>) {
         // Another worker has done it.
         let _ = self.observer.set(observer);
+    }
+
+    /// Sets who knows of every change from now on.
+    ///
+    /// # Panics
+    /// As [`Registry::commit`].
+    pub fn record(&self, recorder: Option<Arc<dyn Recorder>>) {
+        self.lock().recorder = recorder;
     }
 
     /// Waits for the commit that is under way. Whatever is read after this is either newer than a commit, or that commit finds

@@ -153,6 +153,8 @@ pub enum Source {
     Worker(u32),
     /// What the registry held before the process started; its slots are given once.
     Restored,
+    /// Another server, over whose connection it is: that one says whether it is active.
+    Remote,
 }
 
 /// A producer's source, its slot there, and the number of the producers that had the slot before: no two producers have
@@ -164,9 +166,13 @@ const SLOT_BITS: u32 = 20;
 /// More than there are workers: other sources take the higher numbers.
 const SOURCE_BITS: u32 = 12;
 const _: () = assert!(CONNECTIONS_MAX <= 1 << SLOT_BITS);
-const _: () = assert!(WORKERS_MAX.get() + 1 < 1 << SOURCE_BITS);
-/// The number of [`Source::Restored`]; those of the workers follow.
+const _: () = assert!(WORKERS_MAX.get() + FIRST_WORKER as usize <= 1 << SOURCE_BITS);
+/// The number of [`Source::Restored`].
 pub(super) const RESTORED: u32 = 0;
+/// The number of [`Source::Remote`].
+const REMOTE: u32 = 1;
+/// The number of the first worker; those of the others follow.
+const FIRST_WORKER: u32 = 2;
 
 impl ProducerId {
     /// # Panics
@@ -174,9 +180,10 @@ impl ProducerId {
     pub fn new(source: Source, slot: u32, generation: u32) -> Self {
         let source = match source {
             Source::Restored => RESTORED,
+            Source::Remote => REMOTE,
             Source::Worker(worker) => {
                 assert!((worker as usize) < WORKERS_MAX.get(), "there are as many workers as numbers for them");
-                RESTORED + 1 + worker
+                FIRST_WORKER + worker
             }
         };
         assert!(slot >> SLOT_BITS == 0, "the limits keep slots below");
@@ -188,8 +195,15 @@ impl ProducerId {
     pub fn source(self) -> Source {
         match self.source_number() as u32 {
             RESTORED => Source::Restored,
-            source => Source::Worker(source - RESTORED - 1),
+            REMOTE => Source::Remote,
+            source => Source::Worker(source - FIRST_WORKER),
         }
+    }
+
+    /// Its slot, and the number of the producers that had the slot before.
+    #[expect(clippy::cast_possible_truncation, reason = "the parts of which it was made")]
+    pub fn place(self) -> (u32, u32) {
+        (self.slot() as u32, self.0 as u32)
     }
 
     /// The next producer in the same slot.
@@ -199,7 +213,8 @@ impl ProducerId {
         Self(self.0 >> u32::BITS << u32::BITS | u64::from(generation))
     }
 
-    pub(super) fn to_bits(self) -> u64 {
+    /// All of it, as one number.
+    pub fn to_bits(self) -> u64 {
         self.0
     }
 

@@ -103,6 +103,19 @@ impl Writer<'_> {
         }
     }
 
+    /// The producer from before a restart that is of the same node, if its nsqd is not back.
+    pub fn restored_of(&self, producer: &Arc<Producer>) -> Option<Arc<Producer>> {
+        self.head.nodes.restored(producer)
+    }
+
+    /// Hides a producer, or lists it again.
+    pub(super) fn hide(&mut self, producer: &Producer, is_hidden: bool) {
+        if producer.is_hidden() != is_hidden {
+            producer.set_hidden(is_hidden);
+            self.render_anew(producer);
+        }
+    }
+
     fn set_newer(&mut self, producer: &Producer, newer: Option<ProducerId>) {
         producer.set_newer(newer);
         if !self.snapshot().lifetimes().supersede_silent.is_zero() {

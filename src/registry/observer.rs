@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::change::Change;
 use super::snapshot::Snapshot;
 use super::topic::Topic;
 
@@ -14,6 +15,13 @@ pub trait Observer: Send + Sync {
 
     /// A commit is visible. The writer lock is held: the next commit waits for this.
     fn committed(&self, commit: &Commit<'_>);
+}
+
+/// Somebody who is to know of every change, before it is made.
+pub trait Recorder: Send + Sync {
+    /// The change is made next, to the registry as it is in this snapshot. The writer lock is held: nothing else changes meanwhile,
+    /// and what is noted here is visible to whoever gets the lock after this commit.
+    fn record(&self, change: &Change, snapshot: &Snapshot);
 }
 
 /// A commit that has just become visible.

@@ -52,6 +52,8 @@ pub struct Producer {
     topics: Mutex<Vec<TopicId>>,
     /// Whether it was ever tombstoned in some topic: for most, none needs to be asked.
     pub(super) was_tombstoned: AtomicBool,
+    /// See [`Producer::is_hidden`].
+    hidden: AtomicBool,
     /// How many channels it registered. The writer's alone.
     pub(super) channels: AtomicUsize,
     /// What it has taken over.
@@ -93,6 +95,7 @@ impl Producer {
             inheritance: OnceLock::new(),
             active_since: AtomicI64::new(now.nanos()),
             was_tombstoned: AtomicBool::new(false),
+            hidden: AtomicBool::new(false),
         }
     }
 
@@ -145,6 +148,20 @@ impl Producer {
         self.id.source() == Source::Restored
     }
 
+    /// Whether it is of another server.
+    pub fn is_remote(&self) -> bool {
+        self.id.source() == Source::Remote
+    }
+
+    /// Whether it is not listed, whatever its nsqd sends: another entry stands for its node, or its server says that it is silent.
+    pub fn is_hidden(&self) -> bool {
+        self.hidden.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn set_hidden(&self, is_hidden: bool) {
+        self.hidden.store(is_hidden, Ordering::Relaxed);
+    }
+
     /// The producer under whose id something is registered: this, or that from which it was inherited.
     pub(super) fn registered_as(&self, id: ProducerId) -> &Self {
         match self.inheritance() {
@@ -165,6 +182,12 @@ impl Producer {
 
     /// The last moment at which it is listed without another sign of life than its last, which was seen at this time.
     pub fn listed_until(&self, seen: Timestamp, lifetimes: &Lifetimes) -> Timestamp {
+        if self.is_hidden() {
+            return Timestamp::MIN;
+        }
+        if self.is_remote() {
+            return Timestamp::MAX;
+        }
         let Lifetimes { inactive_producer_timeout: inactive, supersede_silent, .. } = *lifetimes;
         let is_superseded = !supersede_silent.is_zero() && self.newer().is_some();
         let silence: Duration = if is_superseded { inactive.min(supersede_silent) } else { inactive };

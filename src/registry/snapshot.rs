@@ -12,7 +12,7 @@ use super::producer::{Inheritance, Producer, Registered};
 use super::producers::Producers;
 use super::table::Table;
 use super::tombstones::TombstoneTimes;
-use super::topic::Topic;
+use super::topic::{Channel, Topic};
 use super::visibility::Lifetimes;
 use crate::clock::Timestamp;
 
@@ -116,6 +116,22 @@ impl Snapshot {
         let inherited =
             producer.inheritance().map(|Inheritance { id, from }| self.topics_listing(from, *id, true));
         own.chain(inherited.into_iter().flatten())
+    }
+
+    /// The topics that the producer has registered, each with those of its channels that it has.
+    pub fn registered_by<'a>(
+        &'a self,
+        producer: &'a Producer,
+    ) -> impl Iterator<Item = (&'a Topic, impl Iterator<Item = &'a Channel>)> {
+        self.topics_of(producer).map(|topic| {
+            let is_in = |channel: &&Channel| producer.ids().any(|id| channel.producers.contains(id));
+            (&**topic, topic.channels().iter().filter(is_in))
+        })
+    }
+
+    /// The producers of a topic, active or not.
+    pub fn producers_of<'a>(&'a self, topic: &'a Topic) -> impl Iterator<Item = &'a Arc<Producer>> {
+        self.present(topic.producers())
     }
 
     /// The topics of a producer; with `check`, those that list this id in this snapshot, as a later commit may have made own

@@ -79,7 +79,8 @@ impl Visibility {
         let active = self.now <= until;
         if active {
             self.until = self.until.min(until);
-        } else {
+        } else if !producer.is_hidden() {
+            // A hidden one comes back with a commit.
             self.inactive.push((Arc::clone(producer), seen));
         }
         active

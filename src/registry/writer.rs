@@ -8,6 +8,7 @@ use super::change::{Changed, Identified, Older};
 use super::inheritance::Grace;
 use super::names::{Name, ProducerId, Source, TopicId, is_ephemeral};
 use super::nodes::Nodes;
+use super::observer::Recorder;
 use super::prefetch::prefetch_topics;
 use super::producer::Producer;
 use super::snapshot::{Rest, Snapshot};
@@ -33,11 +34,12 @@ pub(super) struct Head {
     pub(super) nodes: Nodes,
     /// While restored producers are expected back.
     pub(super) grace: Option<Grace>,
+    pub(super) recorder: Option<Arc<dyn Recorder>>,
 }
 
 impl Head {
     pub(super) fn new(versions: Versions, unused: Unused) -> Self {
-        Self { versions, free: Vec::new(), unused, nodes: Nodes::default(), grace: None }
+        Self { versions, free: Vec::new(), unused, nodes: Nodes::default(), grace: None, recorder: None }
     }
 }
 
@@ -54,7 +56,7 @@ pub(super) struct Documents {
 
 impl Writer<'_> {
     /// The registry with what the batch has changed so far.
-    pub(super) fn snapshot(&self) -> &Snapshot {
+    pub fn snapshot(&self) -> &Snapshot {
         self.head.versions.draft()
     }
 
@@ -75,6 +77,10 @@ impl Writer<'_> {
     pub(super) fn identify(&mut self, producer: &Arc<Producer>, now: Timestamp) -> Identified {
         self.rest().producers.insert(Arc::clone(producer));
         self.changed.nodes = true;
+        if producer.is_remote() {
+            // Who speaks for its node is not decided here.
+            return Identified::default();
+        }
         let restored = self.head.nodes.restored(producer);
         if let Some(restored) = &restored {
             self.take_over(producer, restored);
@@ -95,7 +101,9 @@ impl Writer<'_> {
         self.give_back(producer);
         self.rest().producers.remove(producer.id());
         self.changed.nodes = true;
-        self.leave_node(producer);
+        if !producer.is_remote() {
+            self.leave_node(producer);
+        }
         let topics = mem::take(&mut *producer.topics());
         self.leave_topics(&topics, producer.id(), now);
         topics.len()

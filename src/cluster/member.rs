@@ -1,0 +1,674 @@
+//! One instance in the cluster: what it does next, given what etcd answers and what time it is. No thread, no socket: a
+//! [`Store`] carries its requests.
+//!
+//! On three lanes: it keeps its lease; it reads everything once, and follows from there; it writes what changes here. When it has
+//! lost touch it looks whether its own key is as it was. If it is, etcd is the same, and what was missed comes with the next watch;
+//! if not, everything is read again.
+
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::mem;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
+
+use super::keys::{Key, Keys, TopicOrChannel};
+use super::lease::{LeaseKeeper, retry};
+use super::mirror::{IsKept, Mirror, Own};
+use super::nodes::{Conflict, Standing};
+use super::notes::{Asked, Noted, Notes};
+use super::outbox::{Outbox, Written};
+use super::record::Instance;
+use super::status::Status;
+use super::store::{
+    Failure, Header, Incoming, Lane, Lease, Modified, Pair, Request, Response, Revision, Store, Watched,
+};
+use crate::clock::Timestamp;
+use crate::limits::{CLUSTER_CHANGES_TOGETHER, CLUSTER_PAGE_KEYS, CLUSTER_SILENCE_MAX};
+use crate::log::Log;
+use crate::options::GoDuration;
+use crate::registry::{Lifetimes, Name, Producer, ProducerId, Recorder, Registry, Writer};
+
+/// Who it is, and what it is to do.
+pub struct Settings {
+    /// Of this start: no two have the same.
+    pub incarnation: Box<str>,
+    pub instance: Instance,
+    pub keys: Keys,
+    /// When it has been cut off for so long, producers of others are not listed any more; zero is never.
+    pub stale: Duration,
+    pub is_kept: IsKept,
+}
+
+/// This instance.
+pub struct Member<S> {
+    store: S,
+    registry: Arc<Registry>,
+    notes: Arc<Notes>,
+    status: Arc<Status>,
+    log: Log,
+    own: Box<str>,
+    keys: Keys,
+    stale: Duration,
+    lease: LeaseKeeper,
+    mirror: Mirror,
+    outbox: Outbox,
+    link: Link,
+    /// What is under way on the lane of data.
+    data: Option<Data>,
+    watch: u64,
+    /// How far it has followed.
+    seen: Revision,
+    cluster_id: u64,
+    /// When its own key was made, and its lease, as it was last seen. The revision alone may be the same in an etcd that was wiped.
+    own_key: Option<(Revision, Lease)>,
+    /// When the records of its producers were.
+    created: HashMap<ProducerId, Revision>,
+    /// When its own key was seen last.
+    heard_at: Timestamp,
+    is_cut_off: bool,
+    has_read: bool,
+    /// What is to be read, if etcd is the same.
+    missing: Missing,
+    /// Tombstones that were read, whose age is not known.
+    ages: VecDeque<Aged>,
+    /// The last failure that the log has.
+    reported: Option<mem::Discriminant<Failure>>,
+    next_look: Timestamp,
+    is_stopping: bool,
+}
+
+/// What it does not know.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Missing {
+    /// At most what has changed since the revision that it has followed to.
+    Changes,
+    /// It may be anything.
+    All,
+}
+
+/// How it follows what changes.
+enum Link {
+    Off {
+        until: Timestamp,
+    },
+    /// It looks for its own key.
+    Checking,
+    Reading {
+        /// That of the first page.
+        header: Header,
+        from: String,
+        pairs: Vec<Pair>,
+        is_wiped: bool,
+    },
+    /// The watch is asked for.
+    Opening,
+    Following,
+}
+
+enum Data {
+    Check,
+    Page,
+    Age(Aged),
+    Write,
+}
+
+struct Aged {
+    topic: Name,
+    node: Box<str>,
+    lease: Lease,
+    written: Revision,
+}
+
+/// How often what depends on time is looked at.
+const LOOK_PERIOD: Duration = Duration::from_secs(1);
+
+impl<S: Store> Member<S> {
+    /// One that has asked nothing yet. From now on it knows what changes in the registry.
+    pub fn new(
+        store: S,
+        registry: Arc<Registry>,
+        notes: Arc<Notes>,
+        status: Arc<Status>,
+        log: Log,
+        settings: Settings,
+        now: Timestamp,
+    ) -> Self {
+        let Settings { incarnation: own, instance, keys, stale, is_kept } = settings;
+        registry.record(Some(Arc::<Notes>::clone(&notes) as Arc<dyn Recorder>));
+        status.is_on.store(true, Relaxed);
+        Self {
+            store,
+            registry,
+            status,
+            log,
+            stale,
+            lease: LeaseKeeper::new(keys.instance(&own), &instance),
+            mirror: Mirror::new(&own, keys.clone(), Arc::clone(&notes), is_kept),
+            outbox: Outbox::new(&own, keys.clone()),
+            notes,
+            own,
+            keys,
+            link: Link::Off { until: now },
+            data: None,
+            watch: 0,
+            seen: 0,
+            cluster_id: 0,
+            own_key: None,
+            created: HashMap::new(),
+            heard_at: now,
+            is_cut_off: false,
+            has_read: false,
+            missing: Missing::All,
+            ages: VecDeque::new(),
+            reported: None,
+            next_look: now,
+            is_stopping: false,
+        }
+    }
+
+    /// What it asks.
+    pub fn store(&mut self) -> &mut S {
+        &mut self.store
+    }
+
+    /// From now on it writes what is left to be written, and gives its lease back.
+    pub fn stop(&mut self, now: Timestamp) {
+        self.commit(now, |_, _| ());
+        self.registry.record(None);
+        self.is_stopping = true;
+    }
+
+    /// Whether nothing is left to do after [`Self::stop`].
+    pub fn is_over(&self) -> bool {
+        self.lease.is_over()
+    }
+
+    /// Takes what etcd sends.
+    pub fn handle(&mut self, incoming: Incoming, now: Timestamp) {
+        match incoming {
+            Incoming::Answer(Lane::Lease, result) => {
+                if let Err(failure) = self.lease.answer(result, now) {
+                    self.report(&failure);
+                }
+            }
+            Incoming::Answer(Lane::Data, result) => self.answered(result, now),
+            Incoming::Watched(watch, watched) if watch == self.watch => self.watched(watched, now),
+            Incoming::Watched(..) => {}
+        }
+    }
+
+    /// Does what is due.
+    pub fn step(&mut self, now: Timestamp) {
+        // What is noted is visible when this is over.
+        self.commit(now, |_, _| ());
+        if now >= self.next_look {
+            self.next_look = now.after(LOOK_PERIOD);
+            self.look(now);
+        }
+        self.advance_link(now);
+        if self.is_stopping && !self.lease.is_waiting() && (self.outbox.len() == 0 || !self.can_write()) {
+            if let Some(request) = self.lease.end() {
+                self.store.ask(Lane::Lease, request);
+            }
+        } else if let Some(request) = self.lease.poll(now) {
+            self.store.ask(Lane::Lease, request);
+        }
+        self.ask_for_data(now);
+        self.status.pending.store(self.outbox.len(), Relaxed);
+    }
+
+    fn can_write(&self) -> bool {
+        self.lease.is_held() && self.has_read
+    }
+
+    /// Commits something, after it has looked at what has changed here until then.
+    fn commit<T>(&mut self, now: Timestamp, work: impl FnOnce(&mut Self, &mut Writer<'_>) -> T) -> T {
+        let registry = Arc::clone(&self.registry);
+        registry.commit(|writer| {
+            if !self.is_stopping {
+                self.take_notes(writer, now);
+            }
+            work(self, writer)
+        })
+    }
+
+    /// Looks at what has changed here since the last time.
+    fn take_notes(&mut self, writer: &mut Writer<'_>, now: Timestamp) {
+        let Self { notes, mirror, outbox, created, status, .. } = self;
+        let Noted { joined, left, changed, deleted, all, asked, dropped } = notes.take();
+        for producer in joined {
+            outbox.join(&producer);
+            let standing = Standing { is_live: true, is_active: true, created: Revision::MAX };
+            if !left.contains(&producer.id()) {
+                mirror.nodes.set(&producer, standing, writer, now);
+            }
+        }
+        for id in left {
+            created.remove(&id);
+            if let Some(producer) = outbox.leave(id) {
+                mirror.nodes.remove(&producer, writer, now);
+            }
+        }
+        for id in changed {
+            outbox.change(id);
+        }
+        for id in deleted {
+            outbox.force(id);
+        }
+        if all {
+            outbox.change_all();
+        }
+        let mut lost = dropped;
+        for asked in asked {
+            if let Asked::Delete(name, number) = &asked {
+                mirror.delete_here(*name, *number);
+            }
+            if let Some(dropped) = outbox.ask(asked) {
+                lost += 1;
+                if let Asked::Delete(name, number) = dropped {
+                    mirror.deleted(name, number);
+                }
+            }
+        }
+        status.lost.fetch_add(lost as u64, Relaxed);
+    }
+
+    /// Looks at what time has changed.
+    fn look(&mut self, now: Timestamp) {
+        self.look_for_silence(now);
+        if self.has_read && !self.is_cut_off {
+            for incarnation in self.commit(now, |member, writer| member.mirror.expire(writer, now)) {
+                self.outbox.remove_instance(incarnation);
+            }
+            let Self { mirror, outbox, .. } = self;
+            mirror.taken_over().into_iter().for_each(|connection| outbox.remove_record(connection));
+        }
+        for Conflict { listed, hidden } in self.mirror.nodes.conflicts(now) {
+            let at = |producer: &Producer| match self.mirror.instance_of(producer) {
+                Some(name) => format!("{} at {name}", producer.remote_address()),
+                None => format!("{} here", producer.remote_address()),
+            };
+            self.log.warn(format_args!(
+                "CLUSTER: node {} is connected twice, {} and {}: two nsqd nodes with one -broadcast-address; \
+                 only the first is listed; give each its own",
+                listed.node(),
+                at(&listed),
+                at(&hidden),
+            ));
+        }
+        self.look_whether_cut_off(now);
+        let counts = self.mirror.counts();
+        self.status.instances.store(counts.instances, Relaxed);
+        self.status.remote.store(counts.remote, Relaxed);
+        self.status.orphans.store(counts.orphans, Relaxed);
+        self.status.shadowed.store(counts.shadowed, Relaxed);
+    }
+
+    fn look_for_silence(&mut self, now: Timestamp) {
+        let lifetimes: Lifetimes = self.registry.lifetimes();
+        // A worker may have a PING in hand.
+        let is_active =
+            |producer: &Producer| now <= lifetimes.listed_until(producer.last_update()).after(LOOK_PERIOD);
+        let changed = self.outbox.look_for_silence(is_active);
+        if !changed.is_empty() {
+            self.commit(now, |Self { mirror, created, .. }, writer| {
+                for (producer, is_active) in changed {
+                    let created = created.get(&producer.id()).copied().unwrap_or(Revision::MAX);
+                    let standing = Standing { is_live: true, is_active, created };
+                    mirror.nodes.set(&producer, standing, writer, now);
+                }
+            });
+        }
+    }
+
+    fn look_whether_cut_off(&mut self, now: Timestamp) {
+        let silence = now.since(self.heard_at);
+        let is_cut_off = self.has_read && silence > CLUSTER_SILENCE_MAX;
+        if is_cut_off && !self.is_cut_off {
+            self.is_cut_off = true;
+            self.status.is_connected.store(false, Relaxed);
+            self.log.warn(format_args!(
+                "CLUSTER: cut off from etcd for {silence:.1?}: this instance lists what it knows of the others; what changes \
+                 meanwhile comes when etcd is back"
+            ));
+        }
+        if is_cut_off && !self.stale.is_zero() && silence > self.stale {
+            let count = self.commit(now, |member, writer| member.mirror.forget_all(writer, now));
+            self.missing = Missing::All;
+            if count > 0 {
+                self.log.warn(format_args!(
+                    "CLUSTER: cut off for longer than -cluster-stale ({}): {count} producers of other instances are not listed any more",
+                    GoDuration(self.stale)
+                ));
+            }
+        }
+    }
+
+    /// Its own key was seen: etcd, and the way from there, are alive.
+    fn hear(&mut self, now: Timestamp) {
+        if self.is_cut_off {
+            let silence = now.since(self.heard_at);
+            self.log.info(format_args!("CLUSTER: etcd is back after {silence:.1?}"));
+        }
+        self.is_cut_off = false;
+        self.heard_at = now;
+    }
+
+    fn advance_link(&mut self, now: Timestamp) {
+        match &self.link {
+            // Its own key is among what is read.
+            Link::Off { until } if now >= *until && self.lease.is_held() => self.link = Link::Checking,
+            Link::Opening | Link::Following if now.since(self.heard_at) > CLUSTER_SILENCE_MAX => {
+                self.store.stop_watch();
+                self.watch += 1;
+                self.lose(&Failure::TimedOut, now);
+            }
+            _ => {}
+        }
+    }
+
+    /// It does not follow any more, and tries again.
+    fn lose(&mut self, failure: &Failure, now: Timestamp) {
+        if matches!(failure, Failure::Compacted) {
+            self.missing = Missing::All;
+            self.link = Link::Off { until: now };
+            return;
+        }
+        self.report(failure);
+        self.link = Link::Off { until: now.after(retry(failure)) };
+    }
+
+    /// What etcd has is not what it had: everything is to be read again.
+    fn look_again(&mut self, now: Timestamp) {
+        self.store.stop_watch();
+        self.watch += 1;
+        self.own_key = None;
+        self.link = Link::Off { until: now };
+    }
+
+    /// Logs a failure, unless it is of the kind that was logged last.
+    fn report(&mut self, failure: &Failure) {
+        self.status.failures.fetch_add(1, Relaxed);
+        let kind = mem::discriminant(failure);
+        if self.reported.replace(kind) != Some(kind) {
+            self.log.warn(format_args!("CLUSTER: {failure}; trying again"));
+        }
+    }
+
+    fn ask_for_data(&mut self, now: Timestamp) {
+        if self.data.is_some() {
+            return;
+        }
+        let (data, request) = match &self.link {
+            Link::Checking => {
+                let from = self.keys.instance(&self.own);
+                // Behind this key alone.
+                let before = format!("{from}\0");
+                (Data::Check, Request::Range { from, before, limit: 1, revision: 0 })
+            }
+            Link::Reading { header, from, .. } => {
+                let (from, before) = (from.clone(), self.keys.end());
+                let revision = header.revision;
+                (Data::Page, Request::Range { from, before, limit: CLUSTER_PAGE_KEYS, revision })
+            }
+            Link::Off { .. } | Link::Opening | Link::Following => {
+                if let Some(aged) = self.ages.pop_front() {
+                    let request = Request::TimeToLive { lease: aged.lease };
+                    (Data::Age(aged), request)
+                } else if self.can_write() {
+                    let snapshot = self.registry.snapshot();
+                    let lifetime = snapshot.lifetimes().tombstone_lifetime;
+                    let Some(request) = self.outbox.poll(&snapshot, self.seen, lifetime, now) else { return };
+                    (Data::Write, request)
+                } else {
+                    return;
+                }
+            }
+        };
+        self.data = Some(data);
+        self.store.ask(Lane::Data, request);
+    }
+
+    fn answered(&mut self, result: Result<Response, Failure>, now: Timestamp) {
+        match (self.data.take(), result) {
+            (Some(Data::Write), result) => match self.outbox.answer(result, now) {
+                Ok(Written::Nothing) => {}
+                Ok(Written::Records(count)) => {
+                    self.reported = None;
+                    self.status.written.fetch_add(count as u64, Relaxed);
+                }
+                Ok(Written::NotAlive) => {
+                    self.lease.lost();
+                    self.look_again(now);
+                }
+                Err(failure) => self.report(&failure),
+            },
+            (Some(Data::Age(aged)), Ok(Response::Left(left))) => self.tombstone(&aged, left, now),
+            (Some(Data::Check), Ok(Response::Range { header, pairs, .. })) => {
+                self.checked(header, pairs.first(), now);
+            }
+            (Some(Data::Page), Ok(Response::Range { header, pairs, more })) => self.read(header, pairs, more, now),
+            (Some(Data::Check | Data::Page), Err(failure)) => self.lose(&failure, now),
+            (Some(Data::Age(_)), Err(failure)) => self.report(&failure),
+            _ => {}
+        }
+    }
+
+    /// Whether etcd is as it was, going by its own key.
+    fn checked(&mut self, header: Header, own: Option<&Pair>, now: Timestamp) {
+        let own = own.map(|own| (own.create_revision, own.lease));
+        let is_same = header.cluster_id == self.cluster_id
+            && header.revision >= self.seen
+            && own.is_some()
+            && own == self.own_key;
+        if is_same && self.missing == Missing::Changes {
+            return self.open(now);
+        }
+        // What was known before, and is not there now, may have been lost with etcd's data.
+        let is_wiped = self.has_read && !is_same;
+        self.link = Link::Reading {
+            header: Header { revision: 0, ..header },
+            from: self.keys.root().to_owned(),
+            pairs: Vec::new(),
+            is_wiped,
+        };
+    }
+
+    fn open(&mut self, now: Timestamp) {
+        self.watch += 1;
+        self.heard_at = self.heard_at.max(now);
+        self.store.watch(self.watch, self.keys.root(), self.seen + 1);
+        self.link = Link::Opening;
+    }
+
+    fn read(&mut self, page: Header, page_pairs: Vec<Pair>, more: bool, now: Timestamp) {
+        let Link::Reading { header, from, pairs, is_wiped } = &mut self.link else { return };
+        if header.revision == 0 {
+            *header = page;
+        }
+        if let Some(last) = page_pairs.last() {
+            *from = format!("{}\0", last.key);
+        }
+        pairs.extend(page_pairs);
+        if more {
+            return;
+        }
+        let (header, pairs) = (*header, mem::take(pairs));
+        // It may have been wiped since its own key was looked at.
+        let is_wiped = *is_wiped || (self.has_read && header.revision < self.seen);
+        self.take_all(header, &pairs, is_wiped, now);
+        self.open(now);
+    }
+
+    /// Makes what is known of the others what was read.
+    fn take_all(&mut self, header: Header, pairs: &[Pair], is_wiped: bool, now: Timestamp) {
+        let is_first = !self.has_read;
+        let (records, names): (Vec<_>, Vec<_>) = pairs.iter().partition(|pair| self.is_record(&pair.key));
+        self.mirror.keep_deleted(|number| self.outbox.has_deletion(number));
+        let missing = self.commit(now, |member, writer| member.mirror.keep_only(pairs, is_wiped, writer, now));
+        self.outbox.create_again(missing);
+        if is_wiped {
+            self.outbox.restart();
+        }
+        // What was deleted before this instance was there is no matter to what has been registered here since.
+        let own = self.keys.instance(&self.own);
+        let own = pairs.iter().find(|pair| pair.key == own).map_or(Revision::MAX, |pair| pair.create_revision);
+        let strips_from = if is_first || header.revision < self.seen { own } else { self.seen };
+        for pairs in [names, records] {
+            for pairs in pairs.chunks(CLUSTER_CHANGES_TOGETHER) {
+                self.commit(now, |member, writer| {
+                    for pair in pairs {
+                        member.take_read(pair, is_wiped, strips_from, writer, now);
+                    }
+                });
+            }
+        }
+        let there: HashSet<Box<str>> = pairs.iter().filter_map(|pair| self.number_of_own(&pair.key)).collect();
+        if !is_first {
+            self.outbox.write_missing(&there);
+        }
+        self.seen = header.revision;
+        self.cluster_id = header.cluster_id;
+        (self.has_read, self.missing) = (true, Missing::Changes);
+        self.status.reads.fetch_add(1, Relaxed);
+        self.status.revision.store(self.seen.unsigned_abs(), Relaxed);
+        self.status.has_read.store(true, Relaxed);
+        self.reported = None;
+        let counts = self.mirror.counts();
+        self.log.info(format_args!(
+            "CLUSTER: read all that etcd has: instances:{} producers of others:{} revision:{}",
+            counts.instances, counts.remote, self.seen
+        ));
+    }
+
+    fn take_read(
+        &mut self,
+        pair: &Pair,
+        is_wiped: bool,
+        strips_from: Revision,
+        writer: &mut Writer<'_>,
+        now: Timestamp,
+    ) {
+        if !is_wiped && self.mirror.has(pair) {
+            return;
+        }
+        if let Some(Key::Tombstone { topic, node }) = self.keys.parse(&pair.key) {
+            self.mirror.note_tombstone(&pair.key);
+            // Its own are known.
+            if !self.has_read && pair.lease != 0 {
+                self.ages.push_back(Aged { topic, node, lease: pair.lease, written: pair.mod_revision });
+            }
+            return;
+        }
+        let own = self.mirror.put(pair, pair.mod_revision > strips_from, writer, now);
+        self.take_own(own, writer, now);
+    }
+
+    /// Tombstones a node since the time that is left of its lease says.
+    fn tombstone(&mut self, Aged { topic, node, written, .. }: &Aged, left: u64, now: Timestamp) {
+        let lifetime = self.registry.lifetimes().tombstone_lifetime;
+        let age = lifetime.saturating_sub(Duration::from_secs(left));
+        if left > 0 && self.mirror.was_there(node, *written) {
+            self.commit(now, |member, writer| member.mirror.tombstone(*topic, node, writer, now.before(age)));
+        }
+    }
+
+    fn is_record(&self, key: &str) -> bool {
+        matches!(self.keys.parse(key), Some(Key::Record { .. }))
+    }
+
+    fn number_of_own(&self, key: &str) -> Option<Box<str>> {
+        let Key::Record { connection, .. } = self.keys.parse(key)? else { return None };
+        (connection.incarnation == self.own).then_some(connection.number)
+    }
+
+    fn watched(&mut self, watched: Watched, now: Timestamp) {
+        match watched {
+            // Otherwise it would be silent until the new etcd has as many revisions as the one that was read.
+            Watched::Begun(header) if header.revision < self.seen || header.cluster_id != self.cluster_id => {
+                self.look_again(now);
+            }
+            Watched::Begun(_) => {
+                if matches!(self.link, Link::Opening) {
+                    self.link = Link::Following;
+                    self.status.is_connected.store(true, Relaxed);
+                }
+            }
+            Watched::Changed(_, changes) => self.follow(&changes, now),
+            Watched::Compacted => self.lose(&Failure::Compacted, now),
+            Watched::Failed(failure) => self.lose(&failure, now),
+        }
+    }
+
+    /// Takes what has changed.
+    fn follow(&mut self, changes: &[Modified], now: Timestamp) {
+        let mut rest = changes;
+        while !rest.is_empty() {
+            // What one transaction has changed becomes visible together.
+            let mut count = CLUSTER_CHANGES_TOGETHER.min(rest.len());
+            while count < rest.len() && rest[count].revision() == rest[count - 1].revision() {
+                count += 1;
+            }
+            let (now_taken, later) = rest.split_at(count);
+            rest = later;
+            self.commit(now, |member, writer| {
+                let seen = member.seen;
+                for modified in now_taken.iter().filter(|modified| modified.revision() > seen) {
+                    let own = member.mirror.modify(modified, writer, now);
+                    member.take_own(own, writer, now);
+                }
+            });
+            self.seen = self.seen.max(now_taken[count - 1].revision());
+        }
+        self.status.changes.fetch_add(changes.len() as u64, Relaxed);
+        self.status.revision.store(self.seen.unsigned_abs(), Relaxed);
+    }
+
+    fn take_own(&mut self, own: Result<Option<Own>, String>, writer: &mut Writer<'_>, now: Timestamp) {
+        match own {
+            Ok(None) => {}
+            Ok(Some(Own::Instance(key))) => {
+                self.own_key = key;
+                match key {
+                    Some(_) => self.hear(now),
+                    None => self.lease.lost(),
+                }
+            }
+            Ok(Some(Own::Record { number, created: Some(created) })) => {
+                if let Some(producer) = self.outbox.producer(&number).cloned() {
+                    self.created.insert(producer.id(), created);
+                    let is_active = self.outbox.is_active(producer.id());
+                    let standing = Standing { is_live: true, is_active, created };
+                    self.mirror.nodes.set(&producer, standing, writer, now);
+                }
+            }
+            Ok(Some(Own::Record { number, created: None })) => self.outbox.write_again(&number),
+            Ok(Some(Own::Deletion(TopicOrChannel { topic, .. }))) => {
+                // What has registered it again is to be written as of after the deletion.
+                let snapshot = writer.snapshot();
+                let found = snapshot.topic(topic.as_bytes());
+                let producers = found.into_iter().flat_map(|topic| snapshot.producers_of(topic));
+                producers.for_each(|producer| self.outbox.force(producer.id()));
+            }
+            Err(error) => {
+                self.status.lost.fetch_add(1, Relaxed);
+                self.log.warn(format_args!("CLUSTER: a value in etcd cannot be read, and is left out - {error}"));
+            }
+        }
+    }
+
+    /// Whether it knows what the others know, and they know of it.
+    pub fn has_joined(&self) -> bool {
+        self.has_read
+    }
+
+    /// How far it has followed.
+    pub fn revision(&self) -> Revision {
+        self.seen
+    }
+
+    /// For tests: whether nothing is left to be written.
+    pub fn is_settled(&self) -> bool {
+        self.outbox.len() == 0 && matches!(self.link, Link::Following)
+    }
+}

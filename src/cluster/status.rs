@@ -1,0 +1,51 @@
+//! How the cluster is, for `/ready`, `/metrics` and the page. Written by its thread, read by all workers.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
+
+/// The state of this instance in the cluster.
+#[derive(Debug, Default)]
+pub struct Status {
+    /// There is a cluster.
+    pub is_on: AtomicBool,
+    /// All that etcd has was read once.
+    pub has_read: AtomicBool,
+    /// What changes in etcd comes here.
+    pub is_connected: AtomicBool,
+    /// Instances that live.
+    pub instances: AtomicUsize,
+    /// Producers of other instances.
+    pub remote: AtomicUsize,
+    /// Those of them whose instance is dead.
+    pub orphans: AtomicUsize,
+    /// Producers for whose node another stands.
+    pub shadowed: AtomicUsize,
+    /// Records and requests of clients that etcd does not have yet.
+    pub pending: AtomicUsize,
+    /// Records that were written.
+    pub written: AtomicU64,
+    /// Changes of keys that were taken.
+    pub changes: AtomicU64,
+    /// How often everything was read.
+    pub reads: AtomicU64,
+    /// Requests that etcd has not answered as it should.
+    pub failures: AtomicU64,
+    /// Values that could not be read, and requests of clients that were dropped.
+    pub lost: AtomicU64,
+    /// The etcd revision up to which this instance has followed.
+    pub revision: AtomicU64,
+}
+
+impl Status {
+    /// What `/ready` says beside that the server is ready; nothing where it knows what the others know.
+    pub fn remark(&self) -> Option<&'static str> {
+        if !self.is_on.load(Relaxed) {
+            None
+        } else if !self.has_read.load(Relaxed) {
+            Some("alone")
+        } else if !self.is_connected.load(Relaxed) {
+            Some("cut off")
+        } else {
+            None
+        }
+    }
+}
