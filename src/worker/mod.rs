@@ -29,7 +29,7 @@ use crate::connection::Slots;
 use crate::context::WorkerContext;
 use crate::http;
 use crate::io::{Driver, Event, Request, Token};
-use crate::limits::{DRAIN_GRACE, EXPIRY_DELAY_MAX, LOOKUPS_PREFETCHED_MIN, Limit, TICK};
+use crate::limits::{DRAIN_GRACE, EXPIRY_DELAY_MAX, LOOKUPS_PREFETCHED_MIN, Limit, TICK, WOKEN_TOGETHER};
 use crate::listen::Listener;
 use crate::mailbox::{Mailbox, Message};
 use crate::timers::Timers;
@@ -183,12 +183,15 @@ impl Worker {
 
     /// How long the worker may sleep if nothing happens.
     pub fn timeout(&self) -> Duration {
-        if !self.handshakes.is_empty() || !self.due.is_empty() || self.context.watchers.has_news() {
+        if !self.handshakes.is_empty() || self.context.watchers.has_news() {
             return Duration::ZERO;
         }
+        // Those whose time has come are spread over a tick: many at once would keep others waiting, here and at their end.
+        let due = u32::try_from(self.due.len().div_ceil(WOKEN_TOGETHER)).unwrap_or(u32::MAX);
+        let pause = TICK / due.saturating_add(1);
         let grace_end = self.drain.as_ref().and_then(Drain::grace_end);
         let next = [self.listeners.next_accept(self.context.now), grace_end];
-        next.into_iter().flatten().fold(self.next_tick, Timestamp::min).since(self.context.now).min(TICK)
+        next.into_iter().flatten().fold(self.next_tick, Timestamp::min).since(self.context.now).min(pause)
     }
 
     /// Where other threads reach the worker.

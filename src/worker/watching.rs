@@ -10,11 +10,9 @@ impl Worker {
     /// Lets clients have what has become visible since the last time, so many of them: the others in the next iterations.
     pub(super) fn inform_watchers(&mut self) {
         let now = self.context.now;
-        for _ in 0..WOKEN_TOGETHER {
-            if let Some(token) = self.due.pop_front() {
-                self.wake(token);
-                continue;
-            }
+        let mut left = WOKEN_TOGETHER;
+        // One is for those whose time has come, however much there is to say.
+        while left > 1 {
             self.context.watchers.look(now);
             match self.context.watchers.next_news() {
                 Some((token, Some(news))) => {
@@ -23,6 +21,10 @@ impl Worker {
                 Some((token, None)) => self.wake(token),
                 None => break,
             }
+            left -= 1;
+        }
+        for token in self.due.drain(..left.min(self.due.len())).collect::<Vec<_>>() {
+            self.wake(token);
         }
     }
 
