@@ -1,6 +1,7 @@
 //! `watch`: nsqds register and unregister topics that others watch. Measured are the time from a change to each watcher,
 //! the cost of a watcher, and what watchers do to lookups. A change that does not reach a watcher fails the run.
 
+mod apart;
 mod board;
 mod script;
 mod watchers;
@@ -10,9 +11,9 @@ use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use super::load::{Consumers, Questions, parse_rate};
+use super::load::parse_rate;
 use super::options::For;
-use super::phase::{Pace, quantiles};
+use super::phase::quantiles;
 use super::populate::{Registering, launched};
 use super::{Context, allow_connections};
 use crate::failure::{Failure, Result};
@@ -21,6 +22,7 @@ use crate::population::Population;
 use crate::progress::{Goal, Progress};
 use crate::report::{Latency, Report};
 use crate::unit::approximate;
+use apart::Apart;
 use board::{Board, Found};
 use watchers::{Mode, Watchers, Watching};
 use writers::{Group, change_topics};
@@ -83,22 +85,19 @@ pub async fn run(context: Rc<Context>, options: &Options) -> Result<()> {
 async fn measure(context: &Rc<Context>, options: &Options) -> Result<()> {
     let &Options { population, watching, rate, phase: For { time }, connections, seed, .. } = options;
     let board = Rc::new(Board::new(&context.run, population));
-    let questions = Questions::lookups(&context.run, population, None);
-    let consumers = Rc::new(Consumers { context: Rc::clone(context), questions, connections, seed });
-    let beside = Beside { context, board: &board, rate, consumers };
-    let pace = options.lookups.map(|rate| Pace { scenario: "watch", rate, time });
+    let beside = Beside { context, board: &board, rate };
+    let apart = options.lookups.map(|rate| Apart { population, rate, connections, seed, time });
     let mut groups = Group::connect_all(context, population.topics).await?;
 
     let mut figures = BTreeMap::from([("changes_wanted_per_second".to_owned(), rate)]);
     let mut calm = None;
-    if let Some(pace) = pace {
-        let without = beside.phase("changes and lookups without watchers", pace, groups).await?;
+    if let Some(apart) = apart {
+        let without = beside.phase("changes and lookups without watchers", apart, groups).await?;
         groups = without.groups;
-        calm = without.lookups.latency_us;
+        // A signal.
+        let Some(lookups) = without.lookups else { return Ok(()) };
+        calm = lookups.latency_us;
         figures.extend(calm.into_iter().flat_map(|latency| quantiles("lookup_without_watchers", latency)));
-        if context.stop.is_cancelled() {
-            return context.print(&Report { figures, ..without.lookups });
-        }
     }
     let before = Memory::of(context)?;
     let connecting = Watchers::connect(context, &board, watching);
@@ -110,10 +109,10 @@ async fn measure(context: &Rc<Context>, options: &Options) -> Result<()> {
     let (meter, changes) = (context.meter()?, board.all_changes());
     let measuring = async {
         // The nsqds stay until every change has arrived: a disconnect is a change, too.
-        let (lookups, _groups) = match pace {
-            Some(pace) => {
-                let with = beside.phase("changes and lookups with watchers", pace, groups).await?;
-                (with.lookups.latency_us, with.groups)
+        let (lookups, _groups) = match apart {
+            Some(apart) => {
+                let with = beside.phase("changes and lookups with watchers", apart, groups).await?;
+                (with.lookups.and_then(|lookups| lookups.latency_us), with.groups)
             }
             None => (None, beside.changes_alone(groups, time).await?),
         };
@@ -133,24 +132,20 @@ struct Beside<'a> {
     context: &'a Context,
     board: &'a Rc<Board>,
     rate: f64,
-    consumers: Rc<Consumers>,
 }
 
 /// The outcome of a phase.
 struct Phase {
-    lookups: Report,
+    lookups: Option<Report>,
     groups: Vec<Group>,
 }
 
 impl Beside<'_> {
-    async fn phase(&self, name: &'static str, pace: Pace, groups: Vec<Group>) -> Result<Phase> {
-        let mut changed = Vec::new();
-        let changing = async {
-            changed = change_topics(self.context, groups, self.board, self.rate, pace.time).await?;
-            Ok(())
-        };
-        let lookups = pace.phase(name, &self.consumers, changing).await?;
-        Ok(Phase { lookups, groups: changed })
+    async fn phase(&self, name: &'static str, apart: Apart, groups: Vec<Group>) -> Result<Phase> {
+        let _progress = Progress::show(name, "changes", Goal::Time(apart.time));
+        let changing = change_topics(self.context, groups, self.board, self.rate, apart.time);
+        let (lookups, groups) = tokio::try_join!(apart.ask(self.context), changing)?;
+        Ok(Phase { lookups, groups })
     }
 
     async fn changes_alone(&self, groups: Vec<Group>, time: Duration) -> Result<Vec<Group>> {
