@@ -13,6 +13,7 @@ use crate::api;
 use crate::batch::Batch;
 use crate::change_log;
 use crate::clock::{Timestamp, wall};
+use crate::cluster::Status;
 use crate::limits::{FORGOTTEN_TOGETHER, Limit, Limits, MISSING_TOGETHER};
 use crate::listen::Service;
 use crate::log::{About, Log};
@@ -112,6 +113,7 @@ pub struct Shared {
     pub metrics: Metrics,
     pub documents: api::Cache,
     pub ui: Arc<Ui>,
+    pub cluster: Arc<Status>,
 }
 
 /// The permits for clients that wait or watch.
@@ -260,6 +262,7 @@ impl WorkerContext {
             tombstones: registry.tombstones(*now),
             log_lines_dropped: log.dropped(),
             watches: self.shared.watches.0.taken(),
+            cluster: self.shared.cluster.figures(),
             log_write_errors: log.write_errors(),
         };
         self.shared.metrics.render(format, gauges)

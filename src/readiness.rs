@@ -11,6 +11,8 @@ pub struct Readiness {
     /// Nanoseconds of the [`Timestamp`] from which on it is ready; `MAX` until it serves.
     ready_from: AtomicI64,
     is_stopping: AtomicBool,
+    /// It knows all producers, however short it has served.
+    is_complete: AtomicBool,
 }
 
 /// Why the server is not ready.
@@ -28,7 +30,11 @@ pub enum NotReady {
 impl Default for Readiness {
     /// That of a server that does not serve yet.
     fn default() -> Self {
-        Self { ready_from: AtomicI64::new(Timestamp::MAX.nanos()), is_stopping: AtomicBool::new(false) }
+        Self {
+            ready_from: AtomicI64::new(Timestamp::MAX.nanos()),
+            is_stopping: AtomicBool::new(false),
+            is_complete: AtomicBool::new(false),
+        }
     }
 }
 
@@ -36,6 +42,11 @@ impl Readiness {
     /// The server serves, and is ready when it has had so long to learn which producers there are.
     pub fn serve(&self, now: Timestamp, warm_up: Duration) {
         self.ready_from.store(now.after(warm_up).nanos(), Relaxed);
+    }
+
+    /// The server knows all producers, from others: it is ready as soon as it serves.
+    pub fn complete(&self) {
+        self.is_complete.store(true, Relaxed);
     }
 
     /// The server is about to stop. It is not ready again.
@@ -59,7 +70,7 @@ impl Readiness {
             Err(NotReady::Stopping)
         } else if ready_from == Timestamp::MAX {
             Err(NotReady::Starting)
-        } else if now < ready_from {
+        } else if now < ready_from && !self.is_complete.load(Relaxed) {
             Err(NotReady::WarmingUp)
         } else {
             Ok(())

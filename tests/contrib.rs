@@ -7,7 +7,8 @@ use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
-use ringlookupd::limits::Limit;
+use ringlookupd::endpoint::Endpoint;
+use ringlookupd::limits::{LONG_POLL_MAX, Limit, WATCH_SILENCE_MAX};
 use ringlookupd::options::{Invocation, Options};
 use ringlookupd::registry::Name;
 use ringlookupd::topology;
@@ -61,6 +62,7 @@ fn the_service_reads_the_packaged_file() {
 fn containers_are_given_the_time_to_stop() {
     for (path, key) in [
         ("contrib/compose.yaml", "stop_grace_period:"),
+        ("contrib/compose-cluster.yaml", "stop_grace_period:"),
         ("contrib/kubernetes/ringlookupd.yaml", "terminationGracePeriodSeconds:"),
     ] {
         let text = read(path);
@@ -86,6 +88,90 @@ fn patched_instances_are_those_of_the_manifest_with_more_flags() {
     assert!(!secure.access.auth_token_file.is_empty());
     let (with_state, [_, text]) = patched("state-patch.yaml");
     assert!(text.contains(&format!("mountPath: {}\n", with_state.data_path)));
+    let (in_cluster, [_, text]) = patched("cluster-patch.yaml");
+    assert!(in_cluster.cluster.address.is_some_and(|address| address.is_tls()));
+    for file in [in_cluster.cluster.files.ca, in_cluster.cluster.files.user] {
+        let (folder, name) = file.rsplit_once('/').expect("a path");
+        assert!(text.contains(&format!("mountPath: {folder}\n")), "{file}");
+        assert!(text.contains(&format!("--from-file={name}")), "{file}");
+    }
+}
+
+/// An nsqd has to find an instance that is not ready, and consumers only those that are.
+#[test]
+fn services_follow_readiness_for_consumers_alone() {
+    for (path, readies) in [("ringlookupd.yaml", &[false, true][..]), ("cluster-service.yaml", &[false])] {
+        let text = read(&format!("contrib/kubernetes/{path}"));
+        let services: Vec<_> =
+            text.split("---\n").filter(|document| document.contains("kind: Service\n")).collect();
+        let follow = services.iter().map(|service| !service.contains("  publishNotReadyAddresses: true\n"));
+        assert_eq!(follow.collect::<Vec<_>>(), readies, "{path}");
+    }
+}
+
+/// The lines of a section of HAProxy's configuration, without comments.
+fn section<'a>(text: &'a str, heading: &str) -> Vec<&'a str> {
+    let lines = text.lines().skip_while(|line| *line != heading).skip(1);
+    let lines = lines.take_while(|line| line.is_empty() || line.starts_with(' ')).map(str::trim);
+    let lines: Vec<_> = lines.filter(|line| !line.is_empty() && !line.starts_with('#')).collect();
+    assert!(!lines.is_empty(), "no {heading}");
+    lines
+}
+
+/// What is behind `key` in a section.
+fn value<'a>(lines: &[&'a str], key: &str) -> &'a str {
+    let value = lines.iter().find_map(|line| line.strip_prefix(key)?.strip_prefix(' '));
+    value.unwrap_or_else(|| panic!("no {key}: {lines:?}"))
+}
+
+/// A time as HAProxy writes it.
+fn time(text: &str) -> Duration {
+    let (number, unit) = text.split_at(text.find(|c: char| !c.is_ascii_digit()).expect("a unit"));
+    let number = number.parse().expect("a number");
+    match unit {
+        "ms" => Duration::from_millis(number),
+        "s" => Duration::from_secs(number),
+        "m" => Duration::from_secs(60 * number),
+        _ => panic!("{text}"),
+    }
+}
+
+/// A load balancer that gives up earlier than nsqd or a client that waits would close connections that are well.
+#[test]
+fn the_load_balancer_is_as_patient_as_the_server() {
+    let haproxy = read("contrib/haproxy.cfg");
+    let silent = options(&[]).inactive_producer_timeout;
+    for (name, longest) in [("nsqd", silent), ("http", LONG_POLL_MAX.max(WATCH_SILENCE_MAX))] {
+        for (side, key) in [("frontend", "timeout client"), ("backend", "timeout server")] {
+            let lines = section(&haproxy, &format!("{side} {name}"));
+            assert!(time(value(&lines, key)) > longest, "{name}: {key}");
+        }
+    }
+    let http = section(&haproxy, "backend http");
+    assert_eq!(value(&http, "option httpchk"), format!("GET {}", Endpoint::Ready.path()));
+    assert!(!section(&haproxy, "backend nsqd").iter().any(|line| line.starts_with("option httpchk")));
+}
+
+/// An instance that stops serves until the load balancer has seen it.
+#[test]
+fn the_load_balancer_sees_an_instance_stop_before_it_does() {
+    let (haproxy, compose) = (read("contrib/haproxy.cfg"), read("contrib/compose-cluster.yaml"));
+    let defaults = section(&haproxy, "defaults");
+    let words: Vec<_> = value(&defaults, "default-server").split(' ').collect();
+    let behind = |key| words.iter().skip_while(|word| **word != key).nth(1).expect("a value");
+    let failures: u32 = behind("fall").parse().expect("a number");
+    let options = options(&flags(&compose));
+    assert!(options.shutdown_delay > time(behind("inter")) * failures);
+    assert!(options.cluster.address.is_some());
+    for backend in ["backend nsqd", "backend http"] {
+        let servers = section(&haproxy, backend);
+        let servers: Vec<_> = servers.iter().filter_map(|line| line.strip_prefix("server ")).collect();
+        assert_eq!(servers.len(), compose.matches("    <<: *lookup\n").count());
+        for server in servers {
+            let (name, _) = server.split_once(' ').expect("an address");
+            assert!(compose.contains(&format!("    hostname: {name}\n")), "{name}");
+        }
+    }
 }
 
 #[test]
@@ -100,6 +186,17 @@ fn the_ports_are_the_defaults() {
         ("contrib/systemd/ringlookupd-http.socket", vec![format!("ListenStream={http}")]),
         ("contrib/Dockerfile", vec![format!("EXPOSE {tcp} {http}")]),
         ("contrib/compose.yaml", vec![format!("- \"{tcp}:{tcp}\""), format!("- \"{http}:{http}\"")]),
+        ("contrib/compose-cluster.yaml", vec![format!("- \"{tcp}:{tcp}\""), format!("- \"{http}:{http}\"")]),
+        (
+            "contrib/haproxy.cfg",
+            vec![
+                format!("bind :{tcp}"),
+                format!("bind :{http}"),
+                format!("server lookup-1 lookup-1:{tcp}"),
+                format!("server lookup-1 lookup-1:{http}"),
+            ],
+        ),
+        ("contrib/kubernetes/cluster-service.yaml", vec![format!("port: {tcp}")]),
         (
             "contrib/kubernetes/ringlookupd.yaml",
             vec![

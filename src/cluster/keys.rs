@@ -90,7 +90,7 @@ impl Keys {
     pub fn parse(&self, key: &str) -> Option<Key> {
         let (kind, rest) = key.strip_prefix(&self.root)?.split_once('/')?;
         match kind {
-            "i" => Some(Key::Instance(rest.into())),
+            "i" => (!rest.contains('/')).then(|| Key::Instance(rest.into())),
             "p" => {
                 let mut words = rest.split('/');
                 let (incarnation, number) = (words.next()?.into(), words.next()?.into());
@@ -159,9 +159,14 @@ mod tests {
             assert_eq!(keys.parse(&key), Some(about));
             assert!(key.as_str() > keys.root() && key < keys.end());
         }
-        for other in
-            ["ringlookupd/v1/z/a", "ringlookupd/v2/i/a", "ringlookupd/v1/p/a/1", "ringlookupd/v1/t/a b", "x"]
-        {
+        for other in [
+            "ringlookupd/v1/z/a",
+            "ringlookupd/v2/i/a",
+            "ringlookupd/v1/i/a/b",
+            "ringlookupd/v1/p/a/1",
+            "ringlookupd/v1/t/a b",
+            "x",
+        ] {
             assert_eq!(keys.parse(other), None, "{other}");
         }
     }

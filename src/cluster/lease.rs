@@ -74,11 +74,12 @@ impl LeaseKeeper {
         let (asked, request) = match self.state {
             State::None => (Asked::Grant, Request::Grant { seconds: CLUSTER_LEASE.as_secs() }),
             State::Granted(lease) => write(lease),
-            State::Held { lease, written_at, .. } if now.since(written_at) >= CLUSTER_SIGNAL_PERIOD => {
-                write(lease)
-            }
+            // First: a full etcd refuses to write, and still keeps leases alive.
             State::Held { lease, kept_at, .. } if now.since(kept_at) >= CLUSTER_LEASE_PERIOD => {
                 (Asked::Keep, Request::KeepAlive { lease })
+            }
+            State::Held { lease, written_at, .. } if now.since(written_at) >= CLUSTER_SIGNAL_PERIOD => {
+                write(lease)
             }
             State::Held { .. } | State::Ended => return None,
         };
@@ -136,5 +137,43 @@ pub fn retry(failure: &Failure) -> std::time::Duration {
     match failure {
         Failure::Denied(_) | Failure::Full | Failure::NoGateway | Failure::Refused(_) => CLUSTER_RETRY_REFUSED,
         _ => CLUSTER_RETRY,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::cluster::store::Header;
+
+    #[test]
+    fn the_lease_is_kept_alive_while_etcd_is_full() {
+        let instance = Instance { name: "a".into(), version: "1".into() };
+        let mut keeper = LeaseKeeper::new("i/a".to_owned(), &instance);
+        let mut now = Timestamp::from_nanos(0);
+        assert!(matches!(keeper.poll(now), Some(Request::Grant { .. })));
+        keeper.answer(Ok(Response::Granted(7)), now).expect("granted");
+        assert!(matches!(keeper.poll(now), Some(Request::Transaction { .. })));
+        let written = Response::Transaction { header: Header::default(), succeeded: true };
+        keeper.answer(Ok(written), now).expect("written");
+        let (mut kept_at, mut refused) = (now, 0);
+        for _ in 0..600 {
+            now = now.after(Duration::from_millis(100));
+            match keeper.poll(now) {
+                Some(Request::KeepAlive { lease: 7 }) => {
+                    kept_at = now;
+                    keeper.answer(Ok(Response::Left(CLUSTER_LEASE.as_secs())), now).expect("kept");
+                }
+                Some(Request::Transaction { .. }) => {
+                    refused += 1;
+                    assert_eq!(keeper.answer(Err(Failure::Full), now), Err(Failure::Full));
+                }
+                Some(other) => panic!("{other:?}"),
+                None => {}
+            }
+            assert!(now.since(kept_at) < CLUSTER_LEASE, "it expires");
+        }
+        assert!(refused > 5, "it tries again");
     }
 }

@@ -23,7 +23,7 @@ use super::store::{
     Failure, Header, Incoming, Lane, Lease, Modified, Pair, Request, Response, Revision, Store, Watched,
 };
 use crate::clock::Timestamp;
-use crate::limits::{CLUSTER_CHANGES_TOGETHER, CLUSTER_PAGE_KEYS, CLUSTER_SILENCE_MAX};
+use crate::limits::{CLUSTER_CHANGES_TOGETHER, CLUSTER_PAGE_KEYS, CLUSTER_SILENCE_MAX, RECORD_PERIOD};
 use crate::log::Log;
 use crate::options::GoDuration;
 use crate::registry::{Lifetimes, Name, Producer, ProducerId, Recorder, Registry, Writer};
@@ -65,14 +65,16 @@ pub struct Member<S> {
     created: HashMap<ProducerId, Revision>,
     /// When its own key was seen last.
     heard_at: Timestamp,
+    /// When a watch was asked for last, which is to show that key.
+    opened_at: Timestamp,
     is_cut_off: bool,
     has_read: bool,
     /// What is to be read, if etcd is the same.
     missing: Missing,
     /// Tombstones that were read, whose age is not known.
     ages: VecDeque<Aged>,
-    /// The last failure that the log has.
-    reported: Option<mem::Discriminant<Failure>>,
+    /// The last failure that the log has, unless it is over.
+    reported: Option<Failure>,
     next_look: Timestamp,
     is_stopping: bool,
 }
@@ -140,12 +142,12 @@ impl<S: Store> Member<S> {
             store,
             registry,
             status,
-            log,
             stale,
             lease: LeaseKeeper::new(keys.instance(&own), &instance),
-            mirror: Mirror::new(&own, keys.clone(), Arc::clone(&notes), is_kept),
+            mirror: Mirror::new(&own, keys.clone(), log.clone(), Arc::clone(&notes), is_kept),
             outbox: Outbox::new(&own, keys.clone()),
             notes,
+            log,
             own,
             keys,
             link: Link::Off { until: now },
@@ -156,6 +158,7 @@ impl<S: Store> Member<S> {
             own_key: None,
             created: HashMap::new(),
             heard_at: now,
+            opened_at: now,
             is_cut_off: false,
             has_read: false,
             missing: Missing::All,
@@ -250,7 +253,9 @@ impl<S: Store> Member<S> {
             }
         }
         for id in changed {
-            outbox.change(id);
+            if let Some(producer) = outbox.change(id) {
+                mirror.nodes.has_registered(producer, writer, now);
+            }
         }
         for id in deleted {
             outbox.force(id);
@@ -276,12 +281,15 @@ impl<S: Store> Member<S> {
     /// Looks at what time has changed.
     fn look(&mut self, now: Timestamp) {
         self.look_for_silence(now);
+        self.commit(now, |member, writer| member.mirror.nodes.hand_over(writer, now));
         if self.has_read && !self.is_cut_off {
             for incarnation in self.commit(now, |member, writer| member.mirror.expire(writer, now)) {
                 self.outbox.remove_instance(incarnation);
             }
             let Self { mirror, outbox, .. } = self;
-            mirror.taken_over().into_iter().for_each(|connection| outbox.remove_record(connection));
+            for connection in mirror.taken_over(|producer| outbox.is_written(producer)) {
+                outbox.remove_record(connection);
+            }
         }
         for Conflict { listed, hidden } in self.mirror.nodes.conflicts(now) {
             let at = |producer: &Producer| match self.mirror.instance_of(producer) {
@@ -323,7 +331,8 @@ impl<S: Store> Member<S> {
 
     fn look_whether_cut_off(&mut self, now: Timestamp) {
         let silence = now.since(self.heard_at);
-        let is_cut_off = self.has_read && silence > CLUSTER_SILENCE_MAX;
+        // It ends when its own key is seen.
+        let is_cut_off = self.is_cut_off || (self.has_read && self.has_waited(now));
         if is_cut_off && !self.is_cut_off {
             self.is_cut_off = true;
             self.status.is_connected.store(false, Relaxed);
@@ -332,7 +341,9 @@ impl<S: Store> Member<S> {
                  meanwhile comes when etcd is back"
             ));
         }
-        if is_cut_off && !self.stale.is_zero() && silence > self.stale {
+        // Not while a watch has begun that will show it: what is forgotten is to be read again.
+        let is_lost = self.has_waited(now) || !matches!(self.link, Link::Opening | Link::Following);
+        if is_cut_off && is_lost && !self.stale.is_zero() && silence > self.stale {
             let count = self.commit(now, |member, writer| member.mirror.forget_all(writer, now));
             self.missing = Missing::All;
             if count > 0 {
@@ -352,13 +363,20 @@ impl<S: Store> Member<S> {
         }
         self.is_cut_off = false;
         self.heard_at = now;
+        // The next time that etcd is lost is another.
+        self.reported.take_if(|failure| failure.is_of_the_way());
+    }
+
+    /// Whether its own key should have been seen meanwhile.
+    fn has_waited(&self, now: Timestamp) -> bool {
+        now.since(self.heard_at.max(self.opened_at)) > CLUSTER_SILENCE_MAX
     }
 
     fn advance_link(&mut self, now: Timestamp) {
         match &self.link {
             // Its own key is among what is read.
             Link::Off { until } if now >= *until && self.lease.is_held() => self.link = Link::Checking,
-            Link::Opening | Link::Following if now.since(self.heard_at) > CLUSTER_SILENCE_MAX => {
+            Link::Opening | Link::Following if self.has_waited(now) => {
                 self.store.stop_watch();
                 self.watch += 1;
                 self.lose(&Failure::TimedOut, now);
@@ -389,8 +407,8 @@ impl<S: Store> Member<S> {
     /// Logs a failure, unless it is of the kind that was logged last.
     fn report(&mut self, failure: &Failure) {
         self.status.failures.fetch_add(1, Relaxed);
-        let kind = mem::discriminant(failure);
-        if self.reported.replace(kind) != Some(kind) {
+        let before = self.reported.replace(failure.clone());
+        if before.is_none_or(|before| mem::discriminant(&before) != mem::discriminant(failure)) {
             self.log.warn(format_args!("CLUSTER: {failure}; trying again"));
         }
     }
@@ -476,7 +494,7 @@ impl<S: Store> Member<S> {
 
     fn open(&mut self, now: Timestamp) {
         self.watch += 1;
-        self.heard_at = self.heard_at.max(now);
+        self.opened_at = now;
         self.store.watch(self.watch, self.keys.root(), self.seen + 1);
         self.link = Link::Opening;
     }
@@ -532,6 +550,8 @@ impl<S: Store> Member<S> {
         (self.has_read, self.missing) = (true, Missing::Changes);
         self.status.reads.fetch_add(1, Relaxed);
         self.status.revision.store(self.seen.unsigned_abs(), Relaxed);
+        // Until the watch begins, which is asked for next, it is as good as one.
+        self.status.is_connected.store(true, Relaxed);
         self.status.has_read.store(true, Relaxed);
         self.reported = None;
         let counts = self.mirror.counts();
@@ -655,6 +675,13 @@ impl<S: Store> Member<S> {
                 self.log.warn(format_args!("CLUSTER: a value in etcd cannot be read, and is left out - {error}"));
             }
         }
+    }
+
+    /// How long it may wait for something to happen.
+    pub fn patience(&self, now: Timestamp) -> Duration {
+        let is_busy = self.outbox.len() > 0 && self.data.is_none();
+        let until = self.next_look.since(now);
+        if is_busy { until.min(RECORD_PERIOD) } else { until }
     }
 
     /// Whether it knows what the others know, and they know of it.

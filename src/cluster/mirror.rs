@@ -12,8 +12,10 @@ use super::nodes::{Nodes, Standing};
 use super::notes::Notes;
 use super::record::{By, Instance, Record, Registrations, decode, part_of};
 use super::store::{Lease, Modified, Pair, Revision};
+use crate::change_log;
 use crate::clock::Timestamp;
 use crate::limits::ORPHAN_GRACE;
+use crate::log::Log;
 use crate::registry::{Change, Name, Producer, ProducerId, Snapshot, Source, Writer};
 
 /// Whether a name is in the topology file, so that nobody can delete it here.
@@ -23,6 +25,7 @@ pub type IsKept = Box<dyn Fn(&TopicOrChannel) -> bool + Send>;
 pub struct Mirror {
     own: Box<str>,
     keys: Keys,
+    log: Log,
     notes: Arc<Notes>,
     is_kept: IsKept,
     instances: BTreeMap<Box<str>, Seen>,
@@ -108,10 +111,11 @@ impl Slots {
 }
 
 impl Mirror {
-    pub fn new(own: &str, keys: Keys, notes: Arc<Notes>, is_kept: IsKept) -> Self {
+    pub fn new(own: &str, keys: Keys, log: Log, notes: Arc<Notes>, is_kept: IsKept) -> Self {
         Self {
             own: own.into(),
             keys,
+            log,
             notes,
             is_kept,
             instances: BTreeMap::new(),
@@ -320,6 +324,7 @@ impl Mirror {
             self.apply(&change, writer, now);
         }
         self.stand_one(connection, writer, now);
+        self.nodes.has_registered(&producer, writer, now);
     }
 
     /// What is left of registrations of an instance that had followed so far.
@@ -396,12 +401,16 @@ impl Mirror {
     /// Makes a change that another instance was asked for.
     fn apply(&self, change: &Change, writer: &mut Writer<'_>, now: Timestamp) {
         self.notes.set_from_others(true);
-        writer.apply(change, now);
+        let outcome = writer.apply(change, now);
         self.notes.set_from_others(false);
+        // What the other instance's nsqds do is in its own log.
+        if matches!(change, Change::Create { .. } | Change::Delete { .. } | Change::Tombstone { .. }) {
+            change_log::write(change, &outcome, &self.log);
+        }
     }
 
     /// What is not there any more, where all that is there was read. After etcd was wiped it is kept for a while, so that its
-    /// instance can write it again.
+    /// instance can write it again; names that were made over HTTP, and are to be written again, are returned.
     pub fn keep_only(
         &mut self,
         all: &[Pair],
@@ -450,18 +459,21 @@ impl Mirror {
                 self.remove(&connection, writer, now);
             }
         }
-        self.deletions.retain(|name, _| deletions.contains(name));
         self.tombstones.retain(|key| all.iter().any(|pair| pair.key == *key));
         let missing: Vec<_> = self.created.difference(&created).copied().collect();
-        if is_wiped {
-            return missing;
-        }
-        for name in missing {
+        // Even if much was lost: what was deleted since is not written again.
+        let is_deleted = |name: &TopicOrChannel| {
+            deletions.contains(name) || deletions.contains(&TopicOrChannel { channel: None, ..*name })
+        };
+        let (again, released): (Vec<_>, Vec<_>) =
+            missing.into_iter().partition(|name| is_wiped && !is_deleted(name));
+        for name in released {
             self.created.remove(&name);
             let TopicOrChannel { topic, channel } = name;
             self.apply(&Change::Release { topic, channel }, writer, now);
         }
-        Vec::new()
+        self.deletions.retain(|name, _| deletions.contains(name));
+        again
     }
 
     /// Whether a key is there as it is known already.
@@ -509,10 +521,12 @@ impl Mirror {
         dead
     }
 
-    /// Records of dead instances whose nsqd is connected to this one.
-    pub fn taken_over(&self) -> Vec<Connection> {
+    /// Records of dead instances whose nsqd is connected to another one, and listed there. `is_written` says of which producers etcd
+    /// has what they have registered: the others are not to miss the nsqd in between.
+    pub fn taken_over(&self, is_written: impl Fn(&Producer) -> bool) -> Vec<Connection> {
         let is_orphan = |(connection, remote): &(&Connection, &Remote)| {
-            self.is_gone(&connection.incarnation) && self.nodes.is_taken_over(&remote.producer)
+            self.is_gone(&connection.incarnation)
+                && self.nodes.taken_over_by(&remote.producer).is_some_and(&is_written)
         };
         self.remotes.iter().filter(is_orphan).map(|(connection, _)| connection.clone()).collect()
     }

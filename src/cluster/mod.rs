@@ -7,6 +7,7 @@
 //! - What is asked of etcd: `store`, and over the network: `etcd`.
 //! - What an instance does: `member`, with its `lease`, its `outbox` of what it writes, and the `mirror` of what the others have
 //!   written; `notes` is how it learns what changes here, `nodes` which of two producers of one node is listed.
+//! - Its thread: `thread`; what others see of it: `status`.
 
 pub mod etcd;
 pub mod keys;
@@ -17,5 +18,31 @@ mod nodes;
 pub mod notes;
 mod outbox;
 pub mod record;
-pub mod status;
+mod status;
 pub mod store;
+mod thread;
+
+use std::time::Duration;
+
+use self::etcd::{ClusterAddress, EtcdFiles};
+pub use self::status::Status;
+pub use self::thread::{Cluster, Plan};
+
+/// What an operator sets of the cluster.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct ClusterOptions {
+    /// Where etcd is; without, there is no cluster.
+    pub address: Option<ClusterAddress>,
+    /// What the others call this instance.
+    pub node: String,
+    /// When it has been cut off for so long, producers of others are not listed any more; zero is never.
+    pub stale: Duration,
+    pub files: EtcdFiles,
+}
+
+impl Default for ClusterOptions {
+    fn default() -> Self {
+        let node = rustix::system::uname().nodename().to_string_lossy().into_owned();
+        Self { address: None, node, stale: Duration::ZERO, files: EtcdFiles::default() }
+    }
+}

@@ -56,7 +56,7 @@ struct Own {
 enum Chore {
     /// Removes what an instance has left that is dead for good.
     RemoveInstance(Box<str>),
-    /// Removes the record of a dead instance, whose nsqd is connected here.
+    /// Removes the record of a dead instance, whose nsqd is connected to one that lives.
     RemoveRecord(Connection),
 }
 
@@ -103,7 +103,7 @@ impl Outbox {
 
     /// A producer is connected to this instance.
     pub fn join(&mut self, producer: &Arc<Producer>) {
-        let number = format!("{:x}", producer.id().to_bits()).into();
+        let number = number_of(producer.id());
         let (producer, id) = (Arc::clone(producer), producer.id());
         let own =
             Own { producer, number, is_active: true, is_forced: false, written: None, written_at: Timestamp::MIN };
@@ -119,11 +119,11 @@ impl Outbox {
         Some(own.producer)
     }
 
-    /// What it has registered may have changed.
-    pub fn change(&mut self, id: ProducerId) {
-        if self.producers.contains_key(&id) {
-            self.dirty.insert(id);
-        }
+    /// What it has registered may have changed. Returns it, if it is connected.
+    pub fn change(&mut self, id: ProducerId) -> Option<&Arc<Producer>> {
+        let own = self.producers.get(&id)?;
+        self.dirty.insert(id);
+        Some(&own.producer)
     }
 
     /// Any of them may have.
@@ -139,9 +139,8 @@ impl Outbox {
 
     /// The same of one connection, if it is still there.
     pub fn write_again(&mut self, number: &str) {
-        if let Some((&id, own)) = self.producers.iter_mut().find(|(_, own)| *own.number == *number) {
-            own.is_forced = true;
-            self.dirty.insert(id);
+        if let Some(id) = id_of(number) {
+            self.force(id);
         }
     }
 
@@ -163,6 +162,11 @@ impl Outbox {
         }
     }
 
+    /// Whether what a producer has registered is written, or is before anything else; what is another instance's is.
+    pub fn is_written(&self, producer: &Producer) -> bool {
+        !self.dirty.contains(&producer.id())
+    }
+
     /// Whether a producer has sent a PING lately, as far as it is known.
     pub fn is_active(&self, id: ProducerId) -> bool {
         self.producers.get(&id).is_some_and(|own| own.is_active)
@@ -170,7 +174,7 @@ impl Outbox {
 
     /// The producer with this number in its key.
     pub fn producer(&self, number: &str) -> Option<&Arc<Producer>> {
-        self.producers.values().find(|own| *own.number == *number).map(|own| &own.producer)
+        self.producers.get(&id_of(number)?).map(|own| &own.producer)
     }
 
     /// Whether each producer has sent a PING lately. Returns those of which that has changed.
@@ -415,6 +419,15 @@ impl Outbox {
         (self.follow_to, self.deletion_lease, self.tombstone_lease) = (0, None, None);
         self.write_all_again();
     }
+}
+
+/// What a producer's key has for its connection: its id.
+fn number_of(id: ProducerId) -> Box<str> {
+    format!("{:x}", id.to_bits()).into()
+}
+
+fn id_of(number: &str) -> Option<ProducerId> {
+    u64::from_str_radix(number, 16).ok().map(ProducerId::from_bits)
 }
 
 fn registrations(snapshot: &Snapshot, producer: &Producer) -> Registrations {

@@ -1,5 +1,6 @@
 //! How the cluster is, for `/ready`, `/metrics` and the page. Written by its thread, read by all workers.
 
+use crate::metrics::ClusterFigures;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
 
 /// The state of this instance in the cluster.
@@ -36,14 +37,43 @@ pub struct Status {
 }
 
 impl Status {
-    /// What `/ready` says beside that the server is ready; nothing where it knows what the others know.
+    /// The figures of this moment.
+    pub fn figures(&self) -> ClusterFigures {
+        ClusterFigures {
+            is_connected: self.is_connected.load(Relaxed),
+            instances: self.instances.load(Relaxed),
+            remote: self.remote.load(Relaxed),
+            orphans: self.orphans.load(Relaxed),
+            shadowed: self.shadowed.load(Relaxed),
+            pending: self.pending.load(Relaxed),
+            written: self.written.load(Relaxed),
+            changes: self.changes.load(Relaxed),
+            reads: self.reads.load(Relaxed),
+            failures: self.failures.load(Relaxed),
+            lost: self.lost.load(Relaxed),
+            revision: self.revision.load(Relaxed),
+        }
+    }
+
+    /// Whether there is a cluster.
+    pub fn is_on(&self) -> bool {
+        self.is_on.load(Relaxed)
+    }
+
+    /// Whether nothing has come from etcd since the start.
+    pub fn is_alone(&self) -> bool {
+        !self.has_read.load(Relaxed)
+    }
+
+    /// What `/ready` says of a server that is ready, but does not know what the others know: nothing from etcd since the start, or
+    /// nothing new.
     pub fn remark(&self) -> Option<&'static str> {
-        if !self.is_on.load(Relaxed) {
+        if !self.is_on() {
             None
-        } else if !self.has_read.load(Relaxed) {
-            Some("alone")
+        } else if self.is_alone() {
+            Some("OK, alone")
         } else if !self.is_connected.load(Relaxed) {
-            Some("cut off")
+            Some("OK, cut off")
         } else {
             None
         }

@@ -174,6 +174,13 @@ pub enum Failure {
     Refused(String),
 }
 
+impl Failure {
+    /// Whether it is over as soon as etcd answers anything, whatever it was that was asked.
+    pub fn is_of_the_way(&self) -> bool {
+        matches!(self, Self::Unreachable(_) | Self::TimedOut | Self::Unavailable(_))
+    }
+}
+
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

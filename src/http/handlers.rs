@@ -136,7 +136,7 @@ fn response(
 /// Stock has no such endpoint; load balancers and Kubernetes ask it.
 fn ready(context: &WorkerContext) -> Outcome {
     match context.shared.readiness.check(context.now) {
-        Ok(()) => Ok(Response::Pong),
+        Ok(()) => Ok(context.shared.cluster.remark().map_or(Response::Pong, Response::Remark)),
         Err(NotReady::Starting) => Err(STARTING),
         Err(NotReady::WarmingUp) => Err(WARMING_UP),
         Err(NotReady::Stopping) => Err(STOPPING),

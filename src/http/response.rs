@@ -72,6 +72,8 @@ pub enum Response {
     /// 200 without a body.
     Empty,
     Pong,
+    /// The same, with more to say.
+    Remark(&'static str),
     Info,
     Json(Vec<u8>),
     /// A text whose type stock leaves to Go to find out.
@@ -145,6 +147,7 @@ impl Responder<'_> {
         match response {
             Response::Empty => self.whole(Status::Ok, Kind::Empty, b""),
             Response::Pong => self.whole(Status::Ok, Kind::Text, b"OK"),
+            Response::Remark(text) => self.whole(Status::Ok, Kind::Text, text.as_bytes()),
             Response::Info => self.whole(Status::Ok, Kind::Json, &context.server.info),
             Response::Text(text) => self.whole(Status::Ok, Kind::Text, text.as_bytes()),
             Response::Json(body) => self.whole(Status::Ok, Kind::Json, &body),

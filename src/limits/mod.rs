@@ -327,6 +327,8 @@ pub const DELETION_KEPT: Duration = Duration::from_secs(10 * 60);
 pub const DELETION_LEASE_SHARED: Duration = Duration::from_secs(60);
 /// Two nsqds of one address that are connected for so long are worth a warning: one that has connected anew is not.
 pub const CLUSTER_CONFLICT_AFTER: Duration = Duration::from_secs(60);
+/// An nsqd that has connected anew registers all it has within so long; until then what it had registered before is listed.
+pub const CLUSTER_HANDOVER: Duration = Duration::from_secs(10);
 /// How long a stop waits for etcd.
 pub const CLUSTER_STOP_PATIENCE: Duration = Duration::from_secs(2);
 /// Changes of keys that are committed together: the registry's writer lock is held meanwhile.

@@ -14,7 +14,7 @@ use super::histogram::{CHANGES, RESPONSE_NANOS, Total, WORK_NANOS};
 use super::requests::{ROUTES, route_name};
 use super::state::StateFigures;
 use super::worker::Counters;
-use super::{Gauges, process};
+use super::{ClusterFigures, Gauges, process};
 use crate::access::Reason;
 use crate::limits::Limit;
 use crate::listen::Service;
@@ -65,6 +65,7 @@ impl Collector for Scrape {
         self.watches(families)?;
         self.work(families)?;
         self.state(families)?;
+        self.cluster(families)?;
         self.trouble(families)?;
         self.by_worker(families)
     }
@@ -201,6 +202,30 @@ impl Scrape {
         let help = "Time of a commit, the wait for the writer lock included.";
         families.histograms("commit_duration_seconds", help, bounds, [(NO_LABELS, commits)])?;
         families.histograms("commit_changes", "Changes of a commit.", (&CHANGES, 1.0), [(NO_LABELS, batches)])
+    }
+
+    fn cluster(&self, families: &mut Families<'_>) -> fmt::Result {
+        let ClusterFigures { is_connected, instances, remote, orphans, shadowed, pending, .. } =
+            self.gauges.cluster;
+        let ClusterFigures { written, changes, reads, failures, lost, revision, .. } = self.gauges.cluster;
+        let help = "Whether what changes in etcd comes here; 0 without -cluster.";
+        families.gauge("cluster_connected", help, u64::from(is_connected))?;
+        families.gauge("cluster_instances", "Instances of the cluster that live.", instances)?;
+        let help = "Producers known through etcd, by kind; shadowed ones, for whose node another stands, may be this instance's.";
+        let producers =
+            [([("kind", "remote")], remote), ([("kind", "orphan")], orphans), ([("kind", "shadowed")], shadowed)];
+        families.gauges("cluster_producers", help, producers)?;
+        let help = "Records of producers, and requests of clients, that etcd does not have yet.";
+        families.gauge("cluster_pending", help, pending)?;
+        families.gauge("cluster_revision", "Revision of etcd that this instance has followed to.", revision)?;
+        families.counter("cluster_records_written", "Records of producers written to etcd.", written)?;
+        families.counter("cluster_changes", "Changes of keys that came from etcd.", changes)?;
+        families.counter("cluster_reads", "How often all that etcd has was read.", reads)?;
+        let help = "Requests that etcd did not do, and connections to it that were lost.";
+        families.counter("cluster_failures", help, failures)?;
+        let help =
+            "Values in etcd that cannot be read, and requests of clients dropped as too many wait for etcd.";
+        families.counter("cluster_lost", help, lost)
     }
 
     fn state(&self, families: &mut Families<'_>) -> fmt::Result {

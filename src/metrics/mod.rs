@@ -75,6 +75,32 @@ pub struct Gauges {
     /// Clients that watch or wait.
     pub watches: usize,
     pub log_write_errors: u64,
+    pub cluster: ClusterFigures,
+}
+
+/// How the cluster is; all 0 without one.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct ClusterFigures {
+    pub is_connected: bool,
+    /// Those that live.
+    pub instances: usize,
+    /// Of other instances.
+    pub remote: usize,
+    /// Those of them whose instance is dead.
+    pub orphans: usize,
+    /// For whose node another stands.
+    pub shadowed: usize,
+    /// What is to be written.
+    pub pending: usize,
+    /// Records.
+    pub written: u64,
+    /// Keys.
+    pub changes: u64,
+    pub reads: u64,
+    pub failures: u64,
+    /// Values that cannot be read, and what was dropped.
+    pub lost: u64,
+    pub revision: u64,
 }
 
 impl Metrics {

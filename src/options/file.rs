@@ -122,7 +122,8 @@ mod tests {
     fn an_unknown_key_is_told_what_is_allowed() {
         let keys = "log_level, log_prefix, log_format, verbose, tcp_address, http_address, tcp_tls_address, https_address, broadcast_address, \
             inactive_producer_timeout, tombstone_lifetime, forget_ephemeral_after, forget_unused_after, supersede_silent, data_path, state_interval, restore_grace, topology_file, watch, max_watch_age, \
-            workers, pin_workers, io, busy_poll, warm_up, shutdown_delay, allow_config_from_cidr, tcp_allow, http_allow, http_admin_allow, auth_token_file, ui, nsqadmin_url, tls_cert, tls_key, tls_root_ca_file, tls_client_auth_policy, tls_min_version, max_command_size, ";
+            workers, pin_workers, io, busy_poll, warm_up, shutdown_delay, allow_config_from_cidr, tcp_allow, http_allow, http_admin_allow, auth_token_file, ui, nsqadmin_url, tls_cert, tls_key, tls_root_ca_file, tls_client_auth_policy, tls_min_version, \
+            cluster, cluster_node, cluster_stale, cluster_user_file, cluster_ca_file, cluster_cert, cluster_key, max_command_size, ";
         for (text, advice) in [
             ("tcp-address = ':1'", format!(r#""tcp-address": did you mean tcp_address? use {keys}"#)),
             ("mem_queue_size = 1", format!(r#""mem_queue_size": use {keys}"#)),

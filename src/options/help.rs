@@ -21,6 +21,7 @@ pub enum Group {
     Access,
     Page,
     Tls,
+    Cluster,
     Workers,
     Limits,
     Timeouts,
@@ -30,7 +31,7 @@ pub enum Group {
 
 impl Group {
     /// Every group, in the order of the help.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 14] = [
         Self::General,
         Self::Listening,
         Self::Producers,
@@ -39,6 +40,7 @@ impl Group {
         Self::Access,
         Self::Page,
         Self::Tls,
+        Self::Cluster,
         Self::Workers,
         Self::Limits,
         Self::Timeouts,
@@ -59,6 +61,7 @@ impl fmt::Display for Group {
             Self::Access => "Access",
             Self::Page => "Page",
             Self::Tls => "TLS",
+            Self::Cluster => "Cluster",
             Self::Workers => "Workers",
             Self::Limits => "Limits",
             Self::Timeouts => "Timeouts",

@@ -29,6 +29,8 @@ pub use setting::SettingValue;
 pub use web_address::WebAddress;
 
 use crate::access::{AccessOptions, AddressRanges};
+use crate::cluster::ClusterOptions;
+use crate::cluster::etcd::{ClusterAddress, EtcdFiles};
 use crate::io;
 use crate::limits::{Limit, Limits, WORKERS_MAX};
 use crate::log::{Format, Level, LogOptions};
@@ -100,6 +102,8 @@ pub struct Options {
     pub ui: bool,
     /// Where the page's links to nsqadmin lead.
     pub nsqadmin_url: WebAddress,
+    /// The other instances that share the registry.
+    pub cluster: ClusterOptions,
     /// What clients may do.
     pub limits: Limits,
 }
@@ -183,6 +187,13 @@ struct Overrides {
     auth_token_file: Option<String>,
     ui: Option<bool>,
     nsqadmin_url: Option<WebAddress>,
+    cluster: Option<Option<ClusterAddress>>,
+    cluster_node: Option<String>,
+    cluster_stale: Option<Duration>,
+    cluster_user_file: Option<String>,
+    cluster_ca_file: Option<String>,
+    cluster_cert: Option<String>,
+    cluster_key: Option<String>,
     limits: BTreeMap<Limit, u64>,
 }
 
@@ -270,6 +281,17 @@ impl Overrides {
             },
             ui: self.ui.unwrap_or(base.ui),
             nsqadmin_url: self.nsqadmin_url.unwrap_or(base.nsqadmin_url),
+            cluster: ClusterOptions {
+                address: self.cluster.unwrap_or(base.cluster.address),
+                node: self.cluster_node.unwrap_or(base.cluster.node),
+                stale: self.cluster_stale.unwrap_or(base.cluster.stale),
+                files: EtcdFiles {
+                    user: self.cluster_user_file.unwrap_or(base.cluster.files.user),
+                    ca: self.cluster_ca_file.unwrap_or(base.cluster.files.ca),
+                    cert: self.cluster_cert.unwrap_or(base.cluster.files.cert),
+                    key: self.cluster_key.unwrap_or(base.cluster.files.key),
+                },
+            },
             limits,
         }
     }
@@ -315,6 +337,7 @@ impl Default for Options {
             access: AccessOptions::default(),
             ui: true,
             nsqadmin_url: WebAddress::default(),
+            cluster: ClusterOptions::default(),
             limits: Limits::default(),
         }
     }

@@ -4,7 +4,7 @@ use super::table::settings;
 use super::{Options, SettingValue};
 
 /// The keys of the settings that a reload does not change.
-const AT_RESTART: [&str; 13] = [
+const AT_RESTART: [&str; 20] = [
     "tcp_address",
     "http_address",
     "tcp_tls_address",
@@ -18,6 +18,13 @@ const AT_RESTART: [&str; 13] = [
     "data_path",
     "state_interval",
     "restore_grace",
+    "cluster",
+    "cluster_node",
+    "cluster_stale",
+    "cluster_user_file",
+    "cluster_ca_file",
+    "cluster_cert",
+    "cluster_key",
 ];
 
 impl Options {
@@ -51,6 +58,7 @@ impl Options {
             data_path: in_force.data_path.clone(),
             state_interval: in_force.state_interval,
             restore_grace: in_force.restore_grace,
+            cluster: in_force.cluster.clone(),
             ..self
         }
     }
@@ -83,8 +91,17 @@ mod tests {
             "-pin-workers",
         ];
         let state = ["-data-path=d", "-state-interval=2s", "-restore-grace=1m1s"];
+        let cluster = [
+            "-cluster=etcd://e:1/p",
+            "-cluster-node=n",
+            "-cluster-stale=1s",
+            "-cluster-user-file=u",
+            "-cluster-ca-file=a",
+            "-cluster-cert=c",
+            "-cluster-key=k",
+        ];
         let more = ["-io=epoll", "-busy-poll=1us", "-warm-up=1s", "-max-topics=3", "-shutdown-delay=1s"];
-        let (in_force, read) = (options(&[]), options(&[&flags[..], &more, &state].concat()));
+        let (in_force, read) = (options(&[]), options(&[&flags[..], &more, &state, &cluster].concat()));
         let named = read.changed_at_restart(&in_force);
         assert_eq!(named, AT_RESTART.map(|key| format!("-{}", key.replace('_', "-"))));
         let taken = read.clone().with_restart_settings_of(&in_force);

@@ -9,6 +9,7 @@ use super::help::{FILE, FOLDER, Group};
 use super::setting::{self, Setting, SettingValue};
 use super::{AddressRange, ListenAddress, Options, Overrides, WebAddress};
 use crate::access::AddressRanges;
+use crate::cluster::etcd::ClusterAddress;
 use crate::io::BackendChoice;
 use crate::limits::Limit;
 use crate::log::{Format, Level};
@@ -79,6 +80,17 @@ macro_rules! tls {
     };
 }
 
+/// A flag of the cluster, whose value is a field of [`ClusterOptions`](crate::cluster::ClusterOptions) or its files.
+macro_rules! cluster {
+    ($name:literal, $field:ident: $type:ty, $($of:ident).+, $meaning:literal) => {
+        Flag {
+            default: |options| Some(options.cluster.$($of).+.show()),
+            value: |options| Some(options.cluster.$($of).+.value()),
+            ..choice!(Cluster, $name, $field: $type, $meaning)
+        }
+    };
+}
+
 /// A flag of ranges of addresses, which may be repeated: each adds to those before.
 macro_rules! ranges {
     ($name:literal, $field:ident, $default:literal, $meaning:literal) => {
@@ -131,7 +143,7 @@ const COMMAND_LINE_ONLY: [Flag; 2] = [
     choice!(General, "version", version: bool, "print the version and exit"),
 ];
 
-const SETTINGS: [Flag; 38] = [
+const SETTINGS: [Flag; 45] = [
     setting!(
         Logging, "log-level",
         log_level: Level,
@@ -311,6 +323,43 @@ const SETTINGS: [Flag; 38] = [
         "what is asked of TLS clients: require (a certificate) or require-verify (one that -tls-root-ca-file vouches for)"
     ),
     tls!("tls-min-version", tls_min_version: MinVersion, min_version, "oldest version of TLS: tls1.2 or tls1.3"),
+    cluster!(
+        "cluster",
+        cluster: Option<ClusterAddress>,
+        address,
+        "etcd through which instances share what they know: etcd://HOST:PORT[,HOST:PORT...][/PREFIX], or etcds:// for TLS"
+    ),
+    Flag {
+        default_in_words: "the hostname",
+        ..cluster!("cluster-node", cluster_node: String, node, "name of this instance, for the others' logs")
+    },
+    cluster!(
+        "cluster-stale",
+        cluster_stale: Duration,
+        stale,
+        "time without etcd after which producers of other instances are not listed any more; 0 for never"
+    ),
+    Flag {
+        argument: FILE,
+        ..cluster!("cluster-user-file", cluster_user_file: String, files.user, "file of the user of etcd: NAME:PASSWORD")
+    },
+    Flag {
+        argument: FILE,
+        ..cluster!(
+            "cluster-ca-file",
+            cluster_ca_file: String,
+            files.ca,
+            "file of the certificates that vouch for etcd's, in PEM"
+        )
+    },
+    Flag {
+        argument: FILE,
+        ..cluster!("cluster-cert", cluster_cert: String, files.cert, "file of the certificate to show to etcd, in PEM")
+    },
+    Flag {
+        argument: FILE,
+        ..cluster!("cluster-key", cluster_key: String, files.key, "file of that certificate's private key, in PEM")
+    },
 ];
 
 const LIMITS: [Flag; Limit::ALL.len()] = [

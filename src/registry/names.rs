@@ -218,7 +218,8 @@ impl ProducerId {
         self.0
     }
 
-    pub(super) fn from_bits(bits: u64) -> Self {
+    /// The id of this number.
+    pub fn from_bits(bits: u64) -> Self {
         Self(bits)
     }
 

@@ -119,6 +119,10 @@ impl Saving<'_> {
     }
 
     fn silence(&self, producer: &Producer) -> Duration {
+        // Another server hears it, as long as that does not say otherwise.
+        if producer.is_remote() && !producer.is_hidden() {
+            return Duration::ZERO;
+        }
         self.now.since(producer.last_update())
     }
 

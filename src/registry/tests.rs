@@ -490,3 +490,41 @@ fn a_limit_is_met_by_what_is_new_alone() {
     assert!(check(Limit::ChannelsPerProducer, 1, Some(&*other), "u", Some("c")).is_ok());
     assert!(check(Limit::ChannelsPerProducer, 1, Some(&*other), "v", None).is_ok());
 }
+
+#[test]
+fn producers_of_other_servers_do_not_age_and_hidden_ones_are_not_shown() {
+    let registry = registry();
+    let own = connect(&registry, 0, 1, &["t"]);
+    let info = PeerInfo { broadcast_address: "other".into(), ..PeerInfo::default() };
+    let remote = ProducerId::new(Source::Remote, 0, 0);
+    let remote = Arc::new(Producer::new(remote, "127.0.0.2:1".into(), info, START));
+    let register = Change::Register { producer: Arc::clone(&remote), topic: name("t"), channel: None };
+    registry.commit(|writer| writer.apply_all(&[Change::Identify(Arc::clone(&remote)), register], START));
+    let mut reader = registry.reader();
+    let mut shown = |now| {
+        let text: Value = serde_json::from_slice(&lookup(&mut reader, "t", now)).unwrap();
+        let producers = text["producers"].as_array().unwrap().iter();
+        producers.map(|producer| producer["broadcast_address"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
+    };
+    assert_eq!(shown(START), ["other", "b"]);
+    let late = START.after(2 * TIMEOUT);
+    assert_eq!(shown(late), ["other"]);
+    let hide = |producer: &Arc<Producer>, is_hidden| {
+        let change = Change::Hide { producer: Arc::clone(producer), is_hidden };
+        registry.commit(|writer| writer.apply(&change, late));
+    };
+    let revision = registry.snapshot().nodes_revision();
+    hide(&remote, true);
+    assert!(registry.snapshot().nodes_revision() > revision);
+    assert!(shown(late).is_empty());
+    own.touch(late);
+    assert_eq!(shown(late), ["b"]);
+    hide(&own, true);
+    own.touch(late.after(TOMBSTONE));
+    assert!(shown(late.after(TOMBSTONE)).is_empty(), "a PING does not list it");
+    hide(&own, false);
+    hide(&remote, false);
+    assert_eq!(shown(late.after(TOMBSTONE)), ["other", "b"]);
+    registry.commit(|writer| writer.apply(&Change::Disconnect(remote), late));
+    assert_eq!(shown(late.after(TOMBSTONE)), ["b"]);
+}

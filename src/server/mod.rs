@@ -15,6 +15,9 @@ use crate::VERSION;
 use crate::access::{AccessError, Policy};
 use crate::admission::Room;
 use crate::clock::Clock;
+use crate::cluster::etcd::EtcdConfigError;
+use crate::cluster::keys::TopicOrChannel;
+use crate::cluster::{self, Cluster};
 use crate::context::{ServerInfo, Shared, WorkerContext};
 use crate::io::Backend;
 use crate::io::availability::NoRing;
@@ -49,6 +52,8 @@ pub enum ServerError {
     Access(AccessError),
     /// The topology file cannot be used.
     Topology(TopologyError),
+    /// etcd cannot be asked.
+    Cluster(EtcdConfigError),
     /// The folder of the state cannot be used.
     State(FolderError),
     /// What another process has left is not there.
@@ -80,6 +85,7 @@ impl fmt::Display for ServerError {
             }
             Self::Tls(why) => why.fmt(f),
             Self::Access(why) => why.fmt(f),
+            Self::Cluster(why) => why.fmt(f),
             Self::State(why) => write!(f, "-data-path {why}"),
             Self::Handover(error) => write!(f, "the process that started this one does not leave to it - {error}"),
             Self::Topology(why) => why.fmt(f),
@@ -122,6 +128,8 @@ pub struct Server {
     knows_all: bool,
     /// With `-data-path`.
     saver: Option<Saver>,
+    /// With `-cluster`.
+    cluster: Option<Cluster>,
     /// A signal asked for it while something else was waited for.
     is_to_stop: bool,
 }
@@ -145,6 +153,7 @@ impl Server {
         let tls = is_for_tls.then(|| TlsConfigs::load(&options.tls)).transpose().map_err(ServerError::Tls)?;
         let access = Policy::load(&options.access, 1).map_err(ServerError::Access)?;
         let topology = topology::load(&options.topology_file).map_err(ServerError::Topology)?;
+        let cluster = cluster::Plan::load(&options.cluster).map_err(ServerError::Cluster)?;
         let (count, connections, limits) = within_open_files(raise_open_file_limit(), places.len(), options, log);
         let threads = Threads::start(count, options, log)?;
         let backend = threads.backend;
@@ -178,6 +187,11 @@ impl Server {
         if let Some(predecessor) = &mut predecessor {
             predecessor.restored().map_err(ServerError::Handover)?;
         }
+        // Before anybody can change something.
+        let cluster = cluster.map(|plan| {
+            plan.start(&registry, &shared.cluster, &clock, log, is_kept(&shared), on_complete(&shared))
+        });
+        let cluster = cluster.transpose().map_err(starting("the threads of -cluster"))?;
         let workers = prepared.serve();
         log.info(format_args!(
             "backend {}, {count} workers, at most {} connections",
@@ -190,7 +204,7 @@ impl Server {
         #[rustfmt::skip]
         let mut server = Self {
             log, clock, listeners, workers, worker_failed, mailboxes, signals, registry, shared, reloader, manager, program,
-            predecessor, knows_all, saver: None, is_to_stop: false,
+            predecessor, knows_all, saver: None, cluster, is_to_stop: false,
         };
         let saver = folder.map(|folder| server.keep(folder)).transpose();
         server.saver = saver.map_err(starting("the thread that writes the state"))?;
@@ -222,8 +236,15 @@ impl Server {
             predecessor.wait_to_be_main();
         }
         self.manager.ready(self.status());
-        if !self.serve() {
+        let has_handed_over = self.serve();
+        if !has_handed_over {
             self.wait_for_shutdown_delay();
+        }
+        // The nsqds whose connections end now are not gone: they connect to another instance.
+        if let Some(cluster) = self.cluster.take() {
+            cluster.stop();
+        }
+        if !has_handed_over {
             send_to_all(&self.mailboxes, Message::Stop);
         }
         let ends: Vec<_> = self.workers.into_iter().map(JoinHandle::join).collect();
@@ -341,6 +362,18 @@ fn restore(
     let Some(mut folder) = folder else { return Ok((None, false)) };
     let gone = restorer.restore(&mut folder);
     Ok((Some(folder), gone.is_some_and(|gone| gone < options.inactive_producer_timeout)))
+}
+
+/// Whether the topology file has a name, so that it cannot be deleted.
+fn is_kept(shared: &Arc<Shared>) -> impl Fn(&TopicOrChannel) -> bool + Send + use<> {
+    let shared = Arc::clone(shared);
+    move |name| shared.topology.load().has(&name.topic, name.channel.as_ref())
+}
+
+/// Notes that all producers of the others are known.
+fn on_complete(shared: &Arc<Shared>) -> impl FnOnce() + Send + use<> {
+    let shared = Arc::clone(shared);
+    move || shared.readiness.complete()
 }
 
 /// How many workers serve, how many connections there may be, and the operator's limits, with no more workers and

@@ -34,6 +34,10 @@ pub(super) enum State {
     /// From before a restart, and not back.
     Expected,
     Active,
+    /// Listed, by way of another instance.
+    Remote,
+    /// Of another instance, and not listed: silent, or connected anew elsewhere.
+    Hidden,
 }
 
 impl State {
@@ -43,12 +47,20 @@ impl State {
             Self::Superseded => "superseded",
             Self::Expected => "expected",
             Self::Active => "active",
+            Self::Remote => "remote",
+            Self::Hidden => "hidden",
         }
     }
 
     /// That of a producer, and since when.
     pub(super) fn of(producer: &Producer, lifetimes: &Lifetimes, now: Timestamp) -> (Self, Timestamp) {
         let last = producer.last_update();
+        if producer.is_remote() {
+            return (if producer.is_hidden() { Self::Hidden } else { Self::Remote }, last);
+        }
+        if producer.is_hidden() {
+            return (Self::Superseded, last);
+        }
         let until = producer.listed_until(last, lifetimes);
         if now <= until {
             let state = if producer.is_restored() { Self::Expected } else { Self::Active };
@@ -170,7 +182,9 @@ impl<'a> Shown<'a> {
         object.text("state", state.name());
         object.time("since", since);
         object.time("last_ping", last);
-        object.time("listed_until", producer.listed_until(last, &self.lifetimes));
+        // Of some it does not depend on time.
+        let is_timed = !producer.is_remote() && !producer.is_hidden();
+        object.time("listed_until", if is_timed { producer.listed_until(last, &self.lifetimes) } else { last });
     }
 
     /// How many tombstones hide it, and when the first of them ends. `all_tombstones` is false when not all of its topics were

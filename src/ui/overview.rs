@@ -59,6 +59,16 @@ fn write_server(context: &WorkerContext, object: &mut Object<'_>) {
     if let Some(left) = context.shared.readiness.warm_up_left(context.now) {
         object.time("ready_at", context.now.after(left));
     }
+    let cluster = &context.shared.cluster;
+    if cluster.is_on() {
+        let figures = cluster.figures();
+        object.object("cluster", |object| {
+            object.boolean("alone", cluster.is_alone());
+            object.boolean("connected", figures.is_connected);
+            object.count("instances", figures.instances);
+            object.count("orphans", figures.orphans);
+        });
+    }
 }
 
 /// Nodes by what is to be said of them.
@@ -66,6 +76,7 @@ fn write_server(context: &WorkerContext, object: &mut Object<'_>) {
 struct Counts<'a> {
     active: usize,
     expected: usize,
+    remote: usize,
     superseded: usize,
     silent: Named<'a>,
     doubled: Named<'a>,
@@ -114,7 +125,8 @@ impl<'a> Counts<'a> {
             match State::of(&node.producer, lifetimes, now).0 {
                 State::Active => counts.active += 1,
                 State::Expected => counts.expected += 1,
-                State::Superseded => counts.superseded += 1,
+                State::Remote => counts.remote += 1,
+                State::Superseded | State::Hidden => counts.superseded += 1,
                 State::Silent => counts.silent.add(node),
             }
             if node.is_loopback && !is_one_host {
@@ -154,6 +166,7 @@ fn write_counts(context: &WorkerContext, counts: &Counts<'_>, object: &mut Objec
             ("silent", counts.silent.count),
             ("superseded", counts.superseded),
             ("expected", counts.expected),
+            ("remote", counts.remote),
             ("topics", topics),
             ("channels", channels),
             ("unused_topics", unused.topics),

@@ -8,8 +8,13 @@ mod support;
 mod certificates;
 
 mod asker;
+mod basics;
 mod client;
+mod cut;
 mod etcd;
+mod faults;
 mod hardship;
+mod instances;
+mod proxy;
 mod users;
 mod watches;

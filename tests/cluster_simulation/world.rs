@@ -8,11 +8,11 @@ use std::time::Duration;
 
 use fastrand::Rng;
 use ringlookupd::clock::Timestamp;
+use ringlookupd::cluster::Status;
 use ringlookupd::cluster::keys::Keys;
 use ringlookupd::cluster::member::{Member, Settings};
 use ringlookupd::cluster::notes::Notes;
 use ringlookupd::cluster::record::Instance;
-use ringlookupd::cluster::status::Status;
 use ringlookupd::cluster::store::{Failure, Incoming, Lane, Request, Revision, Store, Watched};
 use ringlookupd::log::Log;
 use ringlookupd::registry::{

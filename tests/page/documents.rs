@@ -86,6 +86,7 @@ fn the_overview_has_counts_warnings_and_history(backend: Backend) {
         ("silent", 0),
         ("superseded", 0),
         ("expected", 0),
+        ("remote", 0),
         ("topics", 10),
         ("channels", 1),
         ("unused_topics", 9),

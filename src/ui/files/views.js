@@ -33,6 +33,8 @@ const STATES = {
   silent: ['bad', 'Silent'],
   superseded: ['dull', 'Older connection'],
   expected: ['warn', 'Expected back'],
+  remote: ['good', 'Listed, at another instance'],
+  hidden: ['dull', 'Hidden, at another instance'],
 };
 
 const KINDS = {
@@ -134,6 +136,8 @@ function ask(document, query, others = {}) {
 // --- Nodes
 
 function ping({ last_ping: last, listed_until: until, state }, now) {
+  // Its own instance looks after it.
+  if (until <= last) return el('span', { class: 'dim' }, `changed ${duration(Math.max(0, now - last))} ago`);
   const age = Math.max(0, now - last);
   const allowed = Math.max(1, until - last);
   const share = Math.min(1, age / allowed);
@@ -194,7 +198,7 @@ function journal(entries, now, withNode = true) {
 // --- Overview
 
 // Warnings: [tone, title, text].
-function warnings({ ready, ready_at: readyAt, warnings: found, counts, inactive_after: inactive }, now) {
+function warnings({ ready, ready_at: readyAt, warnings: found, counts, inactive_after: inactive, cluster }, now) {
   const list = [];
   const named = ({ nodes, count: all }) => {
     const clients = new Map(nodes.map((node) => [nodeName(node), []]));
@@ -226,6 +230,13 @@ function warnings({ ready, ready_at: readyAt, warnings: found, counts, inactive_
   if (ready === 'warming_up') {
     list.push(['warn', 'Warming up', [`Not all nsqd nodes may have connected again, so lookups may lack some. Ready in ${duration(readyAt - now)}.`]]);
   }
+  if (cluster && (cluster.alone || !cluster.connected)) {
+    list.push(['bad', cluster.alone ? 'Alone: etcd was not reached since the start' : 'Cut off from etcd', [
+      cluster.alone ? 'Nodes of the other instances are not listed. The log says why.' : 'Nodes of the other instances are listed as they were last known. The log says why.']]);
+  }
+  if (cluster?.orphans) {
+    list.push(['warn', many(cluster.orphans, 'node') + ' of an instance that is dead', ['Listed until the nsqd has connected to another instance, for a minute at most.']]);
+  }
   if (ready === 'stopping') list.push(['warn', 'The server is about to stop', ['Clients should use another one.']]);
   if (counts.expected) {
     list.push(['warn', many(counts.expected, 'node', 'nodes') + ' expected back', ['Listed from before the restart; the nsqd has not connected again yet.']]);
@@ -246,7 +257,7 @@ function warningList(list) {
 }
 
 function figures({ counts }) {
-  const listed = counts.active + counts.expected;
+  const listed = counts.active + counts.expected + counts.remote;
   const figure = (name, value, note, href) => el('div', { key: name },
     el('dt', {}, el('a', { href }, name)), el('dd', {}, el('span', { class: 'figure' }, value), el('span', { class: 'dim' }, note)));
   return el('dl', { class: 'figures', key: 'figures' },
@@ -264,7 +275,7 @@ export const overview = Object.assign(({ now, read }) => {
     title: 'Overview',
     announcement: list.length ? `${many(list.length, 'warning')}: ${list.map(([, title]) => title).join('; ')}` : 'No warnings',
     content: [
-      heading('Overview', el('p', { class: 'dim' }, `Up for ${duration(now - all.server.started)}`)),
+      heading('Overview', el('p', { class: 'dim' }, `Up for ${duration(now - all.server.started)}${all.cluster ? `, one of ${many(all.cluster.instances, 'instance')}` : ''}`)),
       warningList(list),
       figures(all),
       el('section', { 'aria-labelledby': 'nodes', key: 'nodes' },
