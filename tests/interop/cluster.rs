@@ -113,7 +113,8 @@ impl Lookupd {
         self.metric(&format!("nsqlookupd_connections_accepted_total{{listener=\"{listener}\"}} "))
     }
 
-    fn metric(&self, sample: &str) -> u64 {
+    /// The value of a sample in `/metrics`, which is named up to its value.
+    pub fn metric(&self, sample: &str) -> u64 {
         let metrics = send(Method::Get, self.http, "/metrics", "");
         let text = metrics.as_str().expect("text");
         let value = text.lines().find_map(|line| line.strip_prefix(sample)).expect("it is counted");
@@ -223,6 +224,13 @@ impl Nsqd {
         self.channel(topic, channel)["client_count"].as_u64()
     }
 
+    /// Where the consumers of a channel have connected from.
+    pub fn connections(&self, topic: &str, channel: &str) -> BTreeSet<String> {
+        let channel = self.channel(topic, channel);
+        let clients = channel["clients"].as_array().into_iter().flatten();
+        clients.map(|client| client["remote_address"].as_str().expect("an address").to_owned()).collect()
+    }
+
     fn channel(&self, topic: &str, channel: &str) -> Value {
         let stats = get(self.http, &format!("/stats?format=json&topic={topic}&channel={channel}"));
         stats["topics"][0]["channels"][0].clone()
@@ -285,7 +293,8 @@ pub fn names(array: &Value) -> BTreeSet<String> {
     names.map(|name| name.as_str().expect("a name").to_owned()).collect()
 }
 
-fn addresses(producers: &Value) -> BTreeSet<SocketAddr> {
+/// The TCP addresses of producers in a response.
+pub fn addresses(producers: &Value) -> BTreeSet<SocketAddr> {
     let producers = producers.as_array().expect("an array").iter();
     producers.map(address).collect()
 }
@@ -296,7 +305,7 @@ fn address(producer: &Value) -> SocketAddr {
     address.parse().expect("an address")
 }
 
-fn tcp_addresses(nsqds: &[&Nsqd]) -> BTreeSet<SocketAddr> {
+pub fn tcp_addresses(nsqds: &[&Nsqd]) -> BTreeSet<SocketAddr> {
     nsqds.iter().map(|nsqd| nsqd.tcp).collect()
 }
 

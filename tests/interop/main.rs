@@ -21,6 +21,7 @@ mod migration;
 mod page_proxies;
 mod prometheus;
 mod restarts;
+mod shared_address;
 mod tls;
 mod tls_scan;
 mod topology;
@@ -34,6 +35,8 @@ mod certificates;
 mod cluster;
 mod cut;
 mod daemon;
+#[path = "../cluster/etcd.rs"]
+mod etcd;
 #[path = "../support/inherited_sockets.rs"]
 mod inherited_sockets;
 mod load;

@@ -12,13 +12,21 @@ pub const PATIENCE: Duration = Duration::from_secs(40);
 ///
 /// # Panics
 /// When `PATIENCE` is over, with the last thing that `probe` saw instead.
-pub fn until<T>(what: &str, mut probe: impl FnMut() -> Result<T, String>) -> T {
-    let deadline = Instant::now() + PATIENCE;
+pub fn until<T>(what: &str, probe: impl FnMut() -> Result<T, String>) -> T {
+    until_within(PATIENCE, what, probe)
+}
+
+/// The same, for a condition that has a patience of its own.
+///
+/// # Panics
+/// When it is over.
+pub fn until_within<T>(patience: Duration, what: &str, mut probe: impl FnMut() -> Result<T, String>) -> T {
+    let deadline = Instant::now() + patience;
     loop {
         match probe() {
             Ok(value) => return value,
             Err(seen) if Instant::now() > deadline => {
-                panic!("{what}: not within {PATIENCE:?}, last seen: {seen}")
+                panic!("{what}: not within {patience:?}, last seen: {seen}")
             }
             Err(_) => thread::sleep(Duration::from_millis(20)),
         }
