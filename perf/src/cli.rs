@@ -16,7 +16,8 @@ use crate::failure::{Failure, Result};
 use crate::measure::Process;
 use crate::population::{Run as RunId, parse_run};
 use crate::scenario::{
-    Context, beside, churn, disconnect, hot, idle, lookup, populate, restart, soak, storm, tidy, watch, wrk,
+    Context, beside, churn, cluster, disconnect, hot, idle, lookup, populate, restart, soak, storm, tidy, watch,
+    wrk,
 };
 use crate::{compare, floor};
 
@@ -106,6 +107,21 @@ Examples:
 
 Every change is to reach every watcher of its topic, in order: an event that is missing or wrong fails the run.")]
     Watch(Run<watch::Options>),
+    /// Register and unregister at one instance of a cluster; the time until the others list it, and what that costs
+    #[command(after_help = "\
+Examples:
+  lookupd-perf cluster --tcp h1:4160,h2:4160,h3:4160 --http h1:4161,h2:4161,h3:4161
+  lookupd-perf cluster --tcp h1:4160,h2:4160 --http h1:4161,h2:4161 --everywhere --by lookup -r 50 -d 30s
+  lookupd-perf cluster --tcp h1:4160,h2:4160 --http h1:4161,h2:4161 --lookups 1000 --server-pid 71,72
+  lookupd-perf cluster --tcp h1:4160,h2:4160 --http h1:4161,h2:4161 --pipeline 64 --producers 2000 --topics-per-producer 500 --topics 100000 --keep
+
+A population is registered, spread over the instances in turn, until each instance lists all of it. Then other nsqds
+register and unregister some of its topics at one instance, or at each. An arrival is a change at one other instance:
+its latency counts from when the OK to REGISTER (up) or UNREGISTER (down) was read to when the event of /watch was read
+there, after which a lookup must show the same, or with --by lookup to the first lookup that shows it. Every change is
+to arrive at every other instance: one that does not, and one that is undone by nobody, fails the run. A topic that an
+nsqd has changed is changed again by that nsqd when all instances list it as it is.")]
+    Cluster(Run<cluster::Options, Instances>),
     /// Mix everything for a long time, hostile peers too; nothing may be wrong, lost or leaked in the end
     #[command(after_help = "\
 Examples:
@@ -145,16 +161,18 @@ Example:
 
 /// A scenario's options and those that all scenarios share.
 #[derive(Debug, Args)]
-struct Run<T: Args> {
+struct Run<T: Args, S: Args = OneServer> {
     #[command(flatten)]
     options: T,
     #[command(flatten)]
-    server: ServerOptions,
+    server: S,
+    #[command(flatten)]
+    common: Common,
 }
 
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Server and report")]
-struct ServerOptions {
+struct OneServer {
     /// Where the server listens for nsqd
     #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:4160")]
     tcp: String,
@@ -164,6 +182,25 @@ struct ServerOptions {
     /// Its process, whose CPU time, memory and open files are reported
     #[arg(long, value_name = "PID")]
     server_pid: Option<u32>,
+}
+
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Instances and report")]
+struct Instances {
+    /// Where each instance listens for nsqd
+    #[arg(long, value_name = "HOST:PORT,...", value_delimiter = ',', required = true)]
+    tcp: Vec<String>,
+    /// Where each instance listens for HTTP, in the same order
+    #[arg(long, value_name = "HOST:PORT,...", value_delimiter = ',', required = true)]
+    http: Vec<String>,
+    /// Their processes in the same order, whose CPU time and memory are reported
+    #[arg(long, value_name = "PID,...", value_delimiter = ',')]
+    server_pid: Vec<u32>,
+}
+
+/// What all scenarios share.
+#[derive(Clone, Debug, Args)]
+struct Common {
     /// How long an answer may take before it counts as wrong
     #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = humantime::parse_duration)]
     timeout: Duration,
@@ -224,6 +261,7 @@ fn execute(cli: Cli) -> Result<()> {
         Command::Beside(run) => drive(run, async |context, options| beside::run(context, &options).await),
         Command::Restart(run) => drive(run, async |context, options| restart::run(context, &options).await),
         Command::Watch(run) => drive(run, async |context, options| watch::run(context, &options).await),
+        Command::Cluster(run) => drive_all(run),
         Command::Wrk(run) => drive(run, async |context, options| wrk::run(context, &options).await),
         Command::Soak(run) => drive(run, async |context, options| soak::run(context, options).await),
     }
@@ -231,23 +269,67 @@ fn execute(cli: Cli) -> Result<()> {
 
 /// Runs a scenario on a ring of its own.
 fn drive<T: Args>(run: Run<T>, scenario: impl AsyncFnOnce(Rc<Context>, T) -> Result<()>) -> Result<()> {
-    let Run { options, server } = run;
-    let context = Rc::new(Context {
-        tcp: resolve("--tcp", &server.tcp)?,
-        http: resolve("--http", &server.http)?,
-        patience: server.timeout,
-        server: server.server_pid.map(Process::new).transpose()?,
-        json: server.json,
-        is_named: server.run.is_some(),
-        run: server.run.map_or_else(RunId::unique, |id| RunId::of(&id)),
-        made: RefCell::default(),
-        stop: CancellationToken::new(),
-    });
+    let Run { options, server: OneServer { tcp, http, server_pid }, common } = run;
+    let keep = common.keep;
+    let context = Rc::new(common.context((&tcp, &http), server_pid)?);
     crate::ring::run(async {
         tokio::task::spawn_local(cancel_on_signal(context.stop.clone()));
         let result = scenario(Rc::clone(&context), options).await;
-        if server.keep { result } else { tidy::after(&context, result).await }
+        if keep { result } else { tidy::after(&context, result).await }
     })?
+}
+
+/// The same for several instances of one cluster, whose run and end are the same.
+fn drive_all(run: Run<cluster::Options, Instances>) -> Result<()> {
+    let Run { options, server, common } = run;
+    let keep = common.keep;
+    let mut instances: Vec<Rc<Context>> = Vec::new();
+    for (addresses, pid) in server.each()? {
+        let mut context = common.clone().context(addresses, pid)?;
+        if let Some(first) = instances.first() {
+            context.run = first.run.clone();
+            context.stop = first.stop.clone();
+        }
+        instances.push(Rc::new(context));
+    }
+    crate::ring::run(async {
+        tokio::task::spawn_local(cancel_on_signal(instances[0].stop.clone()));
+        let result = cluster::run(&instances, &options).await;
+        if keep { result } else { tidy::after_at(&instances, result).await }
+    })?
+}
+
+impl Instances {
+    /// The addresses of each, and its process if that is given.
+    fn each(&self) -> Result<impl Iterator<Item = ((&str, &str), Option<u32>)>> {
+        let Self { tcp, http, server_pid } = self;
+        if tcp.len() != http.len() {
+            let counts = format!("{} addresses and --http {}", tcp.len(), http.len());
+            return Err(Failure::Refused(format!("--tcp has {counts}: give both of each instance")));
+        }
+        if !server_pid.is_empty() && server_pid.len() != tcp.len() {
+            let counts = format!("{} processes for {} instances", server_pid.len(), tcp.len());
+            return Err(Failure::Refused(format!("--server-pid has {counts}: give that of each, or none")));
+        }
+        let addresses = tcp.iter().map(String::as_str).zip(http.iter().map(String::as_str));
+        Ok(addresses.zip(server_pid.iter().copied().map(Some).chain(std::iter::repeat(None))))
+    }
+}
+
+impl Common {
+    fn context(self, (tcp, http): (&str, &str), server_pid: Option<u32>) -> Result<Context> {
+        Ok(Context {
+            tcp: resolve("--tcp", tcp)?,
+            http: resolve("--http", http)?,
+            patience: self.timeout,
+            server: server_pid.map(Process::new).transpose()?,
+            json: self.json,
+            is_named: self.run.is_some(),
+            run: self.run.map_or_else(RunId::unique, |id| RunId::of(&id)),
+            made: RefCell::default(),
+            stop: CancellationToken::new(),
+        })
+    }
 }
 
 fn resolve(flag: &str, address: &str) -> Result<SocketAddr> {

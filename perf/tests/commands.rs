@@ -10,12 +10,14 @@ use lookupd_perf::Cli;
 const PROGRAM: &str = "lookupd-perf";
 
 /// Stands for what only the reader or a script knows.
-const VALUES: [(&str, &str); 8] = [
+const VALUES: [(&str, &str); 10] = [
     ("{tcp}", "127.0.0.1:4160"),
     ("{http}", "127.0.0.1:4161"),
     ("$tcp", "127.0.0.1:4160"),
     ("$http", "127.0.0.1:4161"),
     ("$server", "1"),
+    ("${pids#,}", "1,2"),
+    ("$instances", "--tcp 127.0.0.1:4160,127.0.0.1:4260 --http 127.0.0.1:4161,127.0.0.1:4261"),
     ("\"$1\"", "20m"),
     ("\"${@:2}\"", ""),
     (" ... ", " stock=nsqlookupd "),

@@ -66,6 +66,11 @@ impl Usage {
         self
     }
 
+    /// CPU seconds of the server, if its process is known.
+    pub fn server_cpu_seconds(&self) -> Option<f64> {
+        self.server.map(|(_, cpu_seconds, _)| cpu_seconds)
+    }
+
     /// Whether the client had no time to spare and the server did. Of an unknown server the second is assumed.
     fn is_client_bound(&self) -> bool {
         self.client.busy >= BUSY && self.server.is_none_or(|(_, _, busy)| busy < BUSY)

@@ -120,8 +120,8 @@ fn words(name: &str, value: f64) -> (String, String) {
     let label = words.join(" ");
     let label =
         label.replace("rss bytes", "resident memory").replace("bytes", "size").replace("per ", "for each ");
-    let label =
-        label.replace("for each second", "a second").replace("seconds", "time").replace(" cpu", " CPU time");
+    let label = label.replace("cpu second", "CPU second").replace("for each second", "a second");
+    let label = label.replace("seconds", "time").replace(" cpu", " CPU time");
     (quantile.map_or(label.clone(), |quantile| format!("{label}, {quantile}")), text)
 }
 
@@ -196,6 +196,8 @@ The client was the bottleneck: its core was busy, the server's was not.";
             ("large_answer_bytes", 2e6, "large answer size", "2.00 MB"),
             ("cycle_to_send_ratio", 1.5, "cycle to send ratio", "1.50x"),
             ("server_cpu_us_per_cycle", 12.0, "server CPU time for each cycle", "12.0 us"),
+            ("lookups_per_cpu_second_with_changes", 5e4, "lookups for each CPU second with changes", "50,000"),
+            ("instance_2_rss_bytes_before", 1e6, "instance 2 resident memory before", "1.00 MB"),
             ("topics_watched", 1000.0, "topics watched", "1,000"),
             ("seed", 4_012_345_678.0, "seed", "4012345678"),
         ];

@@ -22,7 +22,8 @@ pub struct Fleet {
 }
 
 struct State {
-    context: Rc<Context>,
+    /// Producer `p` connects to instance `p % instances`.
+    instances: Vec<Rc<Context>>,
     population: Population,
     pipeline: usize,
     /// Registrations answered, as shown by a progress bar.
@@ -38,9 +39,21 @@ struct State {
 impl Fleet {
     /// Lets all producers connect at once and register, `pipeline` commands in one write.
     pub fn launch(context: &Rc<Context>, population: Population, pipeline: u32, done: Rc<Cell<u64>>) -> Self {
-        context.makes_all_of(population);
+        Self::launch_at(std::slice::from_ref(context), population, pipeline, done)
+    }
+
+    /// The same, spread over instances in turn.
+    pub fn launch_at(
+        instances: &[Rc<Context>],
+        population: Population,
+        pipeline: u32,
+        done: Rc<Cell<u64>>,
+    ) -> Self {
+        for context in instances {
+            context.makes_all_of(population);
+        }
         let state = Rc::new(State {
-            context: Rc::clone(context),
+            instances: instances.to_vec(),
             population,
             pipeline: pipeline as usize,
             done,
@@ -95,7 +108,8 @@ impl Fleet {
 impl State {
     /// One producer's life. It ends only by failing.
     async fn live(&self, producer: u32) -> Result<()> {
-        let mut nsqd = self.context.nsqd().await?;
+        let context = &self.instances[producer as usize % self.instances.len()];
+        let mut nsqd = context.nsqd().await?;
         self.links.borrow_mut().push(nsqd.link());
         nsqd.identify(Identity::named(&producer_name(producer))).await?;
         let mut heard = Instant::now();
@@ -103,10 +117,7 @@ impl State {
         let mut batch = Vec::with_capacity(self.pipeline);
         loop {
             batch.extend(
-                commands
-                    .by_ref()
-                    .take(self.pipeline)
-                    .map(|registration| register(&self.context.run, registration)),
+                commands.by_ref().take(self.pipeline).map(|registration| register(&context.run, registration)),
             );
             if batch.is_empty() {
                 break;

@@ -2,6 +2,7 @@
 
 pub mod beside;
 pub mod churn;
+pub mod cluster;
 pub mod disconnect;
 mod fleet;
 pub mod hot;

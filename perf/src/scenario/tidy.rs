@@ -18,6 +18,8 @@ const ATTEMPTS: u32 = 20;
 const PAUSE: Duration = Duration::from_millis(100);
 /// For all of it after a failure, which is what is to be told.
 const AFTER_A_FAILURE: Duration = Duration::from_secs(5);
+/// How long a deletion at one instance may take to arrive at another.
+const AT_THE_OTHERS: Duration = Duration::from_secs(5);
 /// How long a deletion may take at least: it can wait for the end of many producers.
 const PATIENCE: Duration = Duration::from_secs(300);
 
@@ -29,6 +31,31 @@ pub async fn after(context: &Rc<Context>, result: Result<()>) -> Result<()> {
     let Err(failure) = result else { return delete_all(context).await };
     let _ = tokio::time::timeout(AFTER_A_FAILURE, delete_all(context)).await;
     Err(failure)
+}
+
+/// The same at instances that know the topics of all: what one deletes is soon deleted at the others.
+///
+/// # Errors
+/// As [`after`].
+pub async fn after_at(instances: &[Rc<Context>], mut result: Result<()>) -> Result<()> {
+    for (index, context) in instances.iter().enumerate() {
+        if index > 0 {
+            // Those that are no cluster keep theirs: they are deleted below.
+            let _ = tokio::time::timeout(AT_THE_OTHERS, until_none_is_listed(context)).await;
+        }
+        result = after(context, result).await;
+    }
+    result
+}
+
+/// Waits until an instance lists no topic of this run.
+async fn until_none_is_listed(context: &Context) -> Result<()> {
+    let mut client = open(context).await?;
+    while client.get("/topics", answers::topic_names).await?.iter().any(|topic| context.run.owns(topic)) {
+        tokio::time::sleep(PAUSE).await;
+    }
+    context.made.take();
+    Ok(())
 }
 
 async fn delete_all(context: &Rc<Context>) -> Result<()> {

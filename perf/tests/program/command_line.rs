@@ -4,9 +4,12 @@ use std::process::Command;
 
 use crate::support::{failure, generator};
 
+/// Instances that nobody connects to.
+const TWO: [&str; 5] = ["cluster", "--tcp", "localhost:1,localhost:2", "--http", "localhost:1,localhost:2"];
+
 #[test]
 fn each_bad_argument_is_one_line_that_says_what_to_do() {
-    let table: [(&[&str], &str); 17] = [
+    let table: [(&[&str], &str); 21] = [
         (&[], "see --help"),
         (&["destroy"], "unrecognized subcommand 'destroy'"),
         (&["lookup", "--rte", "5"], "'--rate'"),
@@ -24,6 +27,10 @@ fn each_bad_argument_is_one_line_that_says_what_to_do() {
         (&["lookup", "--http", "4161"], "--http 4161 leads nowhere"),
         (&["storm", "--topics", "10"], "--topics-per-producer 50 is more than there are"),
         (&["idle"], "--server-pid"),
+        (&["cluster", "--tcp", "localhost:1", "--http", "localhost:1"], "a cluster has several instances"),
+        (&["cluster", "--tcp", "localhost:1,localhost:2", "--http", "localhost:1"], "give both of each instance"),
+        (&[TWO.as_slice(), &["--server-pid", "1"]].concat(), "--server-pid has 1 processes for 2 instances"),
+        (&[TWO.as_slice(), &["--lookups-at", "3"]].concat(), "--lookups-at 3 is none of 2 instances"),
     ];
     for (arguments, part) in table {
         let text = failure(&generator(arguments).output().unwrap());

@@ -110,10 +110,19 @@ impl Lookupd {
             connections: Mutex::default(),
             news: News::default(),
         });
+        Self::listening(shared)
+    }
+
+    fn listening(shared: Arc<Shared>) -> Self {
         let any = "127.0.0.1:0".parse().expect("an address");
         let ports = vec![listen(&shared, any, Shared::nsqd), listen(&shared, any, Shared::consumer)];
         let address = |port: &Port| port.listener.local_addr().expect("it is bound");
         Self { tcp: address(&ports[0]), http: address(&ports[1]), shared, ports }
+    }
+
+    /// Another instance that knows the same at once, at addresses of its own.
+    pub fn another(&self) -> Self {
+        Self::listening(Arc::clone(&self.shared))
     }
 
     /// As a process that ends and is started again: for a moment nobody listens, every connection is closed, and
