@@ -25,7 +25,6 @@ use super::store::{
 use crate::clock::Timestamp;
 use crate::limits::{CLUSTER_CHANGES_TOGETHER, CLUSTER_PAGE_KEYS, CLUSTER_SILENCE_MAX, RECORD_PERIOD};
 use crate::log::Log;
-use crate::options::GoDuration;
 use crate::registry::{Lifetimes, Name, Producer, ProducerId, Recorder, Registry, Writer};
 
 /// Who it is, and what it is to do.
@@ -348,8 +347,8 @@ impl<S: Store> Member<S> {
             self.missing = Missing::All;
             if count > 0 {
                 self.log.warn(format_args!(
-                    "CLUSTER: cut off for longer than -cluster-stale ({}): {count} producers of other instances are not listed any more",
-                    GoDuration(self.stale)
+                    "CLUSTER: cut off for longer than -cluster-stale ({:?}): {count} producers of other instances are not listed any more",
+                    self.stale
                 ));
             }
         }
