@@ -1,7 +1,7 @@
 //! Several instances that know the nsqds of all of them, through etcd.
 //!
 //! Each instance writes what its own nsqds have registered, and puts what the others have written into its registry, from which it
-//! answers as ever: whoever asks waits for nobody. Without `-cluster` nothing of this runs.
+//! answers as ever: no request waits for another machine. Without `-cluster` nothing of this runs.
 //!
 //! - What is written, and where: `keys`, `record`.
 //! - What is asked of etcd: `store`, and over the network: `etcd`.

@@ -1,4 +1,4 @@
-//! What the client asks of etcd is done, and what etcd refuses is told by its reason.
+//! What the client asks of etcd is done, and what etcd refuses is reported with its reason.
 
 use std::path::Path;
 

@@ -493,7 +493,7 @@ fn a_restart_with_a_state_file_lists_each_once() {
     });
 }
 
-/// Fields, keys and names that this version does not know are skipped, and nonsense is told.
+/// Fields, keys and names that this version does not know are skipped, and nonsense is reported.
 #[test]
 fn what_a_later_version_writes_is_skipped() {
     let Some(etcd) = shared_etcd() else { return };

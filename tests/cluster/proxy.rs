@@ -15,7 +15,7 @@ pub enum Network {
     Up,
     /// What etcd sends arrives so much later.
     Slow(Duration),
-    /// Nothing arrives, and nobody is told. What was sent meanwhile arrives once it is up again, as with TCP.
+    /// Nothing arrives, and no end notices. What was sent meanwhile arrives once it is up again, as with TCP.
     Cut,
     /// All connections break, and none can be made.
     Refused,

@@ -1,4 +1,4 @@
-//! What etcd says instead of a response: codes of gRPC, with a text that tells what some of them mean.
+//! What etcd says instead of a response: codes of gRPC, with a text that says what some of them mean.
 
 use crate::cluster::store::Failure;
 
