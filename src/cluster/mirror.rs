@@ -419,7 +419,7 @@ impl Mirror {
         now: Timestamp,
     ) -> Vec<TopicOrChannel> {
         let (mut there, mut instances) = (HashMap::<Connection, BTreeSet<u32>>::new(), HashSet::new());
-        let (mut created, mut deletions) = (BTreeSet::new(), HashSet::new());
+        let (mut created, mut deletions, mut tombstones) = (BTreeSet::new(), HashSet::new(), HashSet::new());
         for pair in all {
             match self.keys.parse(&pair.key) {
                 Some(Key::Instance(incarnation)) => {
@@ -434,7 +434,10 @@ impl Mirror {
                 Some(Key::Deletion(name)) => {
                     deletions.insert(name);
                 }
-                _ => {}
+                Some(Key::Tombstone { .. }) => {
+                    tombstones.insert(pair.key.as_str());
+                }
+                None => {}
             }
         }
         let gone: Vec<_> = self.instances.keys().filter(|known| !instances.contains(*known)).cloned().collect();
@@ -459,7 +462,7 @@ impl Mirror {
                 self.remove(&connection, writer, now);
             }
         }
-        self.tombstones.retain(|key| all.iter().any(|pair| pair.key == *key));
+        self.tombstones.retain(|key| tombstones.contains(key.as_str()));
         let missing: Vec<_> = self.created.difference(&created).copied().collect();
         // Even if much was lost: what was deleted since is not written again.
         let is_deleted = |name: &TopicOrChannel| {
