@@ -662,7 +662,8 @@ impl<S: Store> Member<S> {
                 }
             }
             Ok(Some(Own::Record { number, created: None })) => self.outbox.write_again(&number),
-            Ok(Some(Own::Deletion(TopicOrChannel { topic, .. }))) => {
+            Ok(Some(Own::Deletion(TopicOrChannel { topic, .. }, number))) => {
+                self.outbox.confirm_deletion(number);
                 // What has registered it again is to be written as of after the deletion.
                 let snapshot = writer.snapshot();
                 let found = snapshot.topic(topic.as_bytes());

@@ -67,8 +67,8 @@ pub enum Own {
     Instance(Option<(Revision, Lease)>),
     /// A part of a record, which was made then; `None` when it is gone.
     Record { number: Box<str>, created: Option<Revision> },
-    /// A name that its clients have deleted.
-    Deletion(TopicOrChannel),
+    /// A name that its clients have deleted, and the number of that deletion.
+    Deletion(TopicOrChannel, u64),
 }
 
 /// What is there, for the metrics.
@@ -157,6 +157,12 @@ impl Mirror {
         }
     }
 
+    /// Whether a client of this instance has deleted a name, or the topic of a channel, and etcd does not know.
+    fn is_deleted_here(&self, name: TopicOrChannel) -> bool {
+        let topic = TopicOrChannel { channel: None, ..name };
+        self.deleted_here.contains_key(&name) || self.deleted_here.contains_key(&topic)
+    }
+
     /// All that etcd has was read: of the names that were deleted here, it does not know those of these numbers.
     pub fn keep_deleted(&mut self, is_waiting: impl Fn(u64) -> bool) {
         self.deleted_here.retain(|_, number| is_waiting(*number));
@@ -222,11 +228,14 @@ impl Mirror {
                 if strips {
                     self.strip(name, is_own, writer, now);
                 }
-                Ok(is_own.then_some(Own::Deletion(name)))
+                Ok(is_own.then_some(Own::Deletion(name, number)))
             }
             Key::Created(name) => {
                 let By { by, .. } = decode(&pair.value).map_err(error)?;
-                if self.created.insert(name) && by != self.own {
+                self.created.insert(name);
+                // What this instance has made itself may have been deleted here since, as another was asked before.
+                let is_there = by == self.own && is_listed(&name, writer.snapshot());
+                if !is_there && !self.is_deleted_here(name) {
                     let TopicOrChannel { topic, channel } = name;
                     self.apply(&Change::Create { topic, channel }, writer, now);
                 }
@@ -543,6 +552,14 @@ impl Mirror {
         self.deletions.clear();
         all.len()
     }
+}
+
+/// Whether a topic is listed, and has the channel.
+fn is_listed(TopicOrChannel { topic, channel }: &TopicOrChannel, snapshot: &Snapshot) -> bool {
+    let found = snapshot.topic(topic.as_bytes()).filter(|topic| topic.is_listed());
+    found.is_some_and(|found| {
+        channel.is_none_or(|channel| found.channels().iter().any(|its| its.name() == channel.as_str()))
+    })
 }
 
 /// The changes that make the registrations of a producer these, as far as their topics are meant.

@@ -29,6 +29,8 @@ pub struct Outbox {
     /// Connections that are over, whose records are to go.
     left: BTreeSet<Box<str>>,
     asked: VecDeque<Asked>,
+    /// The number of the last deletion that was seen in etcd, whatever was answered.
+    confirmed: u64,
     chores: VecDeque<Chore>,
     under_way: Option<UnderWay>,
     /// Records are not written before this instance has followed so far: what was deleted must be gone from them.
@@ -87,6 +89,7 @@ impl Outbox {
             dirty: BTreeSet::new(),
             left: BTreeSet::new(),
             asked: VecDeque::new(),
+            confirmed: 0,
             chores: VecDeque::new(),
             under_way: None,
             follow_to: 0,
@@ -218,6 +221,11 @@ impl Outbox {
         }
     }
 
+    /// A deletion was seen in etcd: it is not asked for again, which would delete what others have made since.
+    pub fn confirm_deletion(&mut self, number: u64) {
+        self.confirmed = self.confirmed.max(number);
+    }
+
     /// Whether a deletion is still to be written.
     pub fn has_deletion(&self, number: u64) -> bool {
         self.asked.iter().any(|asked| matches!(asked, Asked::Delete(_, its) if *its == number))
@@ -233,6 +241,9 @@ impl Outbox {
     ) -> Option<Request> {
         if self.under_way.is_some() || now < self.retry_at {
             return None;
+        }
+        while matches!(self.asked.front(), Some(Asked::Delete(_, number)) if *number <= self.confirmed) {
+            self.asked.pop_front();
         }
         if let Some(asked) = self.asked.front() {
             let (under_way, request) = self.request(&asked.clone(), lifetime, now);

@@ -44,6 +44,8 @@ struct Trouble {
     /// Topics that were deleted, and those that were registered after that.
     deleted: BTreeSet<String>,
     again: BTreeSet<String>,
+    /// Names that were made over HTTP: another instance may have been asked to delete them at the same time.
+    made: BTreeSet<String>,
     /// Topics and channels of which a channel was deleted.
     touched: BTreeSet<String>,
     /// A deletion may have been lost with etcd or an instance.
@@ -56,11 +58,16 @@ fn play(seed: u64) {
     let mut world = World::new(seed, 3, 6);
     // What was made over HTTP and not deleted since.
     let mut created = BTreeSet::new();
+    let mut has_forgotten = false;
     let rounds = 2 + world.rng.u32(..3);
     for _ in 0..rounds {
         let mut trouble = trouble(&mut world, &mut created);
         calm(&mut world, &mut trouble, seed);
         check(&world, &trouble, &created);
+        has_forgotten |= trouble.forgets;
+        if !has_forgotten {
+            check_names(&world);
+        }
         // What was lost with an etcd or an instance is not expected later.
         created.retain(|made: &String| world.living().iter().all(|&at| world.topics(at).contains(made)));
         // Of what was deleted while it was registered, an nsqd has what the instances have made of that.
@@ -117,11 +124,17 @@ fn act(world: &mut World, trouble: &mut Trouble, created: &mut BTreeSet<String>)
             }
         }
         9 => {
+            let made = format!("made{}", world.rng.u32(..3));
+            let topic = if world.rng.bool() { topic } else { made };
             // As nsqadmin does, the nsqds forget it, too.
             world.nsqds.iter_mut().for_each(|nsqd| drop(nsqd.topics.remove(&topic)));
             world.change(at, &Change::Delete { topic: name(&topic), channel: None });
             created.remove(&topic);
             trouble.again.remove(&topic);
+            // Another instance may have made it before, and etcd learns of that later.
+            if topic.starts_with("made") && !world.nodes.iter().flatten().all(|node| node.member.is_settled()) {
+                trouble.again.insert(topic.clone());
+            }
             trouble.deleted.insert(topic);
             // What was deleted before an instance has joined is no matter to what was registered there.
             trouble.is_lossy |= !world.nodes.iter().flatten().all(|node| node.member.has_joined());
@@ -136,6 +149,7 @@ fn act(world: &mut World, trouble: &mut Trouble, created: &mut BTreeSet<String>)
         _ => {
             let made = format!("made{}", world.rng.u32(..3));
             world.change(at, &Change::Create { topic: name(&made), channel: None });
+            trouble.made.insert(made.clone());
             created.insert(made);
         }
     }
@@ -233,13 +247,16 @@ fn check(world: &World, trouble: &Trouble, created: &BTreeSet<String>) {
     for &at in &living {
         let topics = world.topics(at);
         if !trouble.is_lossy {
-            for deleted in trouble.deleted.difference(&trouble.again) {
+            let gone =
+                trouble.deleted.difference(&trouble.again).filter(|deleted| !trouble.made.contains(*deleted));
+            for deleted in gone {
                 assert!(!topics.contains(deleted), "{deleted} was deleted, and is back");
             }
         }
         if !trouble.forgets {
             let made: BTreeSet<_> = topics.iter().filter(|topic| topic.starts_with("made")).cloned().collect();
-            assert!(created.is_subset(&made), "{created:?} were made, {made:?} are there");
+            let certain: BTreeSet<_> = created.difference(&trouble.deleted).cloned().collect();
+            assert!(certain.is_subset(&made), "{certain:?} were made, {made:?} are there");
         }
     }
     let incarnations: BTreeSet<_> =
@@ -247,5 +264,15 @@ fn check(world: &World, trouble: &Trouble, created: &BTreeSet<String>) {
     let stale = world.etcd.keys().filter_map(|key| key.strip_prefix("test/v1/p/")?.split('/').next());
     for incarnation in stale {
         assert!(incarnations.contains(incarnation), "records of {incarnation}, which is dead, are left in etcd");
+    }
+}
+
+/// Names that were made over HTTP are at all instances or at none, unless etcd or an instance has ever lost some.
+fn check_names(world: &World) {
+    let living = world.living();
+    let made =
+        |at| world.topics(at).into_iter().filter(|topic| topic.starts_with("made")).collect::<BTreeSet<_>>();
+    for &at in &living {
+        assert_eq!(made(at), made(living[0]), "instance {at} lists other names than {}", living[0]);
     }
 }
