@@ -23,7 +23,8 @@ impl Worker {
             }
             left -= 1;
         }
-        for token in self.due.drain(..left.min(self.due.len())).collect::<Vec<_>>() {
+        for _ in 0..left {
+            let Some(token) = self.due.pop_front() else { break };
             self.wake(token);
         }
     }
