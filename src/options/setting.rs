@@ -130,26 +130,41 @@ named!(ClientAuth, "policy", "use require, require-verify or an empty text");
 named!(MinVersion, "version", "use tls1.2 or tls1.3");
 named!(BackendChoice, "backend", "use auto, uring or epoll");
 
-impl Setting for Option<ListenAddress> {
-    const ARGUMENT: &'static str = "address";
-    const ALLOWED: &'static str =
-        "use host:port, [IPv6]:port or :port, with a port from 0 to 65535, or an empty text for none";
+/// A value that may be left out, by an empty text.
+macro_rules! optional {
+    ($type:ty, $argument:literal, $allowed:literal) => {
+        impl Setting for Option<$type> {
+            const ARGUMENT: &'static str = $argument;
+            const ALLOWED: &'static str = $allowed;
 
-    fn read(value: &Value) -> Result<Self, String> {
-        match value.as_str().ok_or(Self::ALLOWED)? {
-            "" => Ok(None),
-            text => text.parse().map(Some).map_err(|error| format!("{error}, {}", Self::ALLOWED)),
+            fn read(value: &Value) -> Result<Self, String> {
+                match value.as_str().ok_or(Self::ALLOWED)? {
+                    "" => Ok(None),
+                    text => text.parse().map(Some).map_err(|error| format!("{error}, {}", Self::ALLOWED)),
+                }
+            }
+
+            fn show(&self) -> String {
+                self.as_ref().map_or_else(|| "\"\"".to_owned(), |address| format!("\"{address}\""))
+            }
+
+            fn value(&self) -> SettingValue {
+                SettingValue::Text(self.as_ref().map_or_else(String::new, ToString::to_string))
+            }
         }
-    }
-
-    fn show(&self) -> String {
-        self.as_ref().map_or_else(|| "\"\"".to_owned(), |address| format!("\"{address}\""))
-    }
-
-    fn value(&self) -> SettingValue {
-        SettingValue::Text(self.as_ref().map_or_else(String::new, ToString::to_string))
-    }
+    };
 }
+
+optional!(
+    ListenAddress,
+    "address",
+    "use host:port, [IPv6]:port or :port, with a port from 0 to 65535, or an empty text for none"
+);
+optional!(
+    ClusterAddress,
+    "URL",
+    "use etcd://HOST:PORT[,HOST:PORT...][/PREFIX], or etcds:// for TLS, or an empty text for none"
+);
 
 impl Setting for WebAddress {
     const ARGUMENT: &'static str = "URL";
@@ -165,27 +180,6 @@ impl Setting for WebAddress {
 
     fn value(&self) -> SettingValue {
         SettingValue::Text(self.as_str().to_owned())
-    }
-}
-
-impl Setting for Option<ClusterAddress> {
-    const ARGUMENT: &'static str = "URL";
-    const ALLOWED: &'static str =
-        "use etcd://HOST:PORT[,HOST:PORT...][/PREFIX], or etcds:// for TLS, or an empty text for none";
-
-    fn read(value: &Value) -> Result<Self, String> {
-        match value.as_str().ok_or(Self::ALLOWED)? {
-            "" => Ok(None),
-            text => text.parse().map(Some).map_err(|error| format!("{error}, {}", Self::ALLOWED)),
-        }
-    }
-
-    fn show(&self) -> String {
-        self.as_ref().map_or_else(|| "\"\"".to_owned(), |address| format!("\"{address}\""))
-    }
-
-    fn value(&self) -> SettingValue {
-        SettingValue::Text(self.as_ref().map_or_else(String::new, ToString::to_string))
     }
 }
 
