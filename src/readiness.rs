@@ -44,7 +44,7 @@ impl Readiness {
         self.ready_from.store(now.after(warm_up).nanos(), Relaxed);
     }
 
-    /// The server knows all producers, from others: it is ready as soon as it serves.
+    /// The server knows all producers, from before its start or from others: it is ready as soon as it serves.
     pub fn complete(&self) {
         self.is_complete.store(true, Relaxed);
     }

@@ -124,8 +124,6 @@ pub struct Server {
     program: Program,
     /// The process that this one has taken over from, until it knows that this one serves.
     predecessor: Option<Predecessor>,
-    /// What was restored is so new that it has all producers.
-    knows_all: bool,
     /// With `-data-path`.
     saver: Option<Saver>,
     /// With `-cluster`.
@@ -171,6 +169,9 @@ impl Server {
         let clock = Clock::start();
         let restorer = Restorer { registry: &registry, grace: options.restore_grace, clock: &clock, log };
         let (folder, knows_all) = restore(&restorer, folder, estate, options)?;
+        if knows_all {
+            shared.readiness.complete();
+        }
         topology.put_in_force(&shared.topology, (&registry, &limits), log, clock.now());
         let mailboxes: Vec<_> = (0..count)
             .map(|_| Mailbox::new().map(Arc::new))
@@ -204,7 +205,7 @@ impl Server {
         #[rustfmt::skip]
         let mut server = Self {
             log, clock, listeners, workers, worker_failed, mailboxes, signals, registry, shared, reloader, manager, program,
-            predecessor, knows_all, saver: None, cluster, is_to_stop: false,
+            predecessor, saver: None, cluster, is_to_stop: false,
         };
         let saver = folder.map(|folder| server.keep(folder)).transpose();
         server.saver = saver.map_err(starting("the thread that writes the state"))?;
@@ -229,8 +230,7 @@ impl Server {
         for Listener { address, service, .. } in &self.listeners {
             self.log.info(format_args!("{}: listening on {address}", stock_name(*service)));
         }
-        let warm_up = if self.knows_all { Duration::ZERO } else { self.shared.options.load().warm_up };
-        self.shared.readiness.serve(self.clock.now(), warm_up);
+        self.shared.readiness.serve(self.clock.now(), self.shared.options.load().warm_up);
         if let Some(predecessor) = self.predecessor.take() {
             self.log.info(format_args!("upgrade: this process has taken over from process {}", predecessor.pid()));
             predecessor.wait_to_be_main();
