@@ -5,7 +5,7 @@
 //! lost touch it looks whether its own key is as it was. If it is, etcd is the same, and what was missed comes with the next watch;
 //! if not, everything is read again.
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{HashSet, VecDeque};
 use std::mem;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -14,7 +14,7 @@ use std::time::Duration;
 use super::keys::{Key, Keys, TopicOrChannel};
 use super::lease::{LeaseKeeper, retry};
 use super::mirror::{IsKept, Mirror, Own};
-use super::nodes::{Conflict, Standing};
+use super::nodes::Conflict;
 use super::notes::{Asked, Noted, Notes};
 use super::outbox::{Outbox, Written};
 use super::record::Instance;
@@ -25,7 +25,7 @@ use super::store::{
 use crate::clock::Timestamp;
 use crate::limits::{CLUSTER_CHANGES_TOGETHER, CLUSTER_PAGE_KEYS, CLUSTER_SILENCE_MAX, RECORD_PERIOD};
 use crate::log::Log;
-use crate::registry::{Lifetimes, Name, Producer, ProducerId, Recorder, Registry, Writer};
+use crate::registry::{Lifetimes, Name, Producer, Recorder, Registry, Writer};
 
 /// Who it is, and what it is to do.
 pub struct Settings {
@@ -60,8 +60,6 @@ pub struct Member<S> {
     cluster_id: u64,
     /// When its own key was made, and its lease, as it was last seen. The revision alone may be the same in an etcd that was wiped.
     own_key: Option<(Revision, Lease)>,
-    /// When the records of its producers were.
-    created: HashMap<ProducerId, Revision>,
     /// When its own key was seen last.
     heard_at: Timestamp,
     /// When a watch was asked for last, which is to show that key.
@@ -155,7 +153,6 @@ impl<S: Store> Member<S> {
             seen: 0,
             cluster_id: 0,
             own_key: None,
-            created: HashMap::new(),
             heard_at: now,
             opened_at: now,
             is_cut_off: false,
@@ -166,11 +163,6 @@ impl<S: Store> Member<S> {
             next_look: now,
             is_stopping: false,
         }
-    }
-
-    /// What it asks.
-    pub fn store(&mut self) -> &mut S {
-        &mut self.store
     }
 
     /// From now on it writes what is left to be written, and gives its lease back.
@@ -236,17 +228,15 @@ impl<S: Store> Member<S> {
 
     /// Looks at what has changed here since the last time.
     fn take_notes(&mut self, writer: &mut Writer<'_>, now: Timestamp) {
-        let Self { notes, mirror, outbox, created, status, .. } = self;
+        let Self { notes, mirror, outbox, status, .. } = self;
         let Noted { joined, left, changed, deleted, all, asked, dropped } = notes.take();
         for producer in joined {
-            outbox.join(&producer);
-            let standing = Standing { is_live: true, is_active: true, created: Revision::MAX };
+            let standing = outbox.join(&producer);
             if !left.contains(&producer.id()) {
                 mirror.nodes.set(&producer, standing, writer, now);
             }
         }
         for id in left {
-            created.remove(&id);
             if let Some(producer) = outbox.leave(id) {
                 mirror.nodes.remove(&producer, writer, now);
             }
@@ -318,10 +308,8 @@ impl<S: Store> Member<S> {
             |producer: &Producer| now <= lifetimes.listed_until(producer.last_update()).after(LOOK_PERIOD);
         let changed = self.outbox.look_for_silence(is_active);
         if !changed.is_empty() {
-            self.commit(now, |Self { mirror, created, .. }, writer| {
-                for (producer, is_active) in changed {
-                    let created = created.get(&producer.id()).copied().unwrap_or(Revision::MAX);
-                    let standing = Standing { is_live: true, is_active, created };
+            self.commit(now, |Self { mirror, .. }, writer| {
+                for (producer, standing) in changed {
                     mirror.nodes.set(&producer, standing, writer, now);
                 }
             });
@@ -654,10 +642,7 @@ impl<S: Store> Member<S> {
                 }
             }
             Ok(Some(Own::Record { number, created: Some(created) })) => {
-                if let Some(producer) = self.outbox.producer(&number).cloned() {
-                    self.created.insert(producer.id(), created);
-                    let is_active = self.outbox.is_active(producer.id());
-                    let standing = Standing { is_live: true, is_active, created };
+                if let Some((producer, standing)) = self.outbox.see(&number, created) {
                     self.mirror.nodes.set(&producer, standing, writer, now);
                 }
             }
@@ -665,9 +650,7 @@ impl<S: Store> Member<S> {
             Ok(Some(Own::Deletion(TopicOrChannel { topic, .. }, number))) => {
                 self.outbox.confirm_deletion(number);
                 // What has registered it again is to be written as of after the deletion.
-                let snapshot = writer.snapshot();
-                let found = snapshot.topic(topic.as_bytes());
-                let producers = found.into_iter().flat_map(|topic| snapshot.producers_of(topic));
+                let producers = writer.snapshot().producers_of(topic.as_bytes());
                 producers.for_each(|producer| self.outbox.force(producer.id()));
             }
             Err(error) => {

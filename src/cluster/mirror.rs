@@ -14,11 +14,11 @@ use super::record::{By, Instance, Record, Registrations, decode, part_of};
 use super::store::{Lease, Modified, Pair, Revision};
 use crate::change_log;
 use crate::clock::Timestamp;
-use crate::limits::ORPHAN_GRACE;
+use crate::limits::{CONNECTIONS_MAX, ORPHAN_GRACE};
 use crate::log::Log;
 use crate::registry::{Change, Name, Producer, ProducerId, Snapshot, Source, Writer};
 
-/// Whether a name is in the topology file, so that nobody can delete it here.
+/// Whether a name is in the topology file, so that it cannot be deleted here.
 pub type IsKept = Box<dyn Fn(&TopicOrChannel) -> bool + Send>;
 
 /// What is known of the others.
@@ -95,7 +95,7 @@ impl Slots {
     fn take(&mut self) -> Option<ProducerId> {
         let (slot, generation) = match self.free.pop() {
             Some(free) => free,
-            None if (self.next as usize) < crate::limits::CONNECTIONS_MAX as usize => {
+            None if self.next < CONNECTIONS_MAX => {
                 self.next += 1;
                 (self.next - 1, 0)
             }
@@ -305,7 +305,7 @@ impl Mirror {
             let Some(id) = self.slots.take() else { return };
             let producer = Arc::new(Producer::new(id, remote_address.into_string(), node, now));
             self.apply(&Change::Identify(Arc::clone(&producer)), writer, now);
-            if self.is_gone(&connection.incarnation) && !self.instances.contains_key(&connection.incarnation) {
+            if !self.instances.contains_key(&connection.incarnation) {
                 // Its instance is written first, and is dead if that is not there.
                 let name = connection.incarnation.clone();
                 self.instances.insert(connection.incarnation.clone(), Seen { name, gone: Some(now) });
@@ -361,9 +361,7 @@ impl Mirror {
             }
             return;
         }
-        let snapshot = writer.snapshot();
-        let found = snapshot.topic(topic.as_bytes());
-        let producers = found.into_iter().flat_map(|topic| snapshot.producers_of(topic));
+        let producers = writer.snapshot().producers_of(topic.as_bytes());
         let remote: Vec<_> = producers.filter(|producer| producer.is_remote()).cloned().collect();
         for producer in remote {
             self.apply(&Change::Unregister { producer, topic, channel }, writer, now);

@@ -100,9 +100,8 @@ impl Recorder for Notes {
                 noted.changed.insert(producer.id());
             }
             Change::Delete { topic, channel } => {
-                let found = snapshot.topic(topic.as_bytes());
-                let producers = found.into_iter().flat_map(|topic| snapshot.producers_of(topic));
-                noted.deleted.extend(producers.filter(|producer| is_own(producer)).map(|producer| producer.id()));
+                let own = snapshot.producers_of(topic.as_bytes()).filter(|producer| is_own(producer));
+                noted.deleted.extend(own.map(|producer| producer.id()));
                 let name = TopicOrChannel { topic: *topic, channel: *channel };
                 inner.deletions += 1;
                 let number = inner.deletions;

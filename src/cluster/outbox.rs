@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use super::keys::{Connection, Keys, TopicOrChannel, behind};
 use super::lease::retry;
+use super::nodes::Standing;
 use super::notes::Asked;
 use super::record::{By, Record, Registrations, encode, part_of, parts_for};
 use super::store::{Condition, Failure, Lease, Operation, Request, Response, Revision};
@@ -46,11 +47,19 @@ struct Own {
     producer: Arc<Producer>,
     number: Box<str>,
     is_active: bool,
+    /// Since when etcd has its record; `MAX` before that was seen.
+    created: Revision,
     /// It is written even if it is what was written last.
     is_forced: bool,
     /// The checksum of what was written last, and how many parts that had.
     written: Option<(u64, u32)>,
     written_at: Timestamp,
+}
+
+impl Own {
+    fn standing(&self) -> Standing {
+        Standing { is_live: true, is_active: self.is_active, created: self.created }
+    }
 }
 
 /// Something that any instance may do.
@@ -104,14 +113,23 @@ impl Outbox {
         self.dirty.len() + self.left.len() + self.asked.len()
     }
 
-    /// A producer is connected to this instance.
-    pub fn join(&mut self, producer: &Arc<Producer>) {
+    /// A producer is connected to this instance. Returns its standing.
+    pub fn join(&mut self, producer: &Arc<Producer>) -> Standing {
         let number = number_of(producer.id());
         let (producer, id) = (Arc::clone(producer), producer.id());
-        let own =
-            Own { producer, number, is_active: true, is_forced: false, written: None, written_at: Timestamp::MIN };
+        let own = Own {
+            producer,
+            number,
+            is_active: true,
+            created: Revision::MAX,
+            is_forced: false,
+            written: None,
+            written_at: Timestamp::MIN,
+        };
+        let standing = own.standing();
         self.producers.insert(id, own);
         self.dirty.insert(id);
+        standing
     }
 
     /// It is no more. Returns it, if it was.
@@ -170,24 +188,21 @@ impl Outbox {
         !self.dirty.contains(&producer.id())
     }
 
-    /// Whether a producer has sent a PING lately, as far as it is known.
-    pub fn is_active(&self, id: ProducerId) -> bool {
-        self.producers.get(&id).is_some_and(|own| own.is_active)
-    }
-
-    /// The producer with this number in its key.
-    pub fn producer(&self, number: &str) -> Option<&Arc<Producer>> {
-        self.producers.get(&id_of(number)?).map(|own| &own.producer)
+    /// The record with this number was seen in etcd, which has it since then. Returns its producer, if that is still connected.
+    pub fn see(&mut self, number: &str, created: Revision) -> Option<(Arc<Producer>, Standing)> {
+        let own = self.producers.get_mut(&id_of(number)?)?;
+        own.created = created;
+        Some((Arc::clone(&own.producer), own.standing()))
     }
 
     /// Whether each producer has sent a PING lately. Returns those of which that has changed.
-    pub fn look_for_silence(&mut self, is_active: impl Fn(&Producer) -> bool) -> Vec<(Arc<Producer>, bool)> {
+    pub fn look_for_silence(&mut self, is_active: impl Fn(&Producer) -> bool) -> Vec<(Arc<Producer>, Standing)> {
         let mut changed = Vec::new();
         for (&id, own) in &mut self.producers {
             let is_active = is_active(&own.producer);
             if std::mem::replace(&mut own.is_active, is_active) != is_active {
                 self.dirty.insert(id);
-                changed.push((Arc::clone(&own.producer), is_active));
+                changed.push((Arc::clone(&own.producer), own.standing()));
             }
         }
         changed

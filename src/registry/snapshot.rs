@@ -129,9 +129,9 @@ impl Snapshot {
         })
     }
 
-    /// The producers of a topic, active or not.
-    pub fn producers_of<'a>(&'a self, topic: &'a Topic) -> impl Iterator<Item = &'a Arc<Producer>> {
-        self.present(topic.producers())
+    /// The producers of the topic of this name, active or not; none where there is no such topic.
+    pub fn producers_of(&self, name: &[u8]) -> impl Iterator<Item = &Arc<Producer>> {
+        self.topic(name).into_iter().flat_map(|topic| self.present(topic.producers()))
     }
 
     /// The topics of a producer; with `check`, those that list this id in this snapshot, as a later commit may have made own
