@@ -1,29 +1,26 @@
 //! One instance in the cluster: what it does next, given what etcd answers and what time it is. No thread, no socket: a
 //! [`Store`] carries its requests.
 //!
-//! On three lanes: it keeps its lease; it reads everything once, and follows from there; it writes what changes here. When it has
-//! lost touch it looks whether its own key is as it was. If it is, etcd is the same, and what was missed comes with the next watch;
-//! if not, everything is read again.
+//! It keeps its lease, follows what the others write, and writes what changes here.
 
-use std::collections::{HashSet, VecDeque};
+use std::collections::VecDeque;
 use std::mem;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
+use super::follow::{Complete, Followed, Follower};
 use super::keys::{Key, Keys, TopicOrChannel};
-use super::lease::{LeaseKeeper, retry};
+use super::lease::LeaseKeeper;
 use super::mirror::{IsKept, Mirror, Own};
 use super::nodes::Conflict;
 use super::notes::{Asked, Noted, Notes};
 use super::outbox::{Outbox, Written};
 use super::record::Instance;
 use super::status::Status;
-use super::store::{
-    Failure, Header, Incoming, Lane, Lease, Modified, Pair, Request, Response, Revision, Store, Watched,
-};
+use super::store::{Failure, Incoming, Lane, Lease, Modified, Pair, Request, Response, Revision, Store};
 use crate::clock::Timestamp;
-use crate::limits::{CLUSTER_CHANGES_TOGETHER, CLUSTER_PAGE_KEYS, CLUSTER_SILENCE_MAX, RECORD_PERIOD};
+use crate::limits::{CLUSTER_CHANGES_TOGETHER, RECORD_PERIOD};
 use crate::log::Log;
 use crate::registry::{Lifetimes, Name, Producer, Recorder, Registry, Writer};
 
@@ -51,23 +48,10 @@ pub struct Member<S> {
     lease: LeaseKeeper,
     mirror: Mirror,
     outbox: Outbox,
-    link: Link,
+    follower: Follower,
     /// What is under way on the lane of data.
     data: Option<Data>,
-    watch: u64,
-    /// How far it has followed.
-    seen: Revision,
-    cluster_id: u64,
-    /// When its own key was made, and its lease, as it was last seen. The revision alone may be the same in an etcd that was wiped.
-    own_key: Option<(Revision, Lease)>,
-    /// When its own key was seen last.
-    heard_at: Timestamp,
-    /// When a watch was asked for last, which is to show that key.
-    opened_at: Timestamp,
     is_cut_off: bool,
-    has_read: bool,
-    /// What is to be read, if etcd is the same.
-    missing: Missing,
     /// Tombstones that were read, whose age is not known.
     ages: VecDeque<Aged>,
     /// The last failure that the log has, unless it is over.
@@ -76,37 +60,8 @@ pub struct Member<S> {
     is_stopping: bool,
 }
 
-/// What it does not know.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Missing {
-    /// At most what has changed since the revision that it has followed to.
-    Changes,
-    /// It may be anything.
-    All,
-}
-
-/// How it follows what changes.
-enum Link {
-    Off {
-        until: Timestamp,
-    },
-    /// It looks for its own key.
-    Checking,
-    Reading {
-        /// That of the first page.
-        header: Header,
-        from: String,
-        pairs: Vec<Pair>,
-        is_wiped: bool,
-    },
-    /// The watch is asked for.
-    Opening,
-    Following,
-}
-
 enum Data {
-    Check,
-    Page,
+    Read,
     Age(Aged),
     Write,
 }
@@ -143,21 +98,13 @@ impl<S: Store> Member<S> {
             lease: LeaseKeeper::new(keys.instance(&own), &instance),
             mirror: Mirror::new(&own, keys.clone(), log.clone(), Arc::clone(&notes), is_kept),
             outbox: Outbox::new(&own, keys.clone()),
+            follower: Follower::new(&own, keys.clone(), now),
             notes,
             log,
             own,
             keys,
-            link: Link::Off { until: now },
             data: None,
-            watch: 0,
-            seen: 0,
-            cluster_id: 0,
-            own_key: None,
-            heard_at: now,
-            opened_at: now,
             is_cut_off: false,
-            has_read: false,
-            missing: Missing::All,
             ages: VecDeque::new(),
             reported: None,
             next_look: now,
@@ -186,8 +133,10 @@ impl<S: Store> Member<S> {
                 }
             }
             Incoming::Answer(Lane::Data, result) => self.answered(result, now),
-            Incoming::Watched(watch, watched) if watch == self.watch => self.watched(watched, now),
-            Incoming::Watched(..) => {}
+            Incoming::Watched(watch, watched) => {
+                let followed = self.follower.watched(watch, watched, &mut self.store, now);
+                self.followed(followed, now);
+            }
         }
     }
 
@@ -199,7 +148,8 @@ impl<S: Store> Member<S> {
             self.next_look = now.after(LOOK_PERIOD);
             self.look(now);
         }
-        self.advance_link(now);
+        let followed = self.follower.advance(self.lease.is_held(), &mut self.store, now);
+        self.followed(followed, now);
         if self.is_stopping && !self.lease.is_waiting() && (self.outbox.len() == 0 || !self.can_write()) {
             if let Some(request) = self.lease.end() {
                 self.store.ask(Lane::Lease, request);
@@ -212,7 +162,7 @@ impl<S: Store> Member<S> {
     }
 
     fn can_write(&self) -> bool {
-        self.lease.is_held() && self.has_read
+        self.lease.is_held() && self.follower.has_read()
     }
 
     /// Commits something, after it has looked at what has changed here until then.
@@ -271,7 +221,7 @@ impl<S: Store> Member<S> {
     fn look(&mut self, now: Timestamp) {
         self.look_for_silence(now);
         self.commit(now, |member, writer| member.mirror.nodes.hand_over(writer, now));
-        if self.has_read && !self.is_cut_off {
+        if self.follower.has_read() && !self.is_cut_off {
             for incarnation in self.commit(now, |member, writer| member.mirror.expire(writer, now)) {
                 self.outbox.remove_instance(incarnation);
             }
@@ -317,9 +267,9 @@ impl<S: Store> Member<S> {
     }
 
     fn look_whether_cut_off(&mut self, now: Timestamp) {
-        let silence = now.since(self.heard_at);
+        let silence = self.follower.silence(now);
         // It ends when its own key is seen.
-        let is_cut_off = self.is_cut_off || (self.has_read && self.has_waited(now));
+        let is_cut_off = self.is_cut_off || (self.follower.has_read() && self.follower.is_overdue(now));
         if is_cut_off && !self.is_cut_off {
             self.is_cut_off = true;
             self.status.is_connected.store(false, Relaxed);
@@ -329,10 +279,9 @@ impl<S: Store> Member<S> {
             ));
         }
         // Not while a watch has begun that will show it: what is forgotten is to be read again.
-        let is_lost = self.has_waited(now) || !matches!(self.link, Link::Opening | Link::Following);
-        if is_cut_off && is_lost && !self.stale.is_zero() && silence > self.stale {
+        if is_cut_off && self.follower.is_lost(now) && !self.stale.is_zero() && silence > self.stale {
             let count = self.commit(now, |member, writer| member.mirror.forget_all(writer, now));
-            self.missing = Missing::All;
+            self.follower.forget();
             if count > 0 {
                 self.log.warn(format_args!(
                     "CLUSTER: cut off for longer than -cluster-stale ({:?}): {count} producers of other instances are not listed any more",
@@ -344,51 +293,12 @@ impl<S: Store> Member<S> {
 
     /// Its own key was seen: etcd, and the way from there, are alive.
     fn hear(&mut self, now: Timestamp) {
-        if self.is_cut_off {
-            let silence = now.since(self.heard_at);
+        if mem::take(&mut self.is_cut_off) {
+            let silence = self.follower.silence(now);
             self.log.info(format_args!("CLUSTER: etcd is back after {silence:.1?}"));
         }
-        self.is_cut_off = false;
-        self.heard_at = now;
         // The next time that etcd is lost is another.
         self.reported.take_if(|failure| failure.is_of_the_way());
-    }
-
-    /// Whether its own key should have been seen meanwhile.
-    fn has_waited(&self, now: Timestamp) -> bool {
-        now.since(self.heard_at.max(self.opened_at)) > CLUSTER_SILENCE_MAX
-    }
-
-    fn advance_link(&mut self, now: Timestamp) {
-        match &self.link {
-            // Its own key is among what is read.
-            Link::Off { until } if now >= *until && self.lease.is_held() => self.link = Link::Checking,
-            Link::Opening | Link::Following if self.has_waited(now) => {
-                self.store.stop_watch();
-                self.watch += 1;
-                self.lose(&Failure::TimedOut, now);
-            }
-            _ => {}
-        }
-    }
-
-    /// It does not follow any more, and tries again.
-    fn lose(&mut self, failure: &Failure, now: Timestamp) {
-        if matches!(failure, Failure::Compacted) {
-            self.missing = Missing::All;
-            self.link = Link::Off { until: now };
-            return;
-        }
-        self.report(failure);
-        self.link = Link::Off { until: now.after(retry(failure)) };
-    }
-
-    /// What etcd has is not what it had: everything is to be read again.
-    fn look_again(&mut self, now: Timestamp) {
-        self.store.stop_watch();
-        self.watch += 1;
-        self.own_key = None;
-        self.link = Link::Off { until: now };
     }
 
     /// Logs a failure, unless it is of the kind that was logged last.
@@ -404,31 +314,18 @@ impl<S: Store> Member<S> {
         if self.data.is_some() {
             return;
         }
-        let (data, request) = match &self.link {
-            Link::Checking => {
-                let from = self.keys.instance(&self.own);
-                // Behind this key alone.
-                let before = format!("{from}\0");
-                (Data::Check, Request::Range { from, before, limit: 1, revision: 0 })
-            }
-            Link::Reading { header, from, .. } => {
-                let (from, before) = (from.clone(), self.keys.end());
-                let revision = header.revision;
-                (Data::Page, Request::Range { from, before, limit: CLUSTER_PAGE_KEYS, revision })
-            }
-            Link::Off { .. } | Link::Opening | Link::Following => {
-                if let Some(aged) = self.ages.pop_front() {
-                    let request = Request::TimeToLive { lease: aged.lease };
-                    (Data::Age(aged), request)
-                } else if self.can_write() {
-                    let snapshot = self.registry.snapshot();
-                    let lifetime = snapshot.lifetimes().tombstone_lifetime;
-                    let Some(request) = self.outbox.poll(&snapshot, self.seen, lifetime, now) else { return };
-                    (Data::Write, request)
-                } else {
-                    return;
-                }
-            }
+        let (data, request) = if let Some(request) = self.follower.poll() {
+            (Data::Read, request)
+        } else if let Some(aged) = self.ages.pop_front() {
+            let request = Request::TimeToLive { lease: aged.lease };
+            (Data::Age(aged), request)
+        } else if self.can_write() {
+            let snapshot = self.registry.snapshot();
+            let lifetime = snapshot.lifetimes().tombstone_lifetime;
+            let Some(request) = self.outbox.poll(&snapshot, self.follower.seen(), lifetime, now) else { return };
+            (Data::Write, request)
+        } else {
+            return;
         };
         self.data = Some(data);
         self.store.ask(Lane::Data, request);
@@ -444,130 +341,88 @@ impl<S: Store> Member<S> {
                 }
                 Ok(Written::NotAlive) => {
                     self.lease.lost();
-                    self.look_again(now);
+                    self.follower.start_again(&mut self.store, now);
                 }
                 Err(failure) => self.report(&failure),
             },
             (Some(Data::Age(aged)), Ok(Response::Left(left))) => self.tombstone(&aged, left, now),
-            (Some(Data::Check), Ok(Response::Range { header, pairs, .. })) => {
-                self.checked(header, pairs.first(), now);
+            (Some(Data::Read), result) => {
+                let followed = self.follower.answer(result, &mut self.store, now);
+                self.followed(followed, now);
             }
-            (Some(Data::Page), Ok(Response::Range { header, pairs, more })) => self.read(header, pairs, more, now),
-            (Some(Data::Check | Data::Page), Err(failure)) => self.lose(&failure, now),
             (Some(Data::Age(_)), Err(failure)) => self.report(&failure),
             _ => {}
         }
     }
 
-    /// Whether etcd is as it was, going by its own key.
-    fn checked(&mut self, header: Header, own: Option<&Pair>, now: Timestamp) {
-        let own = own.map(|own| (own.create_revision, own.lease));
-        let is_same = header.cluster_id == self.cluster_id
-            && header.revision >= self.seen
-            && own.is_some()
-            && own == self.own_key;
-        if is_same && self.missing == Missing::Changes {
-            return self.open(now);
+    /// Takes what has come of following etcd.
+    fn followed(&mut self, followed: Followed, now: Timestamp) {
+        match followed {
+            Followed::Nothing => {}
+            Followed::Begun => self.status.is_connected.store(true, Relaxed),
+            Followed::All(complete) => self.take_all(&complete, now),
+            Followed::Changed(changes) => self.take_changes(&changes, now),
+            Followed::Failed(failure) => self.report(&failure),
         }
-        // What was known before, and is not there now, may have been lost with etcd's data.
-        let is_wiped = self.has_read && !is_same;
-        self.link = Link::Reading {
-            header: Header { revision: 0, ..header },
-            from: self.keys.root().to_owned(),
-            pairs: Vec::new(),
-            is_wiped,
-        };
-    }
-
-    fn open(&mut self, now: Timestamp) {
-        self.watch += 1;
-        self.opened_at = now;
-        self.store.watch(self.watch, self.keys.root(), self.seen + 1);
-        self.link = Link::Opening;
-    }
-
-    fn read(&mut self, page: Header, page_pairs: Vec<Pair>, more: bool, now: Timestamp) {
-        let Link::Reading { header, from, pairs, is_wiped } = &mut self.link else { return };
-        if header.revision == 0 {
-            *header = page;
-        }
-        if let Some(last) = page_pairs.last() {
-            *from = format!("{}\0", last.key);
-        }
-        pairs.extend(page_pairs);
-        if more {
-            return;
-        }
-        let (header, pairs) = (*header, mem::take(pairs));
-        // It may have been wiped since its own key was looked at.
-        let is_wiped = *is_wiped || (self.has_read && header.revision < self.seen);
-        self.take_all(header, &pairs, is_wiped, now);
-        self.open(now);
     }
 
     /// Makes what is known of the others what was read.
-    fn take_all(&mut self, header: Header, pairs: &[Pair], is_wiped: bool, now: Timestamp) {
-        let is_first = !self.has_read;
-        let (records, names): (Vec<_>, Vec<_>) = pairs.iter().partition(|pair| self.is_record(&pair.key));
+    fn take_all(&mut self, all: &Complete, now: Timestamp) {
+        let &Complete { ref pairs, is_first, is_wiped, .. } = all;
+        // Keys that this version does not know are left out.
+        let pairs: Vec<_> = pairs.iter().filter_map(|pair| Some((self.keys.parse(&pair.key)?, pair))).collect();
         self.mirror.keep_deleted(|number| self.outbox.has_deletion(number));
-        let missing = self.commit(now, |member, writer| member.mirror.keep_only(pairs, is_wiped, writer, now));
+        let missing = self.commit(now, |member, writer| member.mirror.keep_only(&pairs, is_wiped, writer, now));
         self.outbox.create_again(missing);
         if is_wiped {
             self.outbox.restart();
         }
-        // What was deleted before this instance was there is no matter to what has been registered here since.
-        let own = self.keys.instance(&self.own);
-        let own = pairs.iter().find(|pair| pair.key == own).map_or(Revision::MAX, |pair| pair.create_revision);
-        let strips_from = if is_first || header.revision < self.seen { own } else { self.seen };
-        for pairs in [names, records] {
-            for pairs in pairs.chunks(CLUSTER_CHANGES_TOGETHER) {
+        if !is_first {
+            let own = pairs.iter().filter_map(|(key, _)| match key {
+                Key::Record { connection, .. } if connection.incarnation == self.own => Some(&*connection.number),
+                _ => None,
+            });
+            self.outbox.write_missing(&own.collect());
+        }
+        let (records, names): (Vec<_>, Vec<_>) =
+            pairs.into_iter().partition(|(key, _)| matches!(key, Key::Record { .. }));
+        for mut pairs in [names, records] {
+            while !pairs.is_empty() {
+                let together = pairs.drain(..CLUSTER_CHANGES_TOGETHER.min(pairs.len()));
                 self.commit(now, |member, writer| {
-                    for pair in pairs {
-                        member.take_read(pair, is_wiped, strips_from, writer, now);
+                    for (key, pair) in together {
+                        member.take_read(key, pair, all, writer, now);
                     }
                 });
             }
         }
-        let there: HashSet<Box<str>> = pairs.iter().filter_map(|pair| self.number_of_own(&pair.key)).collect();
-        if !is_first {
-            self.outbox.write_missing(&there);
-        }
-        self.seen = header.revision;
-        self.cluster_id = header.cluster_id;
-        (self.has_read, self.missing) = (true, Missing::Changes);
+        let revision = self.follower.seen();
         self.status.reads.fetch_add(1, Relaxed);
-        self.status.revision.store(self.seen.unsigned_abs(), Relaxed);
+        self.status.revision.store(revision.unsigned_abs(), Relaxed);
         // Until the watch begins, which is asked for next, it is as good as one.
         self.status.is_connected.store(true, Relaxed);
         self.status.has_read.store(true, Relaxed);
         self.reported = None;
         let counts = self.mirror.counts();
         self.log.info(format_args!(
-            "CLUSTER: read all that etcd has: instances:{} producers of others:{} revision:{}",
-            counts.instances, counts.remote, self.seen
+            "CLUSTER: read all that etcd has: instances:{} producers of others:{} revision:{revision}",
+            counts.instances, counts.remote
         ));
     }
 
-    fn take_read(
-        &mut self,
-        pair: &Pair,
-        is_wiped: bool,
-        strips_from: Revision,
-        writer: &mut Writer<'_>,
-        now: Timestamp,
-    ) {
-        if !is_wiped && self.mirror.has(pair) {
+    fn take_read(&mut self, key: Key, pair: &Pair, all: &Complete, writer: &mut Writer<'_>, now: Timestamp) {
+        if !all.is_wiped && self.mirror.has(&key, pair) {
             return;
         }
-        if let Some(Key::Tombstone { topic, node }) = self.keys.parse(&pair.key) {
+        if let Key::Tombstone { topic, node } = key {
             self.mirror.note_tombstone(&pair.key);
             // Its own are known.
-            if !self.has_read && pair.lease != 0 {
+            if all.is_first && pair.lease != 0 {
                 self.ages.push_back(Aged { topic, node, lease: pair.lease, written: pair.mod_revision });
             }
             return;
         }
-        let own = self.mirror.put(pair, pair.mod_revision > strips_from, writer, now);
+        let own = self.mirror.put(key, pair, pair.mod_revision > all.strips_from, writer, now);
         self.take_own(own, writer, now);
     }
 
@@ -580,35 +435,8 @@ impl<S: Store> Member<S> {
         }
     }
 
-    fn is_record(&self, key: &str) -> bool {
-        matches!(self.keys.parse(key), Some(Key::Record { .. }))
-    }
-
-    fn number_of_own(&self, key: &str) -> Option<Box<str>> {
-        let Key::Record { connection, .. } = self.keys.parse(key)? else { return None };
-        (connection.incarnation == self.own).then_some(connection.number)
-    }
-
-    fn watched(&mut self, watched: Watched, now: Timestamp) {
-        match watched {
-            // Otherwise it would be silent until the new etcd has as many revisions as the one that was read.
-            Watched::Begun(header) if header.revision < self.seen || header.cluster_id != self.cluster_id => {
-                self.look_again(now);
-            }
-            Watched::Begun(_) => {
-                if matches!(self.link, Link::Opening) {
-                    self.link = Link::Following;
-                    self.status.is_connected.store(true, Relaxed);
-                }
-            }
-            Watched::Changed(_, changes) => self.follow(&changes, now),
-            Watched::Compacted => self.lose(&Failure::Compacted, now),
-            Watched::Failed(failure) => self.lose(&failure, now),
-        }
-    }
-
     /// Takes what has changed.
-    fn follow(&mut self, changes: &[Modified], now: Timestamp) {
+    fn take_changes(&mut self, changes: &[Modified], now: Timestamp) {
         let mut rest = changes;
         while !rest.is_empty() {
             // What one transaction has changed becomes visible together.
@@ -619,27 +447,25 @@ impl<S: Store> Member<S> {
             let (now_taken, later) = rest.split_at(count);
             rest = later;
             self.commit(now, |member, writer| {
-                let seen = member.seen;
-                for modified in now_taken.iter().filter(|modified| modified.revision() > seen) {
+                for modified in now_taken {
                     let own = member.mirror.modify(modified, writer, now);
                     member.take_own(own, writer, now);
                 }
             });
-            self.seen = self.seen.max(now_taken[count - 1].revision());
         }
         self.status.changes.fetch_add(changes.len() as u64, Relaxed);
-        self.status.revision.store(self.seen.unsigned_abs(), Relaxed);
+        self.status.revision.store(self.follower.seen().unsigned_abs(), Relaxed);
     }
 
     fn take_own(&mut self, own: Result<Option<Own>, String>, writer: &mut Writer<'_>, now: Timestamp) {
         match own {
             Ok(None) => {}
             Ok(Some(Own::Instance(key))) => {
-                self.own_key = key;
                 match key {
                     Some(_) => self.hear(now),
                     None => self.lease.lost(),
                 }
+                self.follower.see_own_key(key, now);
             }
             Ok(Some(Own::Record { number, created: Some(created) })) => {
                 if let Some((producer, standing)) = self.outbox.see(&number, created) {
@@ -669,16 +495,16 @@ impl<S: Store> Member<S> {
 
     /// Whether it knows what the others know, and they know of it.
     pub fn has_joined(&self) -> bool {
-        self.has_read
+        self.follower.has_read()
     }
 
     /// How far it has followed.
     pub fn revision(&self) -> Revision {
-        self.seen
+        self.follower.seen()
     }
 
     /// For tests: whether nothing is left to be written.
     pub fn is_settled(&self) -> bool {
-        self.outbox.len() == 0 && matches!(self.link, Link::Following)
+        self.outbox.len() == 0 && self.follower.is_following()
     }
 }

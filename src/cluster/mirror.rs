@@ -179,7 +179,10 @@ impl Mirror {
         now: Timestamp,
     ) -> Result<Option<Own>, String> {
         match modified {
-            Modified::Put(pair) => self.put(pair, true, writer, now),
+            Modified::Put(pair) => match self.keys.parse(&pair.key) {
+                Some(key) => self.put(key, pair, true, writer, now),
+                None => Ok(None),
+            },
             Modified::Deleted { key, .. } => Ok(self.delete(key, writer, now)),
         }
     }
@@ -190,12 +193,12 @@ impl Mirror {
     /// As [`Self::modify`].
     pub fn put(
         &mut self,
+        key: Key,
         pair: &Pair,
         strips: bool,
         writer: &mut Writer<'_>,
         now: Timestamp,
     ) -> Result<Option<Own>, String> {
-        let Some(key) = self.keys.parse(&pair.key) else { return Ok(None) };
         let error = |error| format!("{}: {error}", pair.key);
         match key {
             Key::Instance(incarnation) => {
@@ -420,31 +423,30 @@ impl Mirror {
     /// instance can write it again; names that were made over HTTP, and are to be written again, are returned.
     pub fn keep_only(
         &mut self,
-        all: &[Pair],
+        all: &[(Key, &Pair)],
         is_wiped: bool,
         writer: &mut Writer<'_>,
         now: Timestamp,
     ) -> Vec<TopicOrChannel> {
-        let (mut there, mut instances) = (HashMap::<Connection, BTreeSet<u32>>::new(), HashSet::new());
+        let (mut there, mut instances) = (HashMap::<&Connection, BTreeSet<u32>>::new(), HashSet::new());
         let (mut created, mut deletions, mut tombstones) = (BTreeSet::new(), HashSet::new(), HashSet::new());
-        for pair in all {
-            match self.keys.parse(&pair.key) {
-                Some(Key::Instance(incarnation)) => {
+        for (key, pair) in all {
+            match key {
+                Key::Instance(incarnation) => {
                     instances.insert(incarnation);
                 }
-                Some(Key::Record { connection, part }) => {
-                    there.entry(connection).or_default().insert(part);
+                Key::Record { connection, part } => {
+                    there.entry(connection).or_default().insert(*part);
                 }
-                Some(Key::Created(name)) => {
-                    created.insert(name);
+                Key::Created(name) => {
+                    created.insert(*name);
                 }
-                Some(Key::Deletion(name)) => {
-                    deletions.insert(name);
+                Key::Deletion(name) => {
+                    deletions.insert(*name);
                 }
-                Some(Key::Tombstone { .. }) => {
+                Key::Tombstone { .. } => {
                     tombstones.insert(pair.key.as_str());
                 }
-                None => {}
             }
         }
         let gone: Vec<_> = self.instances.keys().filter(|known| !instances.contains(*known)).cloned().collect();
@@ -487,15 +489,15 @@ impl Mirror {
     }
 
     /// Whether a key is there as it is known already.
-    pub fn has(&self, pair: &Pair) -> bool {
-        match self.keys.parse(&pair.key) {
-            Some(Key::Record { connection, part }) => {
-                let remote = self.remotes.get(&connection);
-                remote.is_some_and(|remote| remote.parts.get(&part) == Some(&pair.mod_revision))
+    pub fn has(&self, key: &Key, pair: &Pair) -> bool {
+        match key {
+            Key::Record { connection, part } => {
+                let remote = self.remotes.get(connection);
+                remote.is_some_and(|remote| remote.parts.get(part) == Some(&pair.mod_revision))
             }
-            Some(Key::Tombstone { .. }) => self.tombstones.contains(&pair.key),
-            Some(Key::Deletion(name)) => self.deletions.get(&name) == Some(&pair.mod_revision),
-            _ => false,
+            Key::Tombstone { .. } => self.tombstones.contains(&pair.key),
+            Key::Deletion(name) => self.deletions.get(name) == Some(&pair.mod_revision),
+            Key::Instance(_) | Key::Created(_) => false,
         }
     }
 

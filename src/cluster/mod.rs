@@ -5,11 +5,12 @@
 //!
 //! - What is written, and where: `keys`, `record`.
 //! - What is asked of etcd: `store`, and over the network: `etcd`.
-//! - What an instance does: `member`, with its `lease`, its `outbox` of what it writes, and the `mirror` of what the others have
-//!   written; `notes` is how it learns what changes here, `nodes` which of two producers of one node is listed.
+//! - What an instance does: `member`, with its `lease`, how it does `follow` etcd, its `outbox` of what it writes, and the `mirror` of
+//!   what the others have written; `notes` is how it learns what changes here, `nodes` which of two producers of one node is listed.
 //! - Its thread: `thread`; what others see of it: `status`.
 
 pub mod etcd;
+mod follow;
 pub mod keys;
 mod lease;
 pub mod member;

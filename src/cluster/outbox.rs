@@ -3,7 +3,7 @@
 //! A record is written as it is at that moment, so however much has changed meanwhile is written once. Nothing waits for etcd but
 //! what is here, and nothing of it is lost before etcd has it.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashSet, VecDeque};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 use std::time::Duration;
@@ -174,9 +174,9 @@ impl Outbox {
     }
 
     /// What is written of a connection that etcd does not have is written again.
-    pub fn write_missing(&mut self, there: &std::collections::HashSet<Box<str>>) {
+    pub fn write_missing(&mut self, there: &HashSet<&str>) {
         for (&id, own) in
-            self.producers.iter_mut().filter(|(_, own)| own.written.is_some() && !there.contains(&own.number))
+            self.producers.iter_mut().filter(|(_, own)| own.written.is_some() && !there.contains(&*own.number))
         {
             own.is_forced = true;
             self.dirty.insert(id);
