@@ -2,16 +2,16 @@
 //!
 //! When the watch is lost, this instance's own key is looked at. If it is as it was, etcd is the same, and what was missed comes with
 //! the next watch; if not, everything is read again. The own key is written again and again, so that a watch that does not show it
-//! is known to be dead.
+//! is known to be dead. While etcd refuses to write it, the watch begins anew as often, and that it begins is what counts.
 
 use std::mem;
 use std::time::Duration;
 
 use super::keys::Keys;
-use super::lease::retry;
+use super::lease::{LeaseKeeper, retry};
 use super::store::{Failure, Header, Lease, Modified, Pair, Request, Response, Revision, Store, Watched};
 use crate::clock::Timestamp;
-use crate::limits::{CLUSTER_PAGE_KEYS, CLUSTER_SILENCE_MAX};
+use crate::limits::{CLUSTER_PAGE_KEYS, CLUSTER_SIGNAL_PERIOD, CLUSTER_SILENCE_MAX};
 
 /// How far this instance has followed, and how it goes on.
 pub struct Follower {
@@ -23,14 +23,29 @@ pub struct Follower {
     seen: Revision,
     cluster_id: u64,
     has_read: bool,
-    /// When its own key was made, and its lease, as it was last seen. The revision alone may be the same in an etcd that was wiped.
-    own_key: Option<(Revision, Lease)>,
-    /// When its own key was seen last.
+    own_key: OwnKey,
+    /// When its own key was seen last, or what counts instead.
     heard_at: Timestamp,
     /// When a watch was asked for last, which is to show that key.
     opened_at: Timestamp,
     /// What is to be read, if etcd is the same.
     missing: Missing,
+}
+
+/// Its own key, as it was last seen.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum OwnKey {
+    /// It was not there when everything was read.
+    Absent,
+    /// When it was made, and its lease. The revision alone may be the same in an etcd that was wiped.
+    There(Revision, Lease),
+    Gone,
+}
+
+impl OwnKey {
+    fn of(pair: Option<&Pair>) -> Self {
+        pair.map_or(Self::Absent, |pair| Self::There(pair.create_revision, pair.lease))
+    }
 }
 
 /// What it does not know.
@@ -46,8 +61,10 @@ enum Link {
     Off {
         until: Timestamp,
     },
-    /// It looks for its own key.
-    Checking,
+    /// It looks for its own key, which etcd may have refused to write.
+    Checking {
+        is_refused: bool,
+    },
     Reading {
         /// That of the first page.
         header: Header,
@@ -97,7 +114,7 @@ impl Follower {
             seen: 0,
             cluster_id: 0,
             has_read: false,
-            own_key: None,
+            own_key: OwnKey::Absent,
             heard_at: now,
             opened_at: now,
             missing: Missing::All,
@@ -135,11 +152,13 @@ impl Follower {
     }
 
     /// Its own key was seen, or is gone.
-    pub fn see_own_key(&mut self, key: Option<(Revision, Lease)>, now: Timestamp) {
-        self.own_key = key;
-        if key.is_some() {
-            self.heard_at = now;
-        }
+    pub fn see_own_key(&mut self, key: Option<(Revision, Lease)>) {
+        self.own_key = key.map_or(OwnKey::Gone, |(created, lease)| OwnKey::There(created, lease));
+    }
+
+    /// Its own key was seen, or what counts instead: etcd, and the way from there, are alive.
+    pub fn hear(&mut self, now: Timestamp) {
+        self.heard_at = now;
     }
 
     /// What it has followed to is not known here any more: it is read again, when it has lost the watch.
@@ -149,14 +168,19 @@ impl Follower {
 
     /// What etcd has is not what it had: everything is to be read again.
     pub fn start_again(&mut self, store: &mut impl Store, now: Timestamp) {
-        self.own_key = None;
+        self.own_key = OwnKey::Gone;
         self.leave(store, now);
     }
 
-    /// Begins to follow, if its own key is there that it looks for, and gives up a watch that is dead.
-    pub fn advance(&mut self, is_own_key_there: bool, store: &mut impl Store, now: Timestamp) -> Followed {
+    /// Begins to follow, when it is known whether its own key is written or refused, and gives up a watch that is dead.
+    pub fn advance(&mut self, lease: &LeaseKeeper, store: &mut impl Store, now: Timestamp) -> Followed {
         match &self.link {
-            Link::Off { until } if now >= *until && is_own_key_there => self.link = Link::Checking,
+            Link::Off { until } if now >= *until && (lease.is_held() || lease.is_refused()) => {
+                self.link = Link::Checking { is_refused: lease.is_refused() };
+            }
+            Link::Following if lease.is_refused() && self.silence(now) >= CLUSTER_SIGNAL_PERIOD => {
+                self.leave(store, now);
+            }
             Link::Opening | Link::Following if self.is_overdue(now) => {
                 self.leave(store, now);
                 return self.lose(Failure::TimedOut, now);
@@ -186,7 +210,7 @@ impl Follower {
     /// What is to be read next, if anything is.
     pub fn poll(&self) -> Option<Request> {
         match &self.link {
-            Link::Checking => {
+            Link::Checking { .. } => {
                 let from = self.own.clone();
                 // Behind this key alone.
                 let before = format!("{from}\0");
@@ -208,27 +232,38 @@ impl Follower {
         now: Timestamp,
     ) -> Followed {
         match (&self.link, result) {
-            (Link::Checking, Ok(Response::Range { header, pairs, .. })) => {
-                self.checked(header, pairs.first(), store, now);
+            (&Link::Checking { is_refused }, Ok(Response::Range { header, pairs, .. })) => {
+                self.checked(header, pairs.first(), is_refused, store, now);
                 Followed::Nothing
             }
             (Link::Reading { .. }, Ok(Response::Range { header, pairs, more })) => {
                 self.read(header, pairs, more, store, now)
             }
-            (Link::Checking | Link::Reading { .. }, Err(failure)) => self.lose(failure, now),
+            (Link::Checking { .. } | Link::Reading { .. }, Err(failure)) => self.lose(failure, now),
             _ => Followed::Nothing,
         }
     }
 
     /// Whether etcd is as it was, going by its own key.
-    fn checked(&mut self, header: Header, own: Option<&Pair>, store: &mut impl Store, now: Timestamp) {
-        let own = own.map(|own| (own.create_revision, own.lease));
+    fn checked(
+        &mut self,
+        header: Header,
+        own: Option<&Pair>,
+        is_refused: bool,
+        store: &mut impl Store,
+        now: Timestamp,
+    ) {
+        let own = OwnKey::of(own);
         let is_same = header.cluster_id == self.cluster_id
             && header.revision >= self.seen
-            && own.is_some()
-            && own == self.own_key;
+            && own == self.own_key
+            && (own != OwnKey::Absent || is_refused);
         if is_same && self.missing == Missing::Changes {
             return self.open(store, now);
+        }
+        if !is_same {
+            // Until everything is read: that may take several attempts.
+            self.own_key = OwnKey::Gone;
         }
         self.link = Link::Reading {
             header: Header { revision: 0, ..header },
@@ -269,7 +304,7 @@ impl Follower {
             _ => self.seen,
         };
         (self.seen, self.cluster_id) = (header.revision, header.cluster_id);
-        (self.has_read, self.missing) = (true, Missing::Changes);
+        (self.has_read, self.missing, self.own_key) = (true, Missing::Changes, OwnKey::of(own));
         self.open(store, now);
         Followed::All(Complete { pairs, is_first, is_wiped, strips_from })
     }

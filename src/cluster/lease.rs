@@ -13,6 +13,8 @@ pub struct LeaseKeeper {
     value: Vec<u8>,
     state: State,
     under_way: Option<Asked>,
+    /// etcd has refused the last attempt to write the key.
+    is_refused: bool,
     /// After a failure: not before this.
     retry_at: Timestamp,
 }
@@ -42,12 +44,17 @@ enum Asked {
 impl LeaseKeeper {
     pub fn new(key: String, instance: &Instance) -> Self {
         let value = record::encode(instance);
-        Self { key, value, state: State::None, under_way: None, retry_at: Timestamp::MIN }
+        Self { key, value, state: State::None, under_way: None, is_refused: false, retry_at: Timestamp::MIN }
     }
 
     /// Whether the instance's key is in etcd, as far as is known.
     pub fn is_held(&self) -> bool {
         matches!(self.state, State::Held { .. })
+    }
+
+    /// Whether etcd answers, and does not take the instance's key: it is full, or does not permit it.
+    pub fn is_refused(&self) -> bool {
+        self.is_refused
     }
 
     /// Whether nothing is left to do after [`Self::end`].
@@ -93,6 +100,11 @@ impl LeaseKeeper {
     /// Why etcd does not do it, other than that the lease is gone.
     pub fn answer(&mut self, result: Result<Response, Failure>, now: Timestamp) -> Result<(), Failure> {
         let asked = self.under_way.take();
+        match (asked, &result) {
+            (Some(Asked::Write), Ok(_)) => self.is_refused = false,
+            (Some(Asked::Grant | Asked::Write), Err(failure)) => self.is_refused |= failure.is_refusal(),
+            _ => {}
+        }
         match (asked, self.state, result) {
             (_, State::Ended, _) => {}
             (Some(Asked::Grant), State::None, Ok(Response::Granted(lease))) => self.state = State::Granted(lease),
@@ -134,10 +146,7 @@ impl LeaseKeeper {
 
 /// How long to wait after a failure.
 pub fn retry(failure: &Failure) -> std::time::Duration {
-    match failure {
-        Failure::Denied(_) | Failure::Full | Failure::NoGateway | Failure::Refused(_) => CLUSTER_RETRY_REFUSED,
-        _ => CLUSTER_RETRY,
-    }
+    if failure.is_refusal() { CLUSTER_RETRY_REFUSED } else { CLUSTER_RETRY }
 }
 
 #[cfg(test)]

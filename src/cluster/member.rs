@@ -52,6 +52,8 @@ pub struct Member<S> {
     /// What is under way on the lane of data.
     data: Option<Data>,
     is_cut_off: bool,
+    /// Since when it follows etcd, and etcd takes what it writes.
+    steady_since: Option<Timestamp>,
     /// Tombstones that were read, whose age is not known.
     ages: VecDeque<Aged>,
     /// The last failure that the log has, unless it is over.
@@ -105,6 +107,7 @@ impl<S: Store> Member<S> {
             keys,
             data: None,
             is_cut_off: false,
+            steady_since: None,
             ages: VecDeque::new(),
             reported: None,
             next_look: now,
@@ -148,7 +151,7 @@ impl<S: Store> Member<S> {
             self.next_look = now.after(LOOK_PERIOD);
             self.look(now);
         }
-        let followed = self.follower.advance(self.lease.is_held(), &mut self.store, now);
+        let followed = self.follower.advance(&self.lease, &mut self.store, now);
         self.followed(followed, now);
         if self.is_stopping && !self.lease.is_waiting() && (self.outbox.len() == 0 || !self.can_write()) {
             if let Some(request) = self.lease.end() {
@@ -159,6 +162,9 @@ impl<S: Store> Member<S> {
         }
         self.ask_for_data(now);
         self.status.pending.store(self.outbox.len(), Relaxed);
+        if self.lease.is_held() || self.lease.is_refused() {
+            self.status.is_writable.store(!self.lease.is_refused(), Relaxed);
+        }
     }
 
     fn can_write(&self) -> bool {
@@ -220,9 +226,14 @@ impl<S: Store> Member<S> {
     /// Looks at what time has changed.
     fn look(&mut self, now: Timestamp) {
         self.look_for_silence(now);
+        // First: after a pause of this process nothing is known of what the others have done meanwhile.
+        self.look_whether_cut_off(now);
         self.commit(now, |member, writer| member.mirror.nodes.hand_over(writer, now));
-        if self.follower.has_read() && !self.is_cut_off {
-            for incarnation in self.commit(now, |member, writer| member.mirror.expire(writer, now)) {
+        // While etcd takes nothing, the nsqds of a dead instance cannot come back through another.
+        let is_steady = self.follower.has_read() && !self.is_cut_off && !self.lease.is_refused();
+        self.steady_since = is_steady.then(|| self.steady_since.unwrap_or(now));
+        if let Some(since) = self.steady_since {
+            for incarnation in self.commit(now, |member, writer| member.mirror.expire(since, writer, now)) {
                 self.outbox.remove_instance(incarnation);
             }
             let Self { mirror, outbox, .. } = self;
@@ -243,7 +254,6 @@ impl<S: Store> Member<S> {
                 at(&hidden),
             ));
         }
-        self.look_whether_cut_off(now);
         let counts = self.mirror.counts();
         self.status.instances.store(counts.instances, Relaxed);
         self.status.remote.store(counts.remote, Relaxed);
@@ -291,12 +301,13 @@ impl<S: Store> Member<S> {
         }
     }
 
-    /// Its own key was seen: etcd, and the way from there, are alive.
+    /// Its own key was seen, or what counts instead: etcd, and the way from there, are alive.
     fn hear(&mut self, now: Timestamp) {
         if mem::take(&mut self.is_cut_off) {
             let silence = self.follower.silence(now);
             self.log.info(format_args!("CLUSTER: etcd is back after {silence:.1?}"));
         }
+        self.follower.hear(now);
         // The next time that etcd is lost is another.
         self.reported.take_if(|failure| failure.is_of_the_way());
     }
@@ -359,7 +370,12 @@ impl<S: Store> Member<S> {
     fn followed(&mut self, followed: Followed, now: Timestamp) {
         match followed {
             Followed::Nothing => {}
-            Followed::Begun => self.status.is_connected.store(true, Relaxed),
+            Followed::Begun => {
+                self.status.is_connected.store(true, Relaxed);
+                if self.lease.is_refused() {
+                    self.hear(now);
+                }
+            }
             Followed::All(complete) => self.take_all(&complete, now),
             Followed::Changed(changes) => self.take_changes(&changes, now),
             Followed::Failed(failure) => self.report(&failure),
@@ -402,7 +418,9 @@ impl<S: Store> Member<S> {
         // Until the watch begins, which is asked for next, it is as good as one.
         self.status.is_connected.store(true, Relaxed);
         self.status.has_read.store(true, Relaxed);
-        self.reported = None;
+        if !self.lease.is_refused() {
+            self.reported = None;
+        }
         let counts = self.mirror.counts();
         self.log.info(format_args!(
             "CLUSTER: read all that etcd has: instances:{} producers of others:{} revision:{revision}",
@@ -465,7 +483,7 @@ impl<S: Store> Member<S> {
                     Some(_) => self.hear(now),
                     None => self.lease.lost(),
                 }
-                self.follower.see_own_key(key, now);
+                self.follower.see_own_key(key);
             }
             Ok(Some(Own::Record { number, created: Some(created) })) => {
                 if let Some((producer, standing)) = self.outbox.see(&number, created) {

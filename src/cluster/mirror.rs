@@ -514,9 +514,12 @@ impl Mirror {
         of_node.peek().is_some() && of_node.all(|remote| remote.created < revision)
     }
 
-    /// Removes what nobody vouches for any more. Returns the instances that are dead for good.
-    pub fn expire(&mut self, writer: &mut Writer<'_>, now: Timestamp) -> Vec<Box<str>> {
-        let is_over = |since: Option<Timestamp>| since.is_some_and(|since| now.since(since) >= ORPHAN_GRACE);
+    /// Removes what nobody vouches for any more. Its nsqds can have come back since `steady_since`, and not before. Returns the
+    /// instances that are dead for good.
+    pub fn expire(&mut self, steady_since: Timestamp, writer: &mut Writer<'_>, now: Timestamp) -> Vec<Box<str>> {
+        let is_over = |since: Option<Timestamp>| {
+            since.is_some_and(|since| now.since(since.max(steady_since)) >= ORPHAN_GRACE)
+        };
         let vanished = self.remotes.iter().filter(|(_, remote)| is_over(remote.vanished));
         let vanished: Vec<_> = vanished.map(|(connection, _)| connection.clone()).collect();
         for connection in vanished {

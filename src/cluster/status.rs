@@ -12,6 +12,8 @@ pub struct Status {
     pub has_read: AtomicBool,
     /// What changes in etcd comes here.
     pub is_connected: AtomicBool,
+    /// etcd takes what this instance writes.
+    pub is_writable: AtomicBool,
     /// Instances that live.
     pub instances: AtomicUsize,
     /// Producers of other instances.
@@ -41,6 +43,7 @@ impl Status {
     pub fn figures(&self) -> ClusterFigures {
         ClusterFigures {
             is_connected: self.is_connected.load(Relaxed),
+            is_writable: self.is_writable.load(Relaxed),
             instances: self.instances.load(Relaxed),
             remote: self.remote.load(Relaxed),
             orphans: self.orphans.load(Relaxed),
@@ -65,8 +68,8 @@ impl Status {
         !self.has_read.load(Relaxed)
     }
 
-    /// What `/ready` says of a server that is ready, but does not know what the others know: nothing from etcd since the start, or
-    /// nothing new.
+    /// What `/ready` says of a server that is ready, but does not know what the others know, nothing from etcd since the start or
+    /// nothing new; or that the others do not know of.
     pub fn remark(&self) -> Option<&'static str> {
         if !self.is_on() {
             None
@@ -74,6 +77,8 @@ impl Status {
             Some("OK, alone")
         } else if !self.is_connected.load(Relaxed) {
             Some("OK, cut off")
+        } else if !self.is_writable.load(Relaxed) {
+            Some("OK, read only")
         } else {
             None
         }

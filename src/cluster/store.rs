@@ -179,6 +179,11 @@ impl Failure {
     pub fn is_of_the_way(&self) -> bool {
         matches!(self, Self::Unreachable(_) | Self::TimedOut | Self::Unavailable(_))
     }
+
+    /// Whether etcd, or what is there instead, would answer the same request so again until an operator does something.
+    pub fn is_refusal(&self) -> bool {
+        matches!(self, Self::Denied(_) | Self::Full | Self::NoGateway | Self::Refused(_))
+    }
 }
 
 impl fmt::Display for Failure {

@@ -205,11 +205,13 @@ impl Scrape {
     }
 
     fn cluster(&self, families: &mut Families<'_>) -> fmt::Result {
-        let ClusterFigures { is_connected, instances, remote, orphans, shadowed, pending, .. } =
+        let ClusterFigures { is_connected, is_writable, instances, remote, orphans, shadowed, pending, .. } =
             self.gauges.cluster;
         let ClusterFigures { written, changes, reads, failures, lost, revision, .. } = self.gauges.cluster;
         let help = "Whether what changes in etcd comes here; 0 without -cluster.";
         families.gauge("cluster_connected", help, u64::from(is_connected))?;
+        let help = "Whether etcd takes what this instance writes; 0 without -cluster.";
+        families.gauge("cluster_writable", help, u64::from(is_writable))?;
         families.gauge("cluster_instances", "Instances of the cluster that live.", instances)?;
         let help = "Producers known through etcd, by kind; shadowed ones, for whose node another stands, may be this instance's.";
         let producers =

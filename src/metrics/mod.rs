@@ -81,7 +81,10 @@ pub struct Gauges {
 /// How the cluster is; all 0 without one.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct ClusterFigures {
+    /// What changes in etcd comes here.
     pub is_connected: bool,
+    /// etcd takes what this instance writes.
+    pub is_writable: bool,
     /// Those that live.
     pub instances: usize,
     /// Of other instances.

@@ -65,6 +65,7 @@ fn write_server(context: &WorkerContext, object: &mut Object<'_>) {
         object.object("cluster", |object| {
             object.boolean("alone", cluster.is_alone());
             object.boolean("connected", figures.is_connected);
+            object.boolean("writable", figures.is_writable);
             object.count("instances", figures.instances);
             object.count("orphans", figures.orphans);
         });

@@ -8,6 +8,7 @@ use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use ringlookupd::limits::CLUSTER_SILENCE_MAX;
 use rustix::process::Signal;
 use socket2::{Domain, Socket, Type};
 
@@ -253,6 +254,26 @@ fn a_full_etcd_takes_it_when_there_is_room_again() {
     b.server.wait_for_log("WARNING: CLUSTER: etcd takes no more data");
     assert!(a.metric("pending") > 0);
     assert_eq!((a.lookup("meanwhile"), a.lookup("t")), (names(&["x"]), names(&["x", "y"])));
+    // One that starts knows what the others have written before, and one that forgets soon has not forgotten it.
+    let c = Instance::begin(&etcd.address(), "c", &["-warm-up=1h", "-cluster-stale=1s"]);
+    for instance in [&a, &b, &c] {
+        instance.wait_until_ready("OK, read only");
+        let metrics = ["connected", "writable"].map(|name| instance.metric(name));
+        assert_eq!(metrics, [1, 0]);
+    }
+    let begun = Instant::now();
+    until_listing("the time after which they would be cut off", &[(&b, "t", &["x"]), (&c, "t", &["x"])], || {
+        begun.elapsed() > CLUSTER_SILENCE_MAX + Duration::from_secs(3)
+    });
+    for instance in [&a, &b, &c] {
+        assert_eq!(
+            (instance.metric("reads"), lines_with(instance, "cut off")),
+            (1, 0),
+            "{}",
+            instance.server.log()
+        );
+        assert_eq!(instance.ready(), (200, "OK, read only".to_owned()));
+    }
     etcd.ctl(&["del", "--prefix", "k"]);
     let revision = etcd.ctl(&["endpoint", "status", "--write-out=json"]);
     let (_, revision) = revision.split_once("\"revision\":").expect("a revision");
@@ -269,7 +290,8 @@ fn a_full_etcd_takes_it_when_there_is_room_again() {
         let pending = (a.metric("pending"), b.metric("pending"));
         (pending == (0, 0), pending)
     });
-    for instance in [&a, &b] {
+    for instance in [&a, &b, &c] {
+        instance.wait_until_ready("OK");
         assert_eq!(lines_with(instance, "etcd takes no more data"), 1, "{}", instance.server.log());
     }
 }
@@ -284,6 +306,10 @@ fn wrong_credentials_are_told_and_right_ones_are_enough() {
         &["user", "grant-role", "root", "root"],
         &["role", "add", "directory"],
         &["role", "grant-permission", "directory", "--prefix=true", "readwrite", "ringlookupd/"],
+        &["role", "add", "reader"],
+        &["role", "grant-permission", "reader", "--prefix=true", "read", "ringlookupd/"],
+        &["user", "add", "reader:r34der"],
+        &["user", "grant-role", "reader", "reader"],
         &["user", "add", "nsq:s3cret"],
         &["user", "grant-role", "nsq", "directory"],
         &["auth", "enable"],
@@ -310,6 +336,17 @@ fn wrong_credentials_are_told_and_right_ones_are_enough() {
     let [a, b] = ["a", "b"].map(|name| Instance::start(&etcd.address(), name, &[&right]));
     let mut node = Node::new("x", &a, &["t"]);
     b.wait_for("t", &["x"]);
+    // One that may not write knows what the others have written, and not the other way round.
+    let reader = Instance::begin(&etcd.address(), "reader", &["-warm-up=1h", &user("reader", "reader:r34der")]);
+    reader.wait_until_ready("OK, read only");
+    let _unknown = Node::new("y", &reader, &["t"]);
+    assert_eq!(reader.lookup("t"), names(&["x", "y"]));
+    node.register("u");
+    reader.wait_for("u", &["x"]);
+    b.wait_for_metric("instances", 2);
+    reader.wait_for_metric("pending", 1);
+    assert_eq!(b.lookup("t"), names(&["x"]));
+    assert_eq!(lines_with(&reader, "denies access"), 1, "{}", reader.server.log());
     b.post("/topic/delete?topic=t");
     a.wait_for_topic("t", false);
     node.register("t");

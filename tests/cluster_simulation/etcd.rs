@@ -123,6 +123,7 @@ impl Etcd {
                 }
                 self.write(operations)
             }
+            Request::Grant { .. } if self.is_full => Err(Failure::Full),
             Request::Grant { seconds } => {
                 self.next_lease += 1;
                 let ttl = Duration::from_secs(*seconds);

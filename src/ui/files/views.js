@@ -234,6 +234,9 @@ function warnings({ ready, ready_at: readyAt, warnings: found, counts, inactive_
     list.push(['bad', cluster.alone ? 'Alone: etcd was not reached since the start' : 'Cut off from etcd', [
       cluster.alone ? 'Nodes of the other instances are not listed. The log says why.' : 'Nodes of the other instances are listed as they were last known. The log says why.']]);
   }
+  if (cluster?.connected && !cluster.writable) {
+    list.push(['bad', 'etcd does not take what this server writes', ['The other instances do not list nodes that connect here. The log says why.']]);
+  }
   if (cluster?.orphans) {
     list.push(['warn', many(cluster.orphans, 'node') + ' of an instance that is dead', ['Listed until the nsqd has connected to another instance, for a minute at most.']]);
   }
