@@ -237,7 +237,7 @@ impl<S: Store> Member<S> {
                 self.outbox.remove_instance(incarnation);
             }
             let Self { mirror, outbox, .. } = self;
-            for connection in mirror.taken_over(|producer| outbox.is_written(producer)) {
+            for connection in mirror.taken_over(|producer| outbox.has_written(producer)) {
                 outbox.remove_record(connection);
             }
         }
@@ -388,7 +388,9 @@ impl<S: Store> Member<S> {
         // Keys that this version does not know are left out.
         let pairs: Vec<_> = pairs.iter().filter_map(|pair| Some((self.keys.parse(&pair.key)?, pair))).collect();
         self.mirror.keep_deleted(|number| self.outbox.has_deletion(number));
-        let missing = self.commit(now, |member, writer| member.mirror.keep_only(&pairs, is_wiped, writer, now));
+        let missing = self.commit(now, |Self { mirror, outbox, .. }, writer| {
+            mirror.keep_only(&pairs, is_wiped, |name| outbox.has_creation(name), writer, now)
+        });
         self.outbox.create_again(missing);
         if is_wiped {
             self.outbox.restart();
@@ -492,7 +494,10 @@ impl<S: Store> Member<S> {
             }
             Ok(Some(Own::Record { number, created: None })) => self.outbox.write_again(&number),
             Ok(Some(Own::Deletion(TopicOrChannel { topic, .. }, number))) => {
-                self.outbox.confirm_deletion(number);
+                if let Some(number) = number {
+                    self.outbox.confirm_deletion(number);
+                }
+                self.outbox.force_unsettled();
                 // What has registered it again is to be written as of after the deletion.
                 let producers = writer.snapshot().producers_of(topic.as_bytes());
                 producers.for_each(|producer| self.outbox.force(producer.id()));

@@ -67,8 +67,8 @@ pub enum Own {
     Instance(Option<(Revision, Lease)>),
     /// A part of a record, which was made then; `None` when it is gone.
     Record { number: Box<str>, created: Option<Revision> },
-    /// A name that its clients have deleted, and the number of that deletion.
-    Deletion(TopicOrChannel, u64),
+    /// A deletion of a name, with its number if clients of this instance have asked for it.
+    Deletion(TopicOrChannel, Option<u64>),
 }
 
 /// What is there, for the metrics.
@@ -225,13 +225,14 @@ impl Mirror {
                 let By { by, number } = decode(&pair.value).map_err(error)?;
                 let is_own = by == self.own;
                 self.deletions.insert(name, pair.mod_revision);
+                let is_repeated = is_own && !self.deleted_here.contains_key(&name);
                 if is_own {
                     self.deleted(name, number);
                 }
                 if strips {
-                    self.strip(name, is_own, writer, now);
+                    self.strip(name, is_own, is_repeated, writer, now);
                 }
-                Ok(is_own.then_some(Own::Deletion(name, number)))
+                Ok(Some(Own::Deletion(name, is_own.then_some(number))))
             }
             Key::Created(name) => {
                 let By { by, .. } = decode(&pair.value).map_err(error)?;
@@ -355,8 +356,15 @@ impl Mirror {
     }
 
     /// Deletes a name here. What this instance's clients have asked for is done already, but others did not know of it when they
-    /// wrote what has come since.
-    fn strip(&mut self, name: TopicOrChannel, is_own: bool, writer: &mut Writer<'_>, now: Timestamp) {
+    /// wrote what has come since. It is repeated when etcd's answer was lost.
+    fn strip(
+        &mut self,
+        name: TopicOrChannel,
+        is_own: bool,
+        is_repeated: bool,
+        writer: &mut Writer<'_>,
+        now: Timestamp,
+    ) {
         let TopicOrChannel { topic, channel } = name;
         if !is_own {
             if !(self.is_kept)(&name) {
@@ -368,6 +376,10 @@ impl Mirror {
         let remote: Vec<_> = producers.filter(|producer| producer.is_remote()).cloned().collect();
         for producer in remote {
             self.apply(&Change::Unregister { producer, topic, channel }, writer, now);
+        }
+        // Another instance may have made it between the two.
+        if is_repeated && !has_producers(&name, writer.snapshot()) && !(self.is_kept)(&name) {
+            self.apply(&Change::Delete { topic, channel }, writer, now);
         }
     }
 
@@ -420,11 +432,13 @@ impl Mirror {
     }
 
     /// What is not there any more, where all that is there was read. After etcd was wiped it is kept for a while, so that its
-    /// instance can write it again; names that were made over HTTP, and are to be written again, are returned.
+    /// instance can write it again; names that were made over HTTP, and are to be written again, are returned. `is_waiting` says which
+    /// are to be written already.
     pub fn keep_only(
         &mut self,
         all: &[(Key, &Pair)],
         is_wiped: bool,
+        is_waiting: impl Fn(&TopicOrChannel) -> bool,
         writer: &mut Writer<'_>,
         now: Timestamp,
     ) -> Vec<TopicOrChannel> {
@@ -458,14 +472,12 @@ impl Mirror {
         }
         let known: Vec<_> = self.remotes.keys().cloned().collect();
         for connection in known {
-            let parts = there.get(&connection);
-            if let (Some(remote), Some(parts)) = (self.remotes.get_mut(&connection), parts) {
+            let Some(remote) = self.remotes.get_mut(&connection) else { continue };
+            if let Some(parts) = there.get(&connection) {
                 remote.parts.retain(|part, _| parts.contains(part));
-            } else if is_wiped {
-                if let Some(remote) = self.remotes.get_mut(&connection) {
-                    remote.vanished.get_or_insert(now);
-                    remote.parts.clear();
-                }
+            } else if is_wiped || remote.vanished.is_some() {
+                remote.vanished.get_or_insert(now);
+                remote.parts.clear();
                 self.stand_one(&connection, writer, now);
             } else {
                 self.remove(&connection, writer, now);
@@ -479,7 +491,7 @@ impl Mirror {
         };
         let (again, released): (Vec<_>, Vec<_>) =
             missing.into_iter().partition(|name| is_wiped && !is_deleted(name));
-        for name in released {
+        for name in released.into_iter().filter(|name| !is_waiting(name)) {
             self.created.remove(&name);
             let TopicOrChannel { topic, channel } = name;
             self.apply(&Change::Release { topic, channel }, writer, now);
@@ -536,12 +548,13 @@ impl Mirror {
         dead
     }
 
-    /// Records of dead instances whose nsqd is connected to another one, and listed there. `is_written` says of which producers etcd
-    /// has what they have registered: the others are not to miss the nsqd in between.
-    pub fn taken_over(&self, is_written: impl Fn(&Producer) -> bool) -> Vec<Connection> {
+    /// Records of dead instances whose nsqd is connected to this one, and listed so. `has_written` says of which producers that holds, and
+    /// that etcd has what they have registered: the others are not to miss the nsqd in between. What is connected to another instance is
+    /// that one's matter, which alone knows whether it still is.
+    pub fn taken_over(&self, has_written: impl Fn(&Producer) -> bool) -> Vec<Connection> {
         let is_orphan = |(connection, remote): &(&Connection, &Remote)| {
             self.is_gone(&connection.incarnation)
-                && self.nodes.taken_over_by(&remote.producer).is_some_and(&is_written)
+                && self.nodes.taken_over_by(&remote.producer).is_some_and(&has_written)
         };
         self.remotes.iter().filter(is_orphan).map(|(connection, _)| connection.clone()).collect()
     }
@@ -562,6 +575,17 @@ fn is_listed(TopicOrChannel { topic, channel }: &TopicOrChannel, snapshot: &Snap
     let found = snapshot.topic(topic.as_bytes()).filter(|topic| topic.is_listed());
     found.is_some_and(|found| {
         channel.is_none_or(|channel| found.channels().iter().any(|its| its.name() == channel.as_str()))
+    })
+}
+
+/// Whether a producer has registered a name.
+fn has_producers(TopicOrChannel { topic, channel }: &TopicOrChannel, snapshot: &Snapshot) -> bool {
+    snapshot.producers_of(topic.as_bytes()).any(|producer| {
+        let mut topics = snapshot.registered_by(producer);
+        let found = topics.find(|(its, _)| its.name() == topic.as_str());
+        found.is_some_and(|(_, mut channels)| {
+            channel.is_none_or(|channel| channels.any(|its| its.name() == channel.as_str()))
+        })
     })
 }
 

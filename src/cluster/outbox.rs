@@ -173,6 +173,19 @@ impl Outbox {
         }
     }
 
+    /// A deletion was seen. What is to be written, or under way, is written as of after it, whatever it is: an nsqd may have left the
+    /// name before, and registers it again after, so that its record is what it was.
+    pub fn force_unsettled(&mut self) {
+        let under_way = match &self.under_way {
+            Some(UnderWay::Records { written, .. }) => written.as_slice(),
+            _ => &[],
+        };
+        let ids: Vec<_> = self.dirty.iter().copied().chain(under_way.iter().map(|(id, ..)| *id)).collect();
+        for id in ids {
+            self.force(id);
+        }
+    }
+
     /// What is written of a connection that etcd does not have is written again.
     pub fn write_missing(&mut self, there: &HashSet<&str>) {
         for (&id, own) in
@@ -183,9 +196,10 @@ impl Outbox {
         }
     }
 
-    /// Whether what a producer has registered is written, or is before anything else; what is another instance's is.
-    pub fn is_written(&self, producer: &Producer) -> bool {
-        !self.dirty.contains(&producer.id())
+    /// Whether a producer is connected to this instance, and what it has registered is written.
+    pub fn has_written(&self, producer: &Producer) -> bool {
+        let own = self.producers.get(&producer.id());
+        own.is_some_and(|own| own.written.is_some()) && !self.dirty.contains(&producer.id())
     }
 
     /// The record with this number was seen in etcd, which has it since then. Returns its producer, if that is still connected.
@@ -244,6 +258,13 @@ impl Outbox {
     /// Whether a deletion is still to be written.
     pub fn has_deletion(&self, number: u64) -> bool {
         self.asked.iter().any(|asked| matches!(asked, Asked::Delete(_, its) if *its == number))
+    }
+
+    /// Whether a name that was made over HTTP is still to be written.
+    pub fn has_creation(&self, name: &TopicOrChannel) -> bool {
+        // With a channel its topic is written.
+        let writes = |its: &TopicOrChannel| *its == *name || TopicOrChannel { channel: None, ..*its } == *name;
+        self.asked.iter().any(|asked| matches!(asked, Asked::Create(its) if writes(its)))
     }
 
     /// What is to be asked at this time, if anything is, by an instance that has followed so far. `lifetime` is that of tombstones.

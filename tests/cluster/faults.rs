@@ -432,6 +432,8 @@ fn an_instance_that_is_cut_off_serves_on_and_catches_up() {
         instance.wait_for_topic("made", false);
         instance.wait_for_topic("u", false);
     }
+    // When it has seen its own key.
+    b.server.wait_for_log("CLUSTER: etcd is back after ");
     let log = b.server.log();
     let back = log.lines().find_map(|line| line.split_once("CLUSTER: etcd is back after ")).expect("it says so").1;
     let seconds: f64 = back.trim_end_matches('s').parse().expect("seconds");

@@ -206,6 +206,10 @@ impl Etcd {
         Ok(next.map(|next| (Watched::Changed(self.header(), taken), next)))
     }
 
+    pub fn has(&self, key: &str) -> bool {
+        self.pairs.contains_key(key)
+    }
+
     /// The keys that there are.
     pub fn keys(&self) -> impl Iterator<Item = &str> {
         self.pairs.keys().map(String::as_str)

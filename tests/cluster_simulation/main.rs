@@ -1,7 +1,8 @@
 //! Several registries and a simulated etcd, without a network: one seed decides who changes what, what is delayed or lost, and
 //! when leases end, etcd is compacted or wiped, and instances are cut off, die and come back.
 //!
-//! After each time of trouble all calms down, and then: all instances list the same; an nsqd that is connected is listed once,
+//! At each moment an instance lists the nsqds that it has listed before, as long as they are connected to an instance that etcd takes
+//! for alive, and for the grace after that. After each time of trouble all calms down, and then: all instances list the same; an nsqd that is connected is listed once,
 //! with what it has registered; a topic that was deleted, and not registered again since, is nowhere; nothing is left of what is
 //! gone.
 //!

@@ -63,6 +63,8 @@ pub struct Nsqd {
     pub topics: Topics,
     /// The instance that it is connected to, and its connection there.
     pub at: Option<(usize, Arc<Producer>)>,
+    /// When etcd last had a record of it, of an instance that it took for alive.
+    vouched_at: Duration,
 }
 
 /// An instance.
@@ -73,6 +75,8 @@ pub struct Node {
     pub incarnation: String,
     /// Its clock differs from that of the world.
     offset: Duration,
+    /// It lists what it knew for as long as it is cut off.
+    keeps_all: bool,
     /// It does not reach etcd.
     pub is_cut: bool,
     slots: u32,
@@ -85,7 +89,16 @@ pub struct World {
     pub nodes: Vec<Option<Node>>,
     pub nsqds: Vec<Nsqd>,
     started: u64,
+    /// The nsqd of each record, by the part of the key that names its connection.
+    connections: BTreeMap<String, usize>,
+    /// Which nsqd each instance, by its start, has to list at every moment.
+    expected: BTreeSet<(usize, String)>,
 }
+
+/// So long a dead instance's nsqds are listed at least, and records that etcd has lost.
+const GRACE: Duration = Duration::from_secs(59);
+/// The same, where another instance may not have seen yet that they are there again.
+const GRACE_BEHIND: Duration = Duration::from_secs(30);
 
 pub fn name(text: &str) -> Name {
     Name::new(text.as_bytes()).expect("a valid name")
@@ -100,6 +113,8 @@ impl World {
             nodes: Vec::new(),
             nsqds: Vec::new(),
             started: 0,
+            connections: BTreeMap::new(),
+            expected: BTreeSet::new(),
         };
         for _ in 0..instances {
             let node = world.start();
@@ -107,7 +122,7 @@ impl World {
         }
         for nth in 0..nsqds {
             let topics = Topics::new();
-            world.nsqds.push(Nsqd { name: format!("nsqd{nth}"), topics, at: None });
+            world.nsqds.push(Nsqd { name: format!("nsqd{nth}"), topics, at: None, vouched_at: Duration::ZERO });
         }
         world
     }
@@ -124,11 +139,13 @@ impl World {
         let wire = Rc::<RefCell<Wire>>::default();
         let incarnation = format!("i{}", self.started);
         let offset = Duration::from_secs(3600 * (self.started % 3));
+        // One of them forgets the others' producers soon when it is cut off.
+        let stale = if self.started % 3 == 1 { Duration::from_secs(30) } else { Duration::ZERO };
         let settings = Settings {
             incarnation: incarnation.as_str().into(),
             instance: Instance { name: incarnation.as_str().into(), version: "0".into() },
             keys: Keys::new("test"),
-            stale: Duration::ZERO,
+            stale,
             is_kept: Box::new(|_| false),
         };
         let (notes, status) = (Arc::<Notes>::default(), Arc::<Status>::default());
@@ -142,7 +159,8 @@ impl World {
             settings,
             now,
         );
-        Node { registry, member, wire, incarnation, offset, is_cut: false, slots: 0 }
+        let keeps_all = stale.is_zero();
+        Node { registry, member, wire, incarnation, offset, keeps_all, is_cut: false, slots: 0 }
     }
 
     pub fn living(&self) -> Vec<usize> {
@@ -169,7 +187,9 @@ impl World {
             ..PeerInfo::default()
         };
         let now = timestamp(self.now + node.offset);
-        let producer = Arc::new(Producer::new(id, format!("{name}:{}", node.slots), info, now));
+        let producer =
+            Arc::new(Producer::new(id, format!("{name}:{}:{}", node.incarnation, node.slots), info, now));
+        self.connections.insert(format!("{}/{:x}", node.incarnation, id.to_bits()), nsqd);
         self.change(at, &Change::Identify(Arc::clone(&producer)));
         for (topic, channels) in self.nsqds[nsqd].topics.clone() {
             self.register(at, &producer, &topic, channels.iter().map(String::as_str));
@@ -201,6 +221,7 @@ impl World {
         {
             self.change(at, &Change::Disconnect(producer));
         }
+        self.expected.retain(|(expected, _)| *expected != nsqd);
     }
 
     /// An instance is gone at once. Its nsqds notice.
@@ -214,7 +235,15 @@ impl World {
     }
 
     /// Something happens on the way to etcd or back, or an instance does what is due. `is_calm` is without losses.
+    ///
+    /// # Panics
+    /// If the instance does not list an nsqd any more that is connected.
     pub fn happen(&mut self, is_calm: bool) {
+        let at = self.happen_somewhere(is_calm);
+        self.check_listed(at);
+    }
+
+    fn happen_somewhere(&mut self, is_calm: bool) -> usize {
         let living = self.living();
         let at = living[self.rng.usize(..living.len())];
         let Self { rng, etcd, now, nodes, .. } = self;
@@ -255,6 +284,54 @@ impl World {
                 node.member.step(local);
             }
         }
+        at
+    }
+
+    /// An nsqd that was listed stays so while it is connected to an instance that etcd takes for alive, and for the grace after that.
+    fn check_listed(&mut self, at: usize) {
+        let node = self.nodes[at].as_ref().expect("it lives");
+        if !node.keeps_all {
+            return;
+        }
+        let listed = self.producers(at);
+        for (nth, nsqd) in self.nsqds.iter().enumerate() {
+            let pair = (nth, node.incarnation.clone());
+            let address = listed.get(&nsqd.name);
+            let is_current = |address: &String| {
+                nsqd.at.as_ref().is_some_and(|(_, producer)| producer.remote_address() == address)
+            };
+            if address.is_some_and(is_current) && nsqd.vouched_at == self.now {
+                self.expected.insert(pair);
+            } else if address.is_none() && self.expected.contains(&pair) {
+                assert!(
+                    self.now.saturating_sub(nsqd.vouched_at) >= GRACE,
+                    "{} is not listed at {} any more, and was vouched for {:?} ago",
+                    nsqd.name,
+                    node.incarnation,
+                    self.now.saturating_sub(nsqd.vouched_at)
+                );
+                self.expected.remove(&pair);
+            }
+        }
+    }
+
+    /// Notes for which nsqds etcd has a record of an instance that is alive.
+    fn vouch(&mut self) {
+        let Self { etcd, nsqds, expected, connections, now, .. } = self;
+        for key in etcd.keys() {
+            let Some(connection) = key.strip_prefix("test/v1/p/").and_then(|rest| rest.strip_suffix("/0")) else {
+                continue;
+            };
+            let (incarnation, _) = connection.split_once('/').expect("an instance's record");
+            let nth = connections[connection];
+            if nsqds[nth].vouched_at == *now || !etcd.has(&format!("test/v1/i/{incarnation}")) {
+                continue;
+            }
+            if now.saturating_sub(nsqds[nth].vouched_at) >= GRACE_BEHIND {
+                expected.retain(|(expected, _)| *expected != nth);
+            }
+            nsqds[nth].vouched_at = *now;
+        }
     }
 
     /// etcd loses its data, and its connections with them.
@@ -270,8 +347,21 @@ impl World {
     }
 
     pub fn pass(&mut self, time: Duration) {
+        self.vouch();
         self.now += time;
         self.etcd.pass(self.now);
+        self.vouch();
+    }
+
+    /// The address of the connection by which an instance lists each nsqd.
+    fn producers(&self, at: usize) -> BTreeMap<String, String> {
+        let node = self.nodes[at].as_ref().expect("it lives");
+        let snapshot = node.registry.snapshot();
+        let mut visibility = Visibility::new(snapshot.lifetimes(), timestamp(self.now + node.offset));
+        let listed = snapshot.producers(None).filter(|producer| visibility.is_active(producer));
+        listed
+            .map(|producer| (producer.info().broadcast_address.to_string(), producer.remote_address().to_owned()))
+            .collect()
     }
 
     /// What an instance lists: each node with its topics and channels.
