@@ -20,9 +20,6 @@ use super::Role;
 use crate::limits::{TOKEN_BYTES_MAX, TOKEN_FILE_BYTES_MAX, TOKEN_NAME_BYTES_MAX, TOKENS_MAX};
 use crate::whole_file::{ReadError, WholeFile};
 
-/// Bits of a file's mode that must not be set: others may not read it, and only its owner may write.
-const UNSAFE_MODE: u32 = 0o027;
-
 /// The tokens and certificates of a file.
 #[derive(Default)]
 pub struct Tokens {
@@ -95,8 +92,6 @@ impl fmt::Display for TokenError {
 #[derive(Debug)]
 pub enum TokenFileError {
     Read(ReadError),
-    /// Others may read it, or somebody else write.
-    Mode(u32),
     Line(usize, TokenError),
 }
 
@@ -105,12 +100,6 @@ impl fmt::Display for TokenFileError {
         match self {
             Self::Read(ReadError::Io(error)) => write!(f, "cannot be read: {error}"),
             Self::Read(error) => error.fmt(f),
-            Self::Mode(mode) => {
-                write!(
-                    f,
-                    "has mode {mode:04o}: others must not read it, nor anybody but its owner write; use 0640 or 0600"
-                )
-            }
             Self::Line(line, error) => write!(f, "line {line}: {error}"),
         }
     }
@@ -119,10 +108,7 @@ impl fmt::Display for TokenFileError {
 impl Tokens {
     /// Reads a file, which others must not be able to read.
     pub fn load(path: &str) -> Result<Self, TokenFileError> {
-        let file = WholeFile::open(path).map_err(TokenFileError::Read)?;
-        if file.mode & UNSAFE_MODE != 0 {
-            return Err(TokenFileError::Mode(file.mode));
-        }
+        let file = WholeFile::open_secret(path).map_err(TokenFileError::Read)?;
         let bytes = file.read(TOKEN_FILE_BYTES_MAX).map_err(TokenFileError::Read)?;
         Self::parse(&bytes).map_err(|(line, error)| TokenFileError::Line(line, error))
     }

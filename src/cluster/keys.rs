@@ -53,7 +53,8 @@ impl Keys {
 
     /// Behind all of them.
     pub fn end(&self) -> String {
-        behind(&self.root)
+        // It ends with a slash, which '0' follows.
+        format!("{}0", self.root.trim_end_matches('/'))
     }
 
     pub fn instance(&self, incarnation: &str) -> String {
@@ -109,14 +110,6 @@ impl Keys {
             _ => None,
         }
     }
-}
-
-/// Behind all keys that begin so.
-pub fn behind(prefix: &str) -> String {
-    // Every prefix ends with a slash, which '0' follows.
-    let mut end = prefix.strip_suffix('/').unwrap_or(prefix).to_owned();
-    end.push('0');
-    end
 }
 
 fn path(TopicOrChannel { topic, channel }: &TopicOrChannel) -> String {

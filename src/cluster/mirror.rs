@@ -600,9 +600,8 @@ fn difference(
     let mut found = HashSet::new();
     let unregister = |topic, channel| Change::Unregister { producer: Arc::clone(producer), topic, channel };
     let register = |topic, channel| Change::Register { producer: Arc::clone(producer), topic, channel };
-    let name = |text: &str| Name::new(text.as_bytes()).expect("the names of a registry are valid");
     for (topic, channels) in snapshot.registered_by(producer) {
-        let topic = name(topic.name());
+        let topic = Name::from(topic);
         if !is_meant(&topic) {
             continue;
         }
@@ -611,7 +610,7 @@ fn difference(
             continue;
         };
         found.insert(topic);
-        let has: HashSet<_> = channels.map(|channel| name(channel.name())).collect();
+        let has: HashSet<_> = channels.map(Name::from).collect();
         let wanted: HashSet<_> = wanted.iter().copied().collect();
         changes.extend(has.difference(&wanted).map(|&channel| unregister(topic, Some(channel))));
         changes.extend(wanted.difference(&has).map(|&channel| register(topic, Some(channel))));

@@ -8,7 +8,7 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::keys::{Connection, Keys, TopicOrChannel, behind};
+use super::keys::{Connection, Keys, TopicOrChannel};
 use super::lease::retry;
 use super::nodes::Standing;
 use super::notes::Asked;
@@ -291,13 +291,13 @@ impl Outbox {
         {
             return Some(request);
         }
-        let (incarnation, from) = match self.chores.front()? {
+        let (incarnation, prefix) = match self.chores.front()? {
             Chore::RemoveInstance(incarnation) => (incarnation, self.keys.records_of(incarnation)),
             Chore::RemoveRecord(connection) => (&connection.incarnation, self.keys.parts_of(connection)),
         };
         // It may have come back.
         let conditions = vec![Condition::IsAbsent(self.keys.instance(incarnation))];
-        let operations = vec![Operation::DeleteRange { before: behind(&from), from }];
+        let operations = vec![Operation::DeletePrefix(prefix)];
         self.under_way = Some(UnderWay::Chore);
         Some(Request::Transaction { conditions, operations })
     }
@@ -322,8 +322,7 @@ impl Outbox {
                 let created = self.keys.created(name);
                 let mut operations = vec![Operation::Delete(created.clone())];
                 if name.channel.is_none() {
-                    let from = format!("{created}/");
-                    operations.push(Operation::DeleteRange { before: behind(&from), from });
+                    operations.push(Operation::DeletePrefix(format!("{created}/")));
                 }
                 operations.push(put(self.keys.deletion(name), lease));
                 operations
@@ -357,8 +356,7 @@ impl Outbox {
         let (mut operations, mut written, mut bytes) = (Vec::new(), Vec::new(), 0);
         for number in &left {
             let connection = Connection { incarnation: self.own.clone(), number: number.clone() };
-            let from = self.keys.parts_of(&connection);
-            operations.push(Operation::DeleteRange { before: behind(&from), from });
+            operations.push(Operation::DeletePrefix(self.keys.parts_of(&connection)));
         }
         for id in due {
             if operations.len() >= CLUSTER_WRITE_KEYS || bytes >= CLUSTER_WRITE_BYTES {
@@ -478,11 +476,8 @@ fn id_of(number: &str) -> Option<ProducerId> {
 }
 
 fn registrations(snapshot: &Snapshot, producer: &Producer) -> Registrations {
-    let name = |text: &str| Name::new(text.as_bytes()).expect("the names of a registry are valid");
     let topics = snapshot.registered_by(producer);
-    topics
-        .map(|(topic, channels)| (name(topic.name()), channels.map(|channel| name(channel.name())).collect()))
-        .collect()
+    topics.map(|(topic, channels)| (Name::from(topic), channels.map(Name::from).collect())).collect()
 }
 
 fn fingerprint(is_active: bool, topics: &Registrations) -> u64 {

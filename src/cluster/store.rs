@@ -73,11 +73,8 @@ pub enum Operation {
         lease: Lease,
     },
     Delete(String),
-    /// Deletes the keys from one on, and before another.
-    DeleteRange {
-        from: String,
-        before: String,
-    },
+    /// Deletes the keys that begin so.
+    DeletePrefix(String),
 }
 
 /// What every response says.

@@ -128,7 +128,7 @@ impl Saving<'_> {
 
     pub fn topics(&self) -> impl Iterator<Item = SavedTopic> {
         self.snapshot.topics(0).map(|(_, topic)| SavedTopic {
-            name: valid(topic.name()),
+            name: Name::from(&**topic),
             is_listed: topic.is_listed(),
             expiry: topic.expiry.saved(self.now),
             producers: self.numbers(topic.producers()),
@@ -143,7 +143,7 @@ impl Saving<'_> {
         } else {
             SavedProducers::Some(self.numbers(channel.producers()))
         };
-        SavedChannel { name: valid(channel.name()), expiry: channel.expiry.saved(self.now), producers }
+        SavedChannel { name: Name::from(channel), expiry: channel.expiry.saved(self.now), producers }
     }
 
     fn tombstones(&self, topic: &Topic) -> Vec<(u32, Duration)> {
@@ -158,8 +158,4 @@ impl Saving<'_> {
         numbers.dedup();
         numbers
     }
-}
-
-fn valid(name: &str) -> Name {
-    Name::new(name.as_bytes()).expect("the names of a registry are valid")
 }

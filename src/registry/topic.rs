@@ -217,6 +217,22 @@ pub struct Channel {
     pub(super) expiry: Expiry,
 }
 
+impl From<&Topic> for Name {
+    fn from(topic: &Topic) -> Self {
+        valid(topic.name())
+    }
+}
+
+impl From<&Channel> for Name {
+    fn from(channel: &Channel) -> Self {
+        valid(channel.name())
+    }
+}
+
+fn valid(name: &str) -> Name {
+    Name::new(name.as_bytes()).expect("the names of a registry are valid")
+}
+
 impl Channel {
     /// A valid channel name.
     pub fn name(&self) -> &str {

@@ -59,10 +59,10 @@ fn a_transaction_does_all_or_nothing() {
         other => panic!("{other:?}"),
     };
     assert!(!attempt(vec![here()], vec![put("b", "1", 0)]));
-    assert!(attempt(vec![absent()], vec![put("a", "1", 0), put("b", "1", 0), put("c", "1", 0)]));
+    assert!(attempt(vec![absent()], vec![put("a", "1", 0), put("b/1", "1", 0), put("b/2", "1", 0)]));
     assert!(!attempt(vec![absent()], vec![put("a", "2", 0)]));
     assert!(!attempt(vec![here(), Condition::Exists("z".to_owned())], vec![put("a", "2", 0)]));
-    let delete = Operation::DeleteRange { from: "b".to_owned(), before: "d".to_owned() };
+    let delete = Operation::DeletePrefix("b/".to_owned());
     assert!(attempt(vec![here()], vec![put("a", [0, 255], 0), delete]));
     let pairs = asker.range("a", "z").expect("pairs");
     assert_eq!((keys(&pairs), pairs[0].value.as_slice()), (vec!["a"], &[0, 255][..]));

@@ -167,8 +167,8 @@ impl Etcd {
             match operation {
                 Operation::Put { key, value, lease } => self.put(key, value, lease),
                 Operation::Delete(key) => self.delete(&key),
-                Operation::DeleteRange { from, before } => {
-                    let keys: Vec<_> = self.pairs.range(from..before).map(|(key, _)| key.clone()).collect();
+                Operation::DeletePrefix(prefix) => {
+                    let keys: Vec<_> = self.pairs.keys().filter(|key| key.starts_with(&prefix)).cloned().collect();
                     for key in keys {
                         self.delete(&key);
                     }

@@ -16,9 +16,6 @@ use crate::limits::ETCD_USER_FILE_BYTES_MAX;
 use crate::transport::{TlsConfigError, certificates};
 use crate::whole_file::{ReadError, WholeFile};
 
-/// Bits of a file's mode that must not be set: others may not read it, and only its owner may write.
-const UNSAFE_MODE: u32 = 0o027;
-
 /// Files about etcd, each empty for none.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct EtcdFiles {
@@ -68,8 +65,6 @@ pub enum EtcdConfigError {
 #[derive(Debug)]
 pub enum UserFileError {
     Read(ReadError),
-    /// Others may read it, or somebody else write.
-    Mode(u32),
     NotOneLine,
 }
 
@@ -94,10 +89,6 @@ impl fmt::Display for UserFileError {
         match self {
             Self::Read(ReadError::Io(error)) => write!(f, "cannot be read: {error}"),
             Self::Read(error) => error.fmt(f),
-            Self::Mode(mode) => write!(
-                f,
-                "has mode {mode:04o}: others must not read it, nor anybody but its owner write; use 0640 or 0600"
-            ),
             // Not what is in it, which may be the password.
             Self::NotOneLine => f.write_str("is not one line of UTF-8 with NAME:PASSWORD"),
         }
@@ -182,10 +173,7 @@ fn load_tls(files: &EtcdFiles) -> Result<TlsConfig, EtcdConfigError> {
 impl User {
     /// Reads a file, which others must not be able to read.
     fn load(path: &str) -> Result<Self, UserFileError> {
-        let file = WholeFile::open(path).map_err(UserFileError::Read)?;
-        if file.mode & UNSAFE_MODE != 0 {
-            return Err(UserFileError::Mode(file.mode));
-        }
+        let file = WholeFile::open_secret(path).map_err(UserFileError::Read)?;
         let bytes = file.read(ETCD_USER_FILE_BYTES_MAX).map_err(UserFileError::Read)?;
         Self::parse(&bytes).ok_or(UserFileError::NotOneLine)
     }

@@ -75,8 +75,8 @@ fn operation(out: &mut Object, operation: &Operation) {
             inner.bytes("key", key);
             "request_delete_range"
         }
-        Operation::DeleteRange { from, before } => {
-            inner.bytes("key", from).bytes("range_end", before);
+        Operation::DeletePrefix(prefix) => {
+            inner.bytes("key", prefix).bytes("range_end", behind(prefix));
             "request_delete_range"
         }
     };
@@ -179,7 +179,7 @@ mod tests {
                     operations: vec![
                         Operation::Put { key: key(), value: vec![0, 255], lease: 5 },
                         Operation::Delete(key()),
-                        Operation::DeleteRange { from: key(), before: key() },
+                        Operation::DeletePrefix(key()),
                     ],
                 },
                 "/v3/kv/txn",
@@ -188,7 +188,7 @@ mod tests {
                     r#"{"key":"YQ==","target":"VERSION","result":"EQUAL","version":"0"}],"#,
                     r#""success":[{"request_put":{"key":"YQ==","value":"AP8=","lease":"5"}},"#,
                     r#"{"request_delete_range":{"key":"YQ=="}},"#,
-                    r#"{"request_delete_range":{"key":"YQ==","range_end":"YQ=="}}]}"#
+                    r#"{"request_delete_range":{"key":"YQ==","range_end":"Yg=="}}]}"#
                 ),
             ),
         ] {
