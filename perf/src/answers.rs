@@ -45,6 +45,26 @@ pub struct Listing {
     pub has_duplicates: bool,
 }
 
+/// The data of the event for a producer that is listed from now on.
+#[derive(Deserialize)]
+pub struct Up<'a> {
+    #[serde(borrow)]
+    pub topic: Cow<'a, str>,
+    #[serde(borrow)]
+    pub producer: Producer<'a>,
+}
+
+/// The data of the event for a producer that is not listed any more.
+#[derive(Deserialize)]
+pub struct Down<'a> {
+    #[serde(borrow)]
+    pub topic: Cow<'a, str>,
+    #[serde(borrow)]
+    pub broadcast_address: Cow<'a, str>,
+    #[serde(borrow)]
+    pub reason: Cow<'a, str>,
+}
+
 #[derive(Deserialize)]
 struct Nodes<'a> {
     #[serde(borrow)]

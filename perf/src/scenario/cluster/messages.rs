@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use serde::Deserialize;
 
-use crate::answers::{self, Producer, parse};
+use crate::answers::{self, Down, Producer, Up, parse};
 use crate::wire::events::Event;
 use crate::wire::http::Answer;
 
@@ -16,22 +16,6 @@ pub enum Message<'a> {
     Snapshot { topic: Cow<'a, str> },
     /// Nothing of producers.
     Other,
-}
-
-#[derive(Deserialize)]
-struct Up<'a> {
-    #[serde(borrow)]
-    topic: Cow<'a, str>,
-    #[serde(borrow)]
-    producer: Producer<'a>,
-}
-
-#[derive(Deserialize)]
-struct Down<'a> {
-    #[serde(borrow)]
-    topic: Cow<'a, str>,
-    #[serde(borrow)]
-    broadcast_address: Cow<'a, str>,
 }
 
 #[derive(Deserialize)]
@@ -58,7 +42,7 @@ pub fn message(event: Event<'_>) -> Result<Message<'_>, String> {
             Message::Changed { topic, address: producer.broadcast_address, is_registered: true }
         }
         b"down" => {
-            let Down { topic, broadcast_address: address } = parse(event.data)?;
+            let Down { topic, broadcast_address: address, .. } = parse(event.data)?;
             Message::Changed { topic, address, is_registered: false }
         }
         b"snapshot" => {

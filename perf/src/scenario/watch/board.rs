@@ -1,6 +1,5 @@
 //! The changes of each topic, how many of them each watcher knows, and what an event or a listing may say next.
 
-use std::borrow::Cow;
 use std::cell::{Cell, RefCell};
 use std::hash::BuildHasher;
 use std::rc::Rc;
@@ -8,11 +7,10 @@ use std::time::Instant;
 
 use foldhash::quality::RandomState;
 use memchr::{memchr, memmem};
-use serde::Deserialize;
 
 use super::script::{self, Present, Step};
 use super::writers::groups;
-use crate::answers::{Checker, Producer, parse};
+use crate::answers::{Checker, Down, Up, parse};
 use crate::measure::Latencies;
 use crate::population::{Population, Run};
 use crate::wire::events::Event;
@@ -70,24 +68,6 @@ pub struct Found {
     pub repeated: u64,
     /// Snapshots instead of events.
     pub snapshots: u64,
-}
-
-#[derive(Deserialize)]
-struct Up<'a> {
-    #[serde(borrow)]
-    topic: Cow<'a, str>,
-    #[serde(borrow)]
-    producer: Producer<'a>,
-}
-
-#[derive(Deserialize)]
-struct Down<'a> {
-    #[serde(borrow)]
-    topic: Cow<'a, str>,
-    #[serde(borrow)]
-    broadcast_address: Cow<'a, str>,
-    #[serde(borrow)]
-    reason: Cow<'a, str>,
 }
 
 impl Board {
