@@ -145,6 +145,18 @@ impl Population {
         Ok(())
     }
 
+    /// The flags that tell another process of this population.
+    pub fn arguments(self) -> impl Iterator<Item = String> {
+        let Self { producers, topics_per_producer, topics, channels } = self;
+        let pairs = [
+            ("--producers", producers),
+            ("--topics-per-producer", topics_per_producer),
+            ("--topics", topics),
+            ("--channels", channels),
+        ];
+        pairs.into_iter().flat_map(|(flag, value)| [flag.to_owned(), value.to_string()])
+    }
+
     /// How often any producer registers any topic.
     fn placements(&self) -> u64 {
         u64::from(self.producers) * u64::from(self.topics_per_producer)

@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::scale::{Name, Scale};
-use crate::population::{Population, Run};
+use crate::population::Run;
 use crate::scenario::lookup_target;
 
 /// The id of the runs, so that one finds what another holds.
@@ -216,7 +216,7 @@ impl Cell {
             add(&["--path", &lookup_target(&Run::of(RUN), 0)]);
         }
         if self != Self::Idle {
-            arguments.extend(population_arguments(&scale.population));
+            arguments.extend(scale.population.arguments());
         }
         arguments
     }
@@ -247,17 +247,6 @@ fn watching(name: Name) -> (u32, u32) {
 /// nsqd's own, but where the machinery is tested.
 fn heartbeat(name: Name) -> &'static str {
     if name == Name::Xs { "100ms" } else { "15s" }
-}
-
-fn population_arguments(population: &Population) -> Vec<String> {
-    let Population { producers, topics_per_producer, topics, channels } = *population;
-    let pairs = [
-        ("--producers", producers),
-        ("--topics-per-producer", topics_per_producer),
-        ("--topics", topics),
-        ("--channels", channels),
-    ];
-    pairs.into_iter().flat_map(|(flag, value)| [flag.to_owned(), value.to_string()]).collect()
 }
 
 #[cfg(test)]

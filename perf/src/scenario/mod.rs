@@ -1,5 +1,6 @@
 //! The scenarios, and what they share: the server under load, the end of a run, the tasks in it.
 
+mod again;
 pub mod beside;
 pub mod churn;
 pub mod cluster;

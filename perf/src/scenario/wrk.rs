@@ -3,13 +3,14 @@
 
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::rc::Rc;
 use std::time::Duration;
 
 use serde::Deserialize;
 
 use super::Context;
+use super::again::Running;
 use super::load::Questions;
 use super::lookup::parse_path;
 use super::options::{For, Load};
@@ -96,7 +97,9 @@ pub async fn run(context: Rc<Context>, options: &Options) -> Result<()> {
     let before = children_cpu()?;
     let meter = context.meter()?;
     let mut child = Running(command.spawn().map_err(|error| Failure::io("start wrk", error, INSTALL))?);
-    let Some(output) = context.stop.run_until_cancelled(child.output()).await.transpose()? else { return Ok(()) };
+    let Some(output) = context.stop.run_until_cancelled(output(&mut child)).await.transpose()? else {
+        return Ok(());
+    };
     let usage = meter.read()?;
     let wrk_cpu = children_cpu()?.saturating_sub(before).as_secs_f64();
     drop(progress);
@@ -118,28 +121,16 @@ fn written(script: &str) -> Result<tempfile::NamedTempFile> {
     Ok(file)
 }
 
-/// A process that lives until this is dropped.
-struct Running(Child);
-
-impl Running {
-    /// Waits for the end, and what was printed by then.
-    async fn output(&mut self) -> Result<String> {
-        let failed = |error| Failure::io("run wrk", error, INSTALL);
-        while self.0.try_wait().map_err(failed)?.is_none() {
-            tokio::time::sleep(ASK_AGAIN).await;
-        }
-        let mut text = String::new();
-        let stdout = self.0.stdout.as_mut().expect("it is a pipe");
-        stdout.read_to_string(&mut text).map_err(failed)?;
-        Ok(text)
+/// Waits for the end of wrk, and what it printed by then.
+async fn output(Running(wrk): &mut Running) -> Result<String> {
+    let failed = |error| Failure::io("run wrk", error, INSTALL);
+    while wrk.try_wait().map_err(failed)?.is_none() {
+        tokio::time::sleep(ASK_AGAIN).await;
     }
-}
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
+    let mut text = String::new();
+    let stdout = wrk.stdout.as_mut().expect("it is a pipe");
+    stdout.read_to_string(&mut text).map_err(failed)?;
+    Ok(text)
 }
 
 /// What wrk printed, as a report of this program's.

@@ -2,8 +2,7 @@
 //! to keep them, and killed, after which it is to let them go.
 
 use std::io;
-use std::os::unix::process::CommandExt;
-use std::process::{Child, Command, Stdio};
+use std::process::Stdio;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -14,6 +13,7 @@ use super::{ASK_AGAIN, Stage, count};
 use crate::answers::Checker;
 use crate::failure::{Failure, Result};
 use crate::population::{Population, Run, channel_name};
+use crate::scenario::again::{self, Running};
 use crate::scenario::sampled::until_each;
 use crate::scenario::within;
 use crate::wire::http::Answer;
@@ -87,56 +87,27 @@ async fn watch(
 }
 
 /// A `populate` that lives until this is dropped.
-struct Populate(Child);
+struct Populate(Running);
 
 impl Populate {
     fn start(stage: &Stage) -> Result<Self> {
-        let failed = |error| Failure::io("start this program again", error, "mount /proc and see ulimit -u");
-        let Population { producers, topics_per_producer, topics, channels } = POPULATION;
-        let mut command = Command::new(std::env::current_exe().map_err(failed)?);
-        command.arg("populate").args(["--for", LONGEST_LIFE]);
-        // What it leaves behind is deleted by this process.
-        command.args(["--run", stage.context.run.id(), "--keep"]);
-        if cfg!(debug_assertions) {
-            command.arg("--allow-debug");
-        }
-        let context = &stage.context;
-        for (flag, address) in [("--tcp", context.tcp), ("--http", context.http)] {
-            command.arg(flag).arg(address.to_string());
-        }
-        for (flag, value) in [
-            ("--producers", producers),
-            ("--topics-per-producer", topics_per_producer),
-            ("--topics", topics),
-            ("--channels", channels),
-        ] {
-            command.arg(flag).arg(value.to_string());
-        }
-        // A group of its own: Ctrl-C is for this process.
-        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).process_group(0);
-        command.spawn().map(Self).map_err(failed)
+        let mut command = again::command(&stage.context, "populate", POPULATION)?;
+        command.args(["--for", LONGEST_LIFE]).stdout(Stdio::null()).stderr(Stdio::null());
+        Running::start(&mut command).map(Self)
     }
 
     fn signal(&self, signal: Signal) -> Result<()> {
-        kill_process(Pid::from_child(&self.0), signal)
+        kill_process(Pid::from_child(&self.0.0), signal)
             .map_err(|error| Failure::io("signal a child", io::Error::from(error), "leave it to this process"))
     }
 
     /// Kills it and waits until it is no more, which takes as long as the kernel needs to end its connections.
     async fn kill(&mut self) -> Result<()> {
         let failed = |error| Failure::io("end a child", error, "leave it to this process");
-        self.0.kill().map_err(failed)?;
-        while self.0.try_wait().map_err(failed)?.is_none() {
+        self.0.0.kill().map_err(failed)?;
+        while self.0.0.try_wait().map_err(failed)?.is_none() {
             tokio::time::sleep(ASK_AGAIN).await;
         }
         Ok(())
-    }
-}
-
-impl Drop for Populate {
-    fn drop(&mut self) {
-        // One that has ended is not killed again.
-        let _ = self.0.kill();
-        let _ = self.0.wait();
     }
 }

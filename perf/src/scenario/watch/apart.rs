@@ -2,14 +2,14 @@
 
 use std::fs::File;
 use std::io::Read;
-use std::os::unix::process::CommandExt;
-use std::process::{Child, Command, Stdio};
+use std::process::Stdio;
 use std::time::Duration;
 
 use super::Context;
 use crate::failure::{Failure, Result};
 use crate::population::Population;
 use crate::report::Report;
+use crate::scenario::again::{self, Running};
 
 /// What they ask, and how often.
 #[derive(Clone, Copy)]
@@ -25,44 +25,20 @@ pub struct Apart {
 /// From one look at the process to the next.
 const POLL: Duration = Duration::from_millis(5);
 
-/// A process that is stopped when it is waited for no more.
-struct Asking(Child);
-
-impl Drop for Asking {
-    fn drop(&mut self) {
-        // It may have ended.
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
 impl Apart {
     /// Asks for that time, and returns the report of it; `None` when a signal has ended it.
     ///
     /// # Errors
     /// A wrong answer, of which the process has said more, or no process.
     pub async fn ask(self, context: &Context) -> Result<Option<Report>> {
-        let Self { population: Population { producers, topics_per_producer, topics, channels }, .. } = self;
-        let failed = |error| Failure::io("start lookups in a process of their own", error, "mount /proc");
-        let mut command = Command::new(std::env::current_exe().map_err(failed)?);
-        command.args(["lookup", "--json", "--tcp", &context.tcp.to_string(), "--http", &context.http.to_string()]);
-        if cfg!(debug_assertions) {
-            command.arg("--allow-debug");
-        }
-        command.args(["--timeout", &humantime::format_duration(context.patience).to_string()]);
-        command.args(["--run", context.run.id(), "--keep", "--seed", &self.seed.to_string()]);
-        command.args(["--producers", &producers.to_string(), "--topics", &topics.to_string()]);
-        command.args([
-            "--topics-per-producer",
-            &topics_per_producer.to_string(),
-            "--channels",
-            &channels.to_string(),
-        ]);
+        let failed =
+            |error| Failure::io("wait for lookups in a process of their own", error, "leave it to this process");
+        let mut command = again::command(context, "lookup", self.population)?;
+        command.args(["--json", "--timeout", &humantime::format_duration(context.patience).to_string()]);
+        command.args(["--seed", &self.seed.to_string()]);
         command.args(["--rate", &self.rate.to_string(), "--connections", &self.connections.to_string()]);
         command.args(["--for", &humantime::format_duration(self.time).to_string()]);
-        // A group of its own: Ctrl-C is for this process.
-        command.stdin(Stdio::null()).stdout(Stdio::piped()).process_group(0);
-        let mut asking = Asking(command.spawn().map_err(failed)?);
+        let mut asking = Running::start(command.stdout(Stdio::piped()))?;
         let status = loop {
             if let Some(status) = asking.0.try_wait().map_err(failed)? {
                 break status;
