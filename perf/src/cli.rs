@@ -113,6 +113,7 @@ Examples:
   lookupd-perf cluster --tcp h1:4160,h2:4160,h3:4160 --http h1:4161,h2:4161,h3:4161
   lookupd-perf cluster --tcp h1:4160,h2:4160 --http h1:4161,h2:4161 --everywhere --by lookup -r 50 -d 30s
   lookupd-perf cluster --tcp h1:4160,h2:4160 --http h1:4161,h2:4161 --lookups 1000 --server-pid 71,72
+  lookupd-perf cluster --tcp h1:4160 --http h1:4161 --lookups max    an instance alone, to hold others against
   lookupd-perf cluster --tcp h1:4160,h2:4160 --http h1:4161,h2:4161 --pipeline 64 --producers 2000 --topics-per-producer 500 --topics 100000 --keep
 
 A population is registered, spread over the instances in turn, until each instance lists all of it. Then other nsqds

@@ -5,6 +5,7 @@ mod reader;
 use std::rc::Rc;
 
 use super::Context;
+use super::load::Pacing;
 use super::lookup::parse_path;
 use super::options::{Lookups, Rate};
 use super::phase::{Pace, quantiles};
@@ -35,7 +36,7 @@ async fn measure(context: &Rc<Context>, options: &Options) -> Result<()> {
     let &Options { lookups, rate: Rate { rate }, ref path } = options;
     let time = lookups.load.period.time;
     let consumers = lookups.consumers(context, lookups.questions(context)?);
-    let pace = Pace { scenario: "beside", rate, time };
+    let pace = Pace { scenario: "beside", pacing: Pacing::Rate(rate), time };
 
     let alone = pace.phase("lookups alone", &consumers, async { Ok(()) }).await?;
     let mut figures: std::collections::BTreeMap<_, _> =

@@ -9,7 +9,7 @@ use rand::rngs::SmallRng;
 use rand::{RngExt, SeedableRng};
 
 use super::fleet::HEARTBEAT;
-use super::load::{lookup_target, parse_rate};
+use super::load::{Pacing, lookup_target, parse_rate};
 use super::options::{Lookups, Rate};
 use super::pacer::Pacer;
 use super::phase::{Pace, quantiles};
@@ -51,7 +51,7 @@ async fn measure(context: &Rc<Context>, options: &Options) -> Result<()> {
         connected.push(Writer::connect(context, index).await?);
     }
 
-    let pace = Pace { scenario: "churn", rate, time: lookups.load.period.time };
+    let pace = Pace { scenario: "churn", pacing: Pacing::Rate(rate), time: lookups.load.period.time };
     let calm = pace.phase("lookups alone", &consumers, async { Ok(()) }).await?;
     let mut figures = BTreeMap::from([("rate".to_owned(), rate), ("writes_wanted_per_second".to_owned(), writes)]);
     if let Some(latency) = calm.latency_us {

@@ -97,6 +97,23 @@ pub fn parse_rate(text: &str) -> Result<f64, String> {
     rate.ok_or_else(|| "a rate is a number a second, from 0.001 to 10000000".into())
 }
 
+/// How often consumers ask.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Pacing {
+    /// So many times a second.
+    Rate(f64),
+    /// As fast as responses come.
+    Max,
+}
+
+/// Reads a rate, or `max`.
+///
+/// # Errors
+/// What is neither.
+pub fn parse_pacing(text: &str) -> Result<Pacing, String> {
+    if text == "max" { Ok(Pacing::Max) } else { parse_rate(text).map(Pacing::Rate) }
+}
+
 /// What consumers found.
 #[derive(Default)]
 pub struct Tally {
@@ -314,6 +331,7 @@ mod tests {
     fn a_rate_and_an_exponent_are_numbers_in_bounds() {
         assert_eq!(parse_rate("2.5"), Ok(2.5));
         assert_eq!(parse_exponent("0"), Ok(0.0));
+        assert_eq!([parse_pacing("2.5"), parse_pacing("max")], [Ok(Pacing::Rate(2.5)), Ok(Pacing::Max)]);
         for text in ["0", "-1", "inf", "nan", "x", "1e9"] {
             assert!(parse_rate(text).is_err(), "{text}");
         }

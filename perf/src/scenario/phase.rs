@@ -1,10 +1,10 @@
-//! One half of a comparison within a run: lookups at a fixed rate, alone or beside other work.
+//! One half of a comparison within a run: lookups, alone or beside other work.
 
 use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::time::Duration;
 
-use super::load::{Consumers, Tally};
+use super::load::{Consumers, Pacing, Tally};
 use crate::failure::Result;
 use crate::progress::{Goal, Progress};
 use crate::report::{Latency, Report};
@@ -15,14 +15,14 @@ use crate::wire::http;
 pub struct Pace {
     /// The subcommand.
     pub scenario: &'static str,
-    /// Lookups a second.
-    pub rate: f64,
+    /// Of the lookups.
+    pub pacing: Pacing,
     /// How long each half takes.
     pub time: Duration,
 }
 
 impl Pace {
-    /// Lookups at the rate beside other work, which ends when they do.
+    /// Lookups beside other work, which ends when they do.
     ///
     /// # Errors
     /// A wrong answer, or the failure of the other work.
@@ -39,7 +39,13 @@ impl Pace {
         let tally = Rc::new(Tally { answers: progress.counter(), ..Tally::default() });
         let end = async { _ = consumers.context.is_stopped_within(self.time).await };
         let meter = consumers.context.meter()?;
-        tokio::try_join!(consumers.open_loop(clients, self.rate, &tally, end), beside)?;
+        let asking = async {
+            match self.pacing {
+                Pacing::Rate(rate) => consumers.open_loop(clients, rate, &tally, end).await.map(|_| ()),
+                Pacing::Max => consumers.closed_loop(clients, 1, &tally, end).await,
+            }
+        };
+        tokio::try_join!(asking, beside)?;
         let usage = meter.read()?;
         usage.report(self.scenario, tally.answers.get(), &tally.latencies.borrow(), BTreeMap::new())
     }

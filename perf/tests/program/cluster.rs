@@ -89,6 +89,18 @@ fn lookups_are_measured_without_changes_and_with_them_and_so_are_processes() {
 }
 
 #[test]
+fn an_instance_alone_has_lookups_beside_its_own_changes() {
+    let (server, own) = (Lookupd::start(Fault::None), std::process::id().to_string());
+    let flags = ["--lookups", "max", "-c", "2", "--server-pid", &own, "--json"];
+    let report = report(&against(&addresses(&[&server]), &flags).output().unwrap());
+    assert_eq!(server.topics(), [""; 0], "what it has made is deleted");
+    assert_eq!((report["operations"].as_u64(), &report["latency_us"]), (Some(0), &Value::Null), "{report}");
+    for name in ["changes", "lookups_per_cpu_second_with_changes", "instance_1_rss_bytes_populated"] {
+        assert!(figure(&report, name) > 0.0, "{name}: {report}");
+    }
+}
+
+#[test]
 fn a_change_that_does_not_arrive_fails_the_run() {
     let servers = three(Fault::ForgetsToUnregister);
     let all: Vec<_> = servers.iter().collect();

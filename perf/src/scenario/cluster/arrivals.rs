@@ -148,7 +148,8 @@ impl Arrivals {
                 *standing = Standing::Due;
             }
         }
-        self.under_way.set(self.under_way.get() + 1);
+        // An instance alone has no others.
+        self.under_way.set(self.under_way.get() + usize::from(state.standings.contains(&Standing::Due)));
         self.found.borrow_mut().changes += 1;
         format!("{} {}", command(state.is_registered), self.name(registration.place))
     }
@@ -474,6 +475,14 @@ mod tests {
         let found = arrivals.found();
         assert_eq!((found.changes, found.arrivals, found.up.count(), found.down.count()), (1, 2, 0, 2));
         assert!(found.down.summary().unwrap().p50 >= 100_000.0, "it counts from the OK");
+    }
+
+    #[test]
+    fn nothing_has_to_arrive_where_there_are_no_others() {
+        let arrivals = Arrivals::new(&Run::of("a"), POPULATION, 2, 1, vec!["a".into()], |_| 0);
+        change(&arrivals, FIRST, SHORT);
+        assert!(arrivals.has_arrived(FIRST) && arrivals.under_way() == 0);
+        assert_eq!((arrivals.found().changes, arrivals.found().arrivals), (1, 0));
     }
 
     #[test]

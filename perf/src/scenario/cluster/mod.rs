@@ -1,7 +1,7 @@
 //! `cluster`: nsqds register and unregister topics at one instance of a cluster, or at all of them, and the others are
 //! looked at. Measured are the time from the `OK` at one instance until each other one lists the change, the time until
 //! all list a population that is spread over them, and what the changes do to lookups. A change that does not arrive
-//! fails the run.
+//! fails the run. With one instance nothing has to arrive: lookups and changes are its own.
 
 mod arrivals;
 mod messages;
@@ -14,7 +14,7 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use super::fleet::Fleet;
-use super::load::{Consumers, Questions, parse_rate};
+use super::load::{Consumers, Pacing, Questions, parse_pacing, parse_rate};
 use super::options::For;
 use super::phase::{Pace, quantiles};
 use super::populate::Registering;
@@ -72,12 +72,13 @@ pub struct Options {
     /// Fail when a change has not arrived at each other instance so long after its OK
     #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = humantime::parse_duration)]
     pub within: Duration,
-    /// Lookups a second beside it; latency counts from when a lookup was due [default: none]
-    #[arg(long, value_name = "N", value_parser = parse_rate)]
-    pub lookups: Option<f64>,
-    /// The instance that they ask, the first of which is 1
-    #[arg(long, value_name = "N", default_value_t = 2)]
-    pub lookups_at: usize,
+    /// Lookups a second beside it, whose latency counts from when a lookup was due; or `max`: as fast as responses come
+    /// [default: none]
+    #[arg(long, value_name = "N|max", value_parser = parse_pacing)]
+    pub lookups: Option<Pacing>,
+    /// The instance that they ask, the first of which is 1 [default: the second, or the only one]
+    #[arg(long, value_name = "N")]
+    pub lookups_at: Option<usize>,
     /// Connections of the lookups
     #[arg(short, long, value_name = "N", default_value_t = 16, value_parser = clap::value_parser!(u32).range(1..100_000))]
     pub connections: u32,
@@ -89,12 +90,17 @@ pub struct Options {
 impl Options {
     fn validate(&self, instances: usize) -> Result<()> {
         let refused = |text: String| Err(Failure::Refused(text));
-        let Self { registering: Registering { population, .. }, lookups_at, writers, .. } = self;
+        let Self { registering: Registering { population, .. }, writers, .. } = self;
         population.validate()?;
-        if instances < 2 {
-            return refused("a cluster has several instances: give --tcp and --http of each, with commas".into());
+        if instances < 2 && self.lookups.is_none() {
+            return refused(
+                "a cluster has several instances: give --tcp and --http of each, with commas, or --lookups for those \
+                 of an instance alone"
+                    .into(),
+            );
         }
-        if !(1..=instances).contains(lookups_at) {
+        let lookups_at = self.lookups_at(instances);
+        if !(1..=instances).contains(&lookups_at) {
             return refused(format!("--lookups-at {lookups_at} is none of {instances} instances"));
         }
         if self.everywhere && (*writers as usize) < instances {
@@ -106,6 +112,10 @@ impl Options {
         let each = 1 + PROBES + self.changed_topics.div_ceil(100);
         let looking = each * u32::try_from(instances).expect("a few instances");
         allow_connections(population.producers + writers + lookups + looking)
+    }
+
+    fn lookups_at(&self, instances: usize) -> usize {
+        self.lookups_at.unwrap_or(instances.min(2))
     }
 
     /// The instance that a writer is connected to.
@@ -243,12 +253,13 @@ impl<'a> Cluster<'a> {
 
     /// Lookups alone if there are any, then changes.
     async fn phases(&mut self, figures: &mut BTreeMap<String, f64>) -> Result<Report> {
-        let &Options { phase: For { time }, connections, seed, lookups_at, .. } = self.options;
+        let &Options { phase: For { time }, connections, seed, .. } = self.options;
         let population = self.options.registering.population;
-        let (asked, stop) = (&self.instances[lookups_at - 1], &self.instances[0].stop);
+        let asked = &self.instances[self.options.lookups_at(self.instances.len()) - 1];
+        let stop = &self.instances[0].stop;
         let questions = Questions::lookups(&asked.run, population, None);
         let consumers = Rc::new(Consumers { context: Rc::clone(asked), questions, connections, seed });
-        let pace = self.options.lookups.map(|rate| Pace { scenario: "cluster", rate, time });
+        let pace = self.options.lookups.map(|pacing| Pace { scenario: "cluster", pacing, time });
         let mut calm = None;
         if let Some(pace) = pace {
             let resting = rest(&self.instances[0], &mut self.writers, time);
