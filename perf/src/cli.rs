@@ -146,7 +146,8 @@ wrk reads the status of an answer and nothing else. It is to be in PATH (Debian'
 Examples:
   lookupd-perf compare --server stock='nsqlookupd -tcp-address={tcp} -http-address={http} -log-level=error' \\
       --server floor='lookupd-perf floor --tcp {tcp} --http {http}'
-  lookupd-perf compare --suite full --server ... --static nginx='nginx -c {conf}' --out perf/results")]
+  lookupd-perf compare --suite full --server ... --static nginx='nginx -c {conf}' --out perf/results
+  lookupd-perf compare --suite cluster --server cluster='ringlookupd -cluster=etcd://{etcd} -tcp-address={tcp} -http-address={http}'")]
     Compare(compare::Options),
     /// Write the table and the plots of an earlier comparison again
     #[command(after_help = "\

@@ -24,6 +24,8 @@ pub enum Ability {
     Registry,
     /// One that announces changes, by `/watch` and by lookups that wait.
     Watches,
+    /// Several instances of such a server with one registry.
+    Cluster,
 }
 
 /// What is measured at once, and shares a run of the generator.
@@ -71,6 +73,11 @@ pub enum Cell {
     LongPoll,
     /// The same by a lookup each second.
     Poll,
+    /// A population that registers at all instances, then changes at a fixed rate at the first, until each is listed by
+    /// the others.
+    Cluster,
+    /// Lookups in a closed loop beside such changes: at another instance, or at the server that has the changes too.
+    BesideChanges,
 }
 
 impl Display for Cell {
@@ -96,6 +103,8 @@ impl Display for Cell {
             Self::Watch => "watch",
             Self::LongPoll => "watch by long polls",
             Self::Poll => "watch by polls",
+            Self::Cluster => "cluster",
+            Self::BesideChanges => "lookup, beside changes",
         })
     }
 }
@@ -122,6 +131,7 @@ impl Cell {
             }
             Self::Restart | Self::Idle => Ability::Answers,
             Self::Watch | Self::LongPoll => Ability::Watches,
+            Self::Cluster => Ability::Cluster,
             _ => Ability::Registry,
         }
     }
@@ -136,7 +146,9 @@ impl Cell {
             | Self::Idle
             | Self::Watch
             | Self::LongPoll
-            | Self::Poll => Setting::Empty,
+            | Self::Poll
+            | Self::Cluster
+            | Self::BesideChanges => Setting::Empty,
             _ => Setting::Kept,
         }
     }
@@ -157,6 +169,11 @@ impl Cell {
     /// Whether it reports by itself that its limit has passed, from the moment on that matters.
     pub fn keeps_time(self) -> bool {
         matches!(self, Self::Disconnect | Self::Storm | Self::Restart)
+    }
+
+    /// Whether its scenario is given all instances of a cluster. Others meet the first alone.
+    pub fn is_of_all_instances(self) -> bool {
+        matches!(self, Self::Cluster | Self::BesideChanges)
     }
 
     /// The scenario and its options for a server of that ability. `time` is how long is measured, where the cell
@@ -193,6 +210,8 @@ impl Cell {
             Self::Watch => "watch --mode stream",
             Self::LongPoll => "watch --mode poll",
             Self::Poll => "watch --mode interval --interval 1s",
+            Self::Cluster => "cluster --pipeline 64 --rate 100",
+            Self::BesideChanges => "cluster --pipeline 64 --rate 100 --lookups max --connections 64",
         };
         let mut arguments: Vec<String> = line.split(' ').map(str::to_owned).collect();
         let mut add = |words: &[&str]| arguments.extend(words.iter().map(|&word| word.to_owned()));
@@ -276,5 +295,8 @@ mod tests {
         assert!(text(Cell::Idle, Ability::Answers).ends_with("--for 1s 500ms"));
         let watch = "watch --mode stream --watchers 1000 --rate 100 --lookups 500 --for 1s 500ms --producers 200";
         assert!(text(Cell::Watch, Ability::Watches).starts_with(watch));
+        let beside =
+            "cluster --pipeline 64 --rate 100 --lookups max --connections 64 --for 1s 500ms --producers 200";
+        assert!(text(Cell::BesideChanges, Ability::Registry).starts_with(beside));
     }
 }

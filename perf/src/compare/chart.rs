@@ -74,7 +74,22 @@ pub fn charts(comparison: &Comparison) -> Vec<Chart> {
         ),
     ];
     charts.extend(comparison.scales.iter().map(|scale| latencies(comparison, scale)));
-    charts.extend(comparison.scales.iter().map(|scale| watches(comparison, scale)));
+    for scale in &comparison.scales {
+        charts.push(arrivals(
+            comparison,
+            scale,
+            "watch",
+            ["From the OK to REGISTER to a watcher", "time until a watcher knows"],
+            &[(Cell::Watch, ""), (Cell::LongPoll, ", long polls"), (Cell::Poll, ", polls")],
+        ));
+        charts.push(arrivals(
+            comparison,
+            scale,
+            "cluster",
+            ["From the OK at one instance to each other", "time until the instance lists the change"],
+            &[(Cell::Cluster, "")],
+        ));
+    }
     charts.retain(|chart| !chart.lines.is_empty());
     for chart in &mut charts {
         chart.lines.sort_by_key(|line| line.is_main);
@@ -138,13 +153,19 @@ fn latencies(comparison: &Comparison, scale: &Scale) -> Chart {
     }
 }
 
-/// The distribution of what a change takes to reach a watcher, by each way to watch: medians of each quantile.
-fn watches(comparison: &Comparison, scale: &Scale) -> Chart {
+/// The distribution of what a change takes to reach those who are to know of it, in some cells: medians of each quantile.
+fn arrivals(
+    comparison: &Comparison,
+    scale: &Scale,
+    name: &str,
+    [title, y]: [&'static str; 2],
+    cells: &[(Cell, &str)],
+) -> Chart {
     let mut lines = Vec::new();
     for (place, server) in drawn(comparison) {
-        for (cell, label) in [(Cell::Watch, ""), (Cell::LongPoll, ", long polls"), (Cell::Poll, ", polls")] {
+        for &(cell, label) in cells {
             let reports: Vec<&Report> = reports(comparison, scale.name, cell, &server.name).collect();
-            let mut line = Line { dashed: cell != Cell::Watch, ..Line::of(server, label, place) };
+            let mut line = Line { dashed: !label.is_empty(), ..Line::of(server, label, place) };
             for (x, name) in QUANTILES {
                 let values = reports.iter().filter_map(|report| quantile(report, name, true));
                 // What came before the OK took no time, which no logarithm shows.
@@ -157,10 +178,10 @@ fn watches(comparison: &Comparison, scale: &Scale) -> Chart {
         }
     }
     Chart {
-        name: format!("watch-{}", scale.name.to_string().to_lowercase()),
-        title: format!("From the OK to REGISTER to a watcher, population {}", scale.name),
+        name: format!("{name}-{}", scale.name.to_string().to_lowercase()),
+        title: format!("{title}, population {}", scale.name),
         x: Axis::Quantile,
-        y: "time until a watcher knows",
+        y,
         unit: Unit::Seconds,
         lines,
     }
@@ -275,6 +296,19 @@ mod tests {
         let lines: Vec<_> = watches.lines.iter().map(|line| (&*line.label, line.dashed)).collect();
         assert_eq!(lines, [("stock, polls", true), ("ringlookupd", false)]);
         assert_eq!(watches.lines[1].points[0], (2.0, 100e-6));
+    }
+
+    #[test]
+    fn changes_between_instances_have_a_chart_of_their_own() {
+        let mut comparison = comparison();
+        for sample in comparison.samples.iter_mut().filter(|sample| sample.server == "ringlookupd") {
+            sample.cell = Cell::Cluster;
+        }
+        let charts = charts(&comparison);
+        let cluster = charts.iter().find(|chart| chart.name == "cluster-s").unwrap();
+        let [line] = &cluster.lines[..] else { panic!("one server is a cluster") };
+        assert_eq!((&*line.label, line.dashed, line.points[0]), ("ringlookupd", false, (2.0, 100e-6)));
+        assert!(charts.iter().all(|chart| chart.name != "watch-s"));
     }
 
     #[test]

@@ -25,8 +25,8 @@ pub struct Relation {
 /// All that are shown, in the order of the table.
 pub const MEASURES: &[Measure] = {
     use Cell::{
-        Churn, Cold, Crowded, Disconnect, Idle, LongPoll, Lookup, Nodes, OneTopic, Pipelined, Poll, Populate,
-        Reconnecting, Restart, RoundTrip, Sigterm, Storm, Topics, Watch, Wrk,
+        BesideChanges, Churn, Cluster, Cold, Crowded, Disconnect, Idle, LongPoll, Lookup, Nodes, OneTopic,
+        Pipelined, Poll, Populate, Reconnecting, Restart, RoundTrip, Sigterm, Storm, Topics, Watch, Wrk,
     };
     use Unit::{Bytes, Count, PerCpuSecond, PerSecond, Seconds, Share, Times};
     &[
@@ -105,6 +105,39 @@ pub const MEASURES: &[Measure] = {
         new(Poll, "server CPU time for each change that a poll shows, lookups included", Seconds, seconds_each),
         new(Poll, "memory of a client that polls", Bytes, |report| figure(report, "rss_bytes_per_watcher")),
         new(Poll, "lookup p99, with polls to without", Times, lookups_with_watchers),
+        new(Cluster, "from OK to REGISTER to each other instance, p50", Seconds, |report| {
+            micros(report, "up_after_ok_us_p50")
+        }),
+        new(Cluster, "from OK to REGISTER to each other instance, p99", Seconds, |report| {
+            micros(report, "up_after_ok_us_p99")
+        }),
+        new(Cluster, "from OK to UNREGISTER to each other instance, p50", Seconds, |report| {
+            micros(report, "down_after_ok_us_p50")
+        }),
+        new(Cluster, "from OK to UNREGISTER to each other instance, p99", Seconds, |report| {
+            micros(report, "down_after_ok_us_p99")
+        }),
+        new(Cluster, "all register, until every instance lists all", Seconds, |report| {
+            figure(report, "seconds_until_listed_everywhere")
+        }),
+        new(Cluster, "all register, from the last OK until every instance lists all", Seconds, |report| {
+            figure(report, "seconds_from_registered_to_listed_everywhere")
+        }),
+        new(
+            Cluster,
+            "CPU time of the second instance for each change at the first, heartbeats included",
+            Seconds,
+            |report| micros(report, "instance_2_cpu_us_per_change"),
+        ),
+        new(Cluster, "memory of the largest instance after the changes", Bytes, |report| {
+            largest(report, |name| name.ends_with("_rss_bytes_after_changes"))
+        }),
+        new(BesideChanges, "lookups for each CPU second, beside 100 changes a second", PerCpuSecond, |report| {
+            figure(report, "lookups_per_cpu_second_with_changes")
+        }),
+        new(BesideChanges, "memory of the largest instance with all registered", Bytes, |report| {
+            largest(report, |name| name.ends_with("_rss_bytes_populated"))
+        }),
         new(Idle, "15,000 idle connections, memory for each", Bytes, |report| {
             figure(report, "rss_bytes_per_connection")
         }),
@@ -140,6 +173,12 @@ const fn new(cell: Cell, label: &'static str, unit: Unit, of: fn(&Report) -> Opt
 
 fn figure(report: &Report, name: &str) -> Option<f64> {
     report.figures.get(name).copied()
+}
+
+/// The largest of some figures.
+fn largest(report: &Report, is_one: fn(&str) -> bool) -> Option<f64> {
+    let some = report.figures.iter().filter(|(name, _)| is_one(name));
+    some.map(|(_, value)| *value).max_by(f64::total_cmp)
 }
 
 /// A figure in microseconds, as seconds.
@@ -194,6 +233,19 @@ fn memory(report: &Report) -> Option<f64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_largest_instance_is_the_one_that_counts() {
+        let mut report = crate::report::tests::report(1.0, false);
+        for (name, bytes) in
+            [("1_rss_bytes_populated", 7.0), ("2_rss_bytes_populated", 9.0), ("1_rss_bytes", 11.0)]
+        {
+            report.figures.insert(format!("instance_{name}"), bytes);
+        }
+        let populated: fn(&str) -> bool = |name| name.ends_with("_rss_bytes_populated");
+        assert_eq!(largest(&report, populated), Some(9.0));
+        assert_eq!(largest(&report, |_| false), None);
+    }
 
     #[test]
     fn no_two_lines_of_the_table_are_called_the_same() {

@@ -7,7 +7,9 @@
 //! - `cell`: what is measured at once, and by which scenario.
 //! - `suite`: which cells at which populations, how often and for how long.
 //! - `service`: a process that is started again when it ends.
-//! - `server`: what is compared, and how it is started.
+//! - `program`, `probe`: whether it serves, and what it is by what it responds.
+//! - `etcd`: what a cluster shares.
+//! - `server`: what is compared, one process or several, and how it is started.
 //! - `record`: every sample, with what it takes to get it again.
 //! - `generator`: scenarios as processes, and their reports.
 //! - `play`: servers take turns.
@@ -19,11 +21,14 @@
 mod cell;
 mod chart;
 mod cpu;
+mod etcd;
 mod generator;
 mod host;
 mod measure;
 mod play;
 mod plot;
+mod probe;
+mod program;
 mod progress;
 mod record;
 mod scale;
@@ -35,6 +40,7 @@ mod suite;
 mod table;
 
 use std::cell::Cell;
+use std::fmt::Display;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -50,8 +56,11 @@ use host::Host;
 use play::Stage;
 use progress::Progress;
 use record::{Comparison, Contender};
-use server::{Recipe, Server};
+use server::{Recipe, Server, Site};
 use suite::{Suite, Visit};
+
+/// Where nobody names another.
+const ETCD: &str = "etcd";
 
 #[derive(Clone, Debug, clap::Args)]
 pub struct Options {
@@ -59,7 +68,8 @@ pub struct Options {
     #[arg(long, value_enum, default_value = "quick")]
     suite: Suite,
     /// A server, started with its two addresses in place of {tcp} and {http}, and a folder of its own in place of
-    /// {data}, which is empty at first and outlives a restart; the first is what the others' ratios are to
+    /// {data}, which is empty at first and outlives a restart; the first is what the others' ratios are to. One with the
+    /// address of an etcd in place of {etcd} is a cluster of three, each with its number in place of {node}
     #[arg(long = "server", value_name = "NAME=COMMAND", required = true)]
     servers: Vec<Recipe>,
     /// A server that answers every request with one document, on {http}; {body} is how long it is to be, {conf} a
@@ -75,6 +85,9 @@ pub struct Options {
     /// The core that the load runs on [default: the first there is]
     #[arg(long, value_name = "N")]
     load_core: Option<usize>,
+    /// The etcd of clusters, each of which has one of its own [default: etcd in PATH]
+    #[arg(long, value_name = "PROGRAM", env = "ETCD_BIN", hide_env_values = true)]
+    etcd: Option<PathBuf>,
     /// The program whose scenarios are the load, in place of this one
     #[arg(long, value_name = "PROGRAM", hide = true)]
     generator: Option<PathBuf>,
@@ -121,22 +134,18 @@ pub fn run(options: Options, scenario_options: Vec<String>) -> Result<()> {
     let folder = tempfile::tempdir()
         .map_err(|error| Failure::io("make a temporary folder", error, "set TMPDIR to where there is room"))?;
     std::fs::create_dir_all(&options.out).map_err(|error| unwritable(&options.out, error))?;
-    let recipes = [options.servers, options.statics.clone()].concat();
+    let (servers, etcd) = with_etcd(options.servers, options.etcd.as_deref())?;
+    let recipes = [servers, options.statics.clone()].concat();
     if let Some(name) = repeated(&recipes) {
         return Err(Failure::Refused(format!("two servers are called {name}: give each a name of its own")));
     }
     let wrk = wrk::version();
-    let mut visits = options.suite.visits();
-    if wrk.is_none() {
-        visits = visits.into_iter().map(|visit| visit.without(cell::Cell::Wrk)).collect();
-        // A closed pipe is no reason to stop.
-        let message = "is left out: wrk is not in PATH (Debian's package wrk)";
-        let _ = writeln!(std::io::stderr(), "\"{}\" {message}", cell::Cell::Wrk);
-    }
+    let visits = visits(options.suite, wrk.is_some());
     let first_static = recipes.len() - options.statics.len();
+    let site = Site { cores, folder: folder.path(), etcd: options.etcd.as_deref().unwrap_or(Path::new(ETCD)) };
     let contenders = recipes.iter().enumerate().map(|(place, recipe)| {
         let document = place >= first_static;
-        contender(recipe, document, cores, folder.path())
+        contender(recipe, document, site)
     });
     let contenders = contenders.collect::<Result<Vec<_>>>()?;
     let generator = Generator {
@@ -152,10 +161,9 @@ pub fn run(options: Options, scenario_options: Vec<String>) -> Result<()> {
             .map_err(|error| Failure::io("listen for signals", error, "allow sigaction"))?;
     }
 
-    let mut comparison = Comparison { wrk, ..empty(options.suite, &visits, contenders.clone(), cores) };
+    let mut comparison = Comparison { wrk, etcd, ..empty(options.suite, &visits, contenders.clone(), cores) };
     let began = Instant::now();
-    let stage =
-        Stage { recipes: &recipes, contenders: &contenders, generator: &generator, cores, folder: folder.path() };
+    let stage = Stage { recipes: &recipes, contenders: &contenders, generator: &generator, site };
     let progress = Progress::show(stage.turns(&visits));
     let played = stage.play(&visits, &progress, &mut |sample| comparison.samples.push(sample));
     drop(progress);
@@ -169,9 +177,54 @@ pub fn run(options: Options, scenario_options: Vec<String>) -> Result<()> {
     }
 }
 
+/// What the suite plays, wrk's part only where wrk is there.
+fn visits(suite: Suite, has_wrk: bool) -> Vec<Visit> {
+    let visits = suite.visits();
+    let needs_wrk = |visit: &Visit| visit.steps().any(|step| step.cell == cell::Cell::Wrk);
+    if has_wrk || !visits.iter().any(needs_wrk) {
+        return visits;
+    }
+    left_out(cell::Cell::Wrk, "wrk is not in PATH (Debian's package wrk)");
+    visits.into_iter().map(|visit| visit.without(cell::Cell::Wrk)).collect()
+}
+
+/// The servers that can be started, and the version of etcd if any of them needs one.
+///
+/// # Errors
+/// A program that was named and is no etcd, and no server at all.
+fn with_etcd(servers: Vec<Recipe>, named: Option<&Path>) -> Result<(Vec<Recipe>, Option<String>)> {
+    if !servers.iter().any(Recipe::is_cluster) {
+        return Ok((servers, None));
+    }
+    let version = etcd::version(named.unwrap_or(Path::new(ETCD)));
+    if let (None, Some(named)) = (&version, named) {
+        return Err(Failure::Refused(format!(
+            "{} is no etcd: give its program as --etcd or in ETCD_BIN",
+            named.display()
+        )));
+    }
+    if version.is_some() {
+        return Ok((servers, version));
+    }
+    let (clusters, others): (Vec<_>, Vec<_>) = servers.into_iter().partition(Recipe::is_cluster);
+    for cluster in clusters {
+        left_out(&cluster.name, "etcd is not in PATH (Debian's package etcd-server; or give it as --etcd)");
+    }
+    if others.is_empty() {
+        return Err(Failure::Refused("no server is left: give one without {etcd}, or --etcd".into()));
+    }
+    Ok((others, None))
+}
+
+/// Says what is not played, and why.
+fn left_out(what: impl Display, why: &str) {
+    // A closed pipe is no reason to stop.
+    let _ = writeln!(std::io::stderr(), "\"{what}\" is left out: {why}");
+}
+
 /// What a server turns out to be when it is started to see.
-fn contender(recipe: &Recipe, document: bool, cores: Cores, folder: &Path) -> Result<Contender> {
-    let server = Server::start(recipe, document, 2, cores.server, folder)?;
+fn contender(recipe: &Recipe, document: bool, site: Site<'_>) -> Result<Contender> {
+    let server = Server::start(recipe, document, 2, site)?;
     let Recipe { name, command } = recipe.clone();
     Ok(Contender { name, command, ability: server.ability, version: server.version.clone() })
 }
@@ -191,6 +244,7 @@ fn empty(suite: Suite, visits: &[Visit], servers: Vec<Contender>, cores: Cores) 
         seconds: 0.0,
         suite,
         wrk: None,
+        etcd: None,
         host: Host::here(),
         cores,
         scales,

@@ -2,16 +2,14 @@
 //! load: while one is asked, the others have heartbeats at most.
 
 use std::collections::HashMap;
-use std::path::Path;
 use std::time::Duration;
 
 use super::cell::{Ability, Cell, Setting};
-use super::cpu::Cores;
 use super::generator::{Generator, Scenario};
 use super::progress::Progress;
 use super::record::{Contender, Outcome, Sample};
 use super::scale::Name;
-use super::server::{Recipe, Server};
+use super::server::{Recipe, Server, Site};
 use super::suite::{Step, Visit, order};
 use crate::failure::Result;
 
@@ -24,9 +22,7 @@ pub struct Stage<'a> {
     /// The same servers, and what they turned out to be.
     pub contenders: &'a [Contender],
     pub generator: &'a Generator,
-    pub cores: Cores,
-    /// For what servers print.
-    pub folder: &'a Path,
+    pub site: Site<'a>,
 }
 
 /// A server as a cell finds it.
@@ -84,7 +80,7 @@ impl Stage<'_> {
     fn start(&self, step: &Step, place: usize) -> Result<Set> {
         let document = self.contenders[place].ability == Ability::Document;
         let bytes = step.scale.answer_bytes();
-        let mut server = Server::start(&self.recipes[place], document, bytes, self.cores.server, self.folder)?;
+        let mut server = Server::start(&self.recipes[place], document, bytes, self.site)?;
         if step.cell == Cell::Sigterm {
             server.restart_always()?;
         }
@@ -141,7 +137,8 @@ impl Playing<'_> {
         if step.cell.setting() == Setting::Empty || !populating.is_for(ability) {
             return Ok(Ok(set));
         }
-        let arguments = [populating.arguments(ability, None), set.server.arguments().to_vec()].concat();
+        let arguments =
+            [populating.arguments(ability, None), set.server.arguments(populating.cell).to_vec()].concat();
         let mut holder = self.stage.generator.start(&arguments)?;
         let outcome = self.stage.generator.outcome(&mut holder, populating.limit, populating.limit)?;
         self.took(&populating, place, outcome.clone());
@@ -161,7 +158,7 @@ impl Playing<'_> {
         } else {
             let ability = self.stage.contenders[place].ability;
             let arguments = step.arguments(ability, set.holder.as_ref().map(Scenario::pid));
-            generator.start(&[arguments, set.server.arguments().to_vec()].concat())?
+            generator.start(&[arguments, set.server.arguments(step.cell).to_vec()].concat())?
         };
         if step.cell.in_slices() {
             scenario.ask(step.slice(round));

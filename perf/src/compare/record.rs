@@ -25,6 +25,9 @@ pub struct Comparison {
     /// What the second generator calls itself.
     #[serde(default)]
     pub wrk: Option<String>,
+    /// The version of the etcd that each cluster has.
+    #[serde(default)]
+    pub etcd: Option<String>,
     pub host: Host,
     pub cores: Cores,
     pub scales: Vec<Scale>,
@@ -134,6 +137,7 @@ pub mod tests {
             seconds: 12.5,
             suite: Suite::Quick,
             wrk: Some("wrk 4.1.0".into()),
+            etcd: Some("3.5.0".into()),
             host: Host {
                 kernel: "Linux 6.18".into(),
                 cpu: "Some CPU".into(),

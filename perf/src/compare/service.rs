@@ -15,7 +15,7 @@ use rustix::process::{Pid, WaitId, WaitIdOptions, waitid};
 const STARTS_MAX: u32 = 1_000;
 
 /// How the process is started, the same each time.
-pub type Spawn = Box<dyn Fn() -> io::Result<Child> + Send>;
+pub type Spawn = Box<dyn FnMut() -> io::Result<Child> + Send>;
 
 pub struct Service {
     shared: Arc<Mutex<Shared>>,
@@ -31,7 +31,7 @@ struct Shared {
 impl Service {
     /// # Errors
     /// When the process cannot be started.
-    pub fn start(spawn: Spawn) -> io::Result<Self> {
+    pub fn start(mut spawn: Spawn) -> io::Result<Self> {
         let process = spawn()?;
         Ok(Self { shared: Arc::new(Mutex::new(Shared { process, spawn, is_wanted: true })), manager: None })
     }

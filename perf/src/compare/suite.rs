@@ -7,8 +7,8 @@ use serde::{Deserialize, Serialize};
 
 use super::cell::Ability;
 use super::cell::Cell::{
-    self, Churn, Cold, Crowded, Disconnect, Idle, LongPoll, Lookup, Nodes, OneTopic, Pipelined, Poll,
-    Reconnecting, Restart, RoundTrip, Sigterm, Storm, Topics, Watch, Wrk,
+    self, BesideChanges, Churn, Cluster, Cold, Crowded, Disconnect, Idle, LongPoll, Lookup, Nodes, OneTopic,
+    Pipelined, Poll, Reconnecting, Restart, RoundTrip, Sigterm, Storm, Topics, Watch, Wrk,
 };
 use super::scale::{K, L, M, ONE, S, Scale, TEN, W, XS};
 
@@ -18,12 +18,14 @@ use super::scale::{K, L, M, ONE, S, Scale, TEN, W, XS};
 pub enum Suite {
     /// Every population from S to L, in under two minutes for three servers
     Quick,
-    /// Every cell but those of restart and watch, in under twenty minutes for five servers
+    /// Every cell but those of restart, watch and cluster, in under twenty minutes for five servers
     Full,
     /// Lookups while each server is restarted by SIGTERM, in two minutes for each server
     Restart,
     /// Watchers by server-sent events, by long polls and by polls, in two minutes for each server
     Watch,
+    /// Changes at one instance of a cluster until the others list them, in four minutes for a cluster and an instance alone
+    Cluster,
     /// Each cell for a moment: a test of the machinery
     #[value(hide = true)]
     Smoke,
@@ -70,6 +72,7 @@ impl Suite {
             Self::Full => full(),
             Self::Restart => vec![visit(&[act(3, &[(Sigterm, S, 2 * SECOND)])])],
             Self::Watch => watch(),
+            Self::Cluster => cluster(),
             Self::Smoke => smoke(),
         }
     }
@@ -124,6 +127,11 @@ fn watch() -> Vec<Visit> {
     ]
 }
 
+fn cluster() -> Vec<Visit> {
+    let cells = |scale| visit(&[act(3, &[(Cluster, scale, 10 * SECOND), (BesideChanges, scale, 5 * SECOND)])]);
+    vec![cells(S), cells(L)]
+}
+
 fn smoke() -> Vec<Visit> {
     let moment = |cell| (cell, XS, SECOND / 20);
     let sliced = [Lookup, Crowded, Pipelined, Reconnecting, OneTopic, RoundTrip];
@@ -135,6 +143,7 @@ fn smoke() -> Vec<Visit> {
         ]),
         visit(&[act(2, &[Storm, Restart, Sigterm].map(moment))]),
         visit(&[act(2, &[Watch, LongPoll, Poll].map(|cell| (cell, XS, SECOND / 2)))]),
+        visit(&[act(2, &[Cluster, BesideChanges].map(|cell| (cell, XS, SECOND / 2)))]),
     ]
 }
 
@@ -142,7 +151,7 @@ fn smoke() -> Vec<Visit> {
 const fn limit(cell: Cell) -> Duration {
     match cell {
         // Most of the time goes to the client: a million commands, and thousands of connections one by one.
-        Cell::Populate | Idle | Watch | LongPoll => Duration::from_secs(60),
+        Cell::Populate | Idle | Watch | LongPoll | Cluster | BesideChanges => Duration::from_secs(60),
         // An nsqd is away for up to 30 s; the scenario itself gives up 90 s after the restart.
         Sigterm => Duration::from_secs(180),
         _ => Duration::from_secs(30),
@@ -226,7 +235,9 @@ mod tests {
 
     #[test]
     fn every_cell_is_played_as_often_as_promised() {
-        for (suite, rounds) in [(Suite::Quick, 3), (Suite::Full, 5), (Suite::Restart, 3), (Suite::Watch, 3)] {
+        let suites =
+            [(Suite::Quick, 3), (Suite::Full, 5), (Suite::Restart, 3), (Suite::Watch, 3), (Suite::Cluster, 3)];
+        for (suite, rounds) in suites {
             for act in suite.visits().iter().flat_map(|visit| &visit.acts) {
                 assert!(act.rounds >= rounds, "{suite:?}: {act:?}");
             }
@@ -245,6 +256,7 @@ mod tests {
         assert_eq!(names(Suite::Quick), [Name::S, Name::M, Name::L]);
         assert_eq!(names(Suite::Restart), [Name::S]);
         assert_eq!(names(Suite::Watch), [Name::Ten, Name::S, Name::K]);
+        assert_eq!(names(Suite::Cluster), [Name::S, Name::L]);
         assert_eq!(names(Suite::Full), [Name::One, Name::Ten, Name::S, Name::M, Name::L, Name::K, Name::W]);
     }
 

@@ -17,7 +17,7 @@ pub fn markdown(comparison: &Comparison) -> String {
 }
 
 fn heading(comparison: &Comparison) -> String {
-    let Comparison { command, version, commit, began, seconds, wrk, host, cores, servers, .. } = comparison;
+    let Comparison { command, version, commit, began, seconds, wrk, etcd, host, cores, servers, .. } = comparison;
     let commit = commit.as_deref().unwrap_or("unknown");
     let mut text = format!(
         "`{command}`\n\n\
@@ -37,6 +37,10 @@ fn heading(comparison: &Comparison) -> String {
     }
     if let Some(wrk) = wrk {
         writeln!(text, "- the second generator: {wrk}").expect("a String takes everything");
+    }
+    if let Some(etcd) = etcd {
+        writeln!(text, "- on the load's core, one for each cluster: etcd {etcd}")
+            .expect("a String takes everything");
     }
     text + "\n"
 }
@@ -112,7 +116,7 @@ fn legend(comparison: &Comparison) -> String {
         )
         .expect("a String takes everything");
     }
-    text += "- (x): as a multiple of the first server, the median over rounds. -: the server keeps no registry, has no watches, or has no such port. \
+    text += "- (x): as a multiple of the first server, the median over rounds. -: the server keeps no registry, has no watches, is no cluster, or has no such port. \
              *: the client was the bottleneck, the server is able to do more. > : given up after that time. \
              ?: not in the reports. What was measured once is in results.json alone.\n";
     for failure in comparison.failures() {
@@ -190,5 +194,6 @@ mod tests {
         let text = markdown(&comparison());
         assert!(text.contains("- failed: ringlookupd, /nodes at S: wrong answer to GET /nodes"), "{text}");
         assert!(text.contains("`lookupd-perf compare`") && text.contains("generator: wrk 4.1.0\n"), "{text}");
+        assert!(text.contains("one for each cluster: etcd 3.5.0\n"), "{text}");
     }
 }
