@@ -24,7 +24,7 @@ pub enum Suite {
     Restart,
     /// Watchers by server-sent events, by long polls and by polls, in two minutes for each server
     Watch,
-    /// Changes at one instance of a cluster until the others list them, in four minutes for a cluster and an instance alone
+    /// Changes at one instance of a cluster until the others list them, in five minutes for a cluster and an instance alone
     Cluster,
     /// Each cell for a moment: a test of the machinery
     #[value(hide = true)]
@@ -128,7 +128,9 @@ fn watch() -> Vec<Visit> {
 }
 
 fn cluster() -> Vec<Visit> {
-    let cells = |scale| visit(&[act(3, &[(Cluster, scale, 10 * SECOND), (BesideChanges, scale, 5 * SECOND)])]);
+    let cells = |scale| {
+        visit(&[act(3, &[(Cluster, scale, 10 * SECOND)]), act(ROUNDS, &[(BesideChanges, scale, 3 * SECOND)])])
+    };
     vec![cells(S), cells(L)]
 }
 
