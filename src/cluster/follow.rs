@@ -342,3 +342,229 @@ impl Follower {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cluster::record::Instance;
+    use crate::cluster::store::Lane;
+
+    /// Takes what is asked for.
+    #[derive(Default)]
+    struct Watches {
+        /// The number of the watch, and from where on.
+        open: Option<(u64, Revision)>,
+    }
+
+    impl Store for Watches {
+        fn ask(&mut self, _: Lane, request: Request) {
+            panic!("the member asks: {request:?}");
+        }
+
+        fn watch(&mut self, number: u64, _: &str, from: Revision) {
+            self.open = Some((number, from));
+        }
+
+        fn stop_watch(&mut self) {
+            self.open = None;
+        }
+    }
+
+    /// A follower, the lease beside it, and the time.
+    struct Following {
+        follower: Follower,
+        lease: LeaseKeeper,
+        watches: Watches,
+        now: Timestamp,
+    }
+
+    const OWN: &str = "p/v1/i/own";
+
+    fn pair(key: &str, created: Revision) -> Pair {
+        Pair { key: key.to_owned(), create_revision: created, mod_revision: created, lease: 7, ..Pair::default() }
+    }
+
+    fn range(cluster_id: u64, revision: Revision, pairs: &[Pair], more: bool) -> Response {
+        Response::Range { header: Header { cluster_id, revision }, pairs: pairs.to_vec(), more }
+    }
+
+    impl Following {
+        /// One whose lease is held, or refused.
+        fn new(is_refused: bool) -> Self {
+            let now = Timestamp::from_nanos(0);
+            let mut lease =
+                LeaseKeeper::new(OWN.to_owned(), &Instance { name: "own".into(), version: "1".into() });
+            if is_refused {
+                lease.poll(now).expect("a lease is asked for");
+                lease.answer(Err(Failure::Full), now).expect_err("it is full");
+            } else {
+                for response in
+                    [Response::Granted(7), Response::Transaction { header: Header::default(), succeeded: true }]
+                {
+                    lease.poll(now).expect("the lease, and its key");
+                    lease.answer(Ok(response), now).expect("done");
+                }
+            }
+            let follower = Follower::new("own", Keys::new("p"), now);
+            Self { follower, lease, watches: Watches::default(), now }
+        }
+
+        fn pass(&mut self, seconds: u64) {
+            self.now = self.now.after(Duration::from_secs(seconds));
+        }
+
+        fn advance(&mut self) -> Followed {
+            self.follower.advance(&self.lease, &mut self.watches, self.now)
+        }
+
+        fn answer(&mut self, result: Result<Response, Failure>) -> Followed {
+            self.follower.poll().expect("something is asked");
+            self.follower.answer(result, &mut self.watches, self.now)
+        }
+
+        fn respond(&mut self, response: Response) -> Followed {
+            self.answer(Ok(response))
+        }
+
+        /// Reads everything as it is at a revision. Returns it.
+        fn read(&mut self, revision: Revision, pairs: &[Pair]) -> Complete {
+            let read = self.respond(range(1, revision, pairs, false));
+            let Followed::All(complete) = read else { panic!("{read:?}") };
+            complete
+        }
+
+        fn watched(&mut self, watched: Watched) -> Followed {
+            let (number, _) = self.watches.open.expect("a watch");
+            self.follower.watched(number, watched, &mut self.watches, self.now)
+        }
+
+        fn begun(&mut self, revision: Revision) -> Followed {
+            self.watched(Watched::Begun(Header { cluster_id: 1, revision }))
+        }
+
+        /// It has read everything, its own key included, at revision 10, and follows.
+        fn from_ten() -> Self {
+            let mut following = Self::new(false);
+            following.advance();
+            following.respond(range(1, 10, &[pair(OWN, 5)], false));
+            let complete = following.read(10, &[pair("p/v1/d/t", 4), pair(OWN, 5)]);
+            assert_eq!((complete.is_first, complete.is_wiped, complete.strips_from), (true, false, 5));
+            assert!(matches!(following.begun(10), Followed::Begun));
+            following
+        }
+
+        /// The watch breaks, and its own key is looked at again.
+        fn lose_and_check(&mut self, revision: Revision, own: &[Pair]) {
+            let lost = self.watched(Watched::Failed(Failure::TimedOut));
+            assert!(matches!(lost, Followed::Failed(Failure::TimedOut)), "{lost:?}");
+            self.pass(1);
+            self.advance();
+            self.respond(range(1, revision, own, false));
+        }
+    }
+
+    #[test]
+    fn pages_are_of_the_revision_of_the_first() {
+        let mut following = Following::new(false);
+        following.advance();
+        following.respond(range(1, 10, &[], false));
+        let first = following.respond(range(1, 10, &[pair("p/v1/d/t", 4)], true));
+        assert!(matches!(first, Followed::Nothing));
+        let Some(Request::Range { from, before, revision, .. }) = following.follower.poll() else {
+            panic!("a page is asked for")
+        };
+        assert_eq!((from.as_str(), before.as_str(), revision), ("p/v1/d/t\0", "p/v10", 10));
+        // What has changed meanwhile comes with the watch.
+        let complete = following.respond(range(1, 12, &[pair(OWN, 5)], false));
+        let Followed::All(Complete { pairs, .. }) = complete else { panic!("{complete:?}") };
+        assert_eq!((pairs.len(), following.follower.seen()), (2, 10));
+        assert_eq!(following.watches.open, Some((1, 11)));
+    }
+
+    #[test]
+    fn a_watch_goes_on_where_it_broke_while_its_own_key_is_as_it_was() {
+        let mut following = Following::from_ten();
+        let report = Watched::Changed(Header::default(), vec![Modified::Put(pair("p/v1/d/u", 12))]);
+        assert!(matches!(following.watched(report.clone()), Followed::Changed(new) if new.len() == 1));
+        assert!(matches!(following.watched(report), Followed::Changed(new) if new.is_empty()), "it is known");
+        following.lose_and_check(15, &[pair(OWN, 5)]);
+        assert_eq!(following.watches.open, Some((2, 13)));
+    }
+
+    #[test]
+    fn everything_is_read_again_when_its_own_key_is_not_as_it_was() {
+        for (revision, own) in [
+            (15, vec![]),
+            (15, vec![pair(OWN, 6)]),
+            (15, vec![Pair { lease: 8, ..pair(OWN, 5) }]),
+            (9, vec![pair(OWN, 5)]),
+        ] {
+            let mut following = Following::from_ten();
+            following.lose_and_check(revision, &own);
+            // Not at once: that it is another etcd is not forgotten.
+            let failed = following.answer(Err(Failure::TimedOut));
+            assert!(matches!(failed, Followed::Failed(_)));
+            following.pass(1);
+            following.advance();
+            following.respond(range(1, 20, &own, false));
+            let complete = following.read(20, &own);
+            assert!(complete.is_wiped && !complete.is_first, "{own:?} at {revision}");
+            assert_eq!(complete.strips_from, 10);
+        }
+    }
+
+    #[test]
+    fn an_older_etcd_behind_the_watch_is_noticed() {
+        let mut following = Following::from_ten();
+        following.lose_and_check(10, &[pair(OWN, 5)]);
+        assert!(matches!(following.begun(3), Followed::Nothing));
+        assert_eq!(following.watches.open, None);
+        following.advance();
+        following.respond(range(1, 3, &[], false));
+        assert!(following.read(3, &[]).is_wiped);
+    }
+
+    #[test]
+    fn what_was_compacted_is_read_and_nothing_is_taken_for_lost() {
+        let mut following = Following::from_ten();
+        assert!(matches!(following.watched(Watched::Compacted), Followed::Nothing));
+        following.advance();
+        following.respond(range(1, 30, &[pair(OWN, 5)], false));
+        let complete = following.read(30, &[pair(OWN, 5)]);
+        assert_eq!((complete.is_wiped, complete.strips_from), (false, 10));
+    }
+
+    #[test]
+    fn a_watch_that_does_not_show_its_own_key_is_given_up() {
+        let mut following = Following::from_ten();
+        following.pass(20);
+        assert!(matches!(following.advance(), Followed::Nothing));
+        following.pass(6);
+        assert!(following.follower.is_lost(following.now));
+        assert!(matches!(following.advance(), Followed::Failed(Failure::TimedOut)));
+        let late = following.follower.watched(1, Watched::Compacted, &mut following.watches, following.now);
+        assert!(matches!(late, Followed::Nothing), "it may still report");
+    }
+
+    /// Its own key cannot show it, so the watch begins anew as often as that would be written.
+    #[test]
+    fn a_full_etcd_is_followed() {
+        let mut following = Following::new(true);
+        following.advance();
+        following.respond(range(1, 10, &[], false));
+        assert!(!following.read(10, &[]).is_wiped);
+        for round in 1..20 {
+            assert!(matches!(following.begun(10), Followed::Begun));
+            following.follower.hear(following.now);
+            following.pass(10);
+            assert!(!following.follower.is_overdue(following.now));
+            following.advance();
+            following.advance();
+            following.respond(range(1, 10, &[], false));
+            assert_eq!(following.watches.open, Some((2 * round + 1, 11)), "it is not read again");
+        }
+        // Its key is written at last, and the watch breaks before it shows that.
+        following.lose_and_check(11, &[pair(OWN, 11)]);
+        assert!(following.follower.poll().is_some(), "it may be another etcd");
+    }
+}
