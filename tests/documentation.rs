@@ -466,6 +466,18 @@ fn what_the_pages_name_is_there() {
     }
 }
 
+/// `.ci/etcd` builds what these files pin.
+#[test]
+fn the_versions_of_etcd_that_tests_run_with_are_named() {
+    let page = read("docs/cluster.md");
+    for file in ["tests/cluster/etcd-3.5/go.mod", "tests/cluster/etcd-3.6/go.mod"] {
+        let pinned = read(file);
+        let version = pinned.lines().find_map(|line| line.trim().strip_prefix("go.etcd.io/etcd/server/v3 v"));
+        let version = version.and_then(|rest| rest.split(' ').next()).expect("a version");
+        assert!(page.contains(version), "docs/cluster.md does not name etcd {version}");
+    }
+}
+
 /// The anchors of a page's headings, as forges make them.
 fn anchors(page: &Path) -> BTreeSet<String> {
     let headings = prose(page);
