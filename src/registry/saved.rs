@@ -73,6 +73,24 @@ pub enum SavedExpiry {
     After(Duration),
 }
 
+impl Saved {
+    /// Makes it that of a later moment, at which nothing else had changed: tombstones are older, and names are forgotten sooner. How
+    /// silent producers were is another matter, as a PING changes nothing else.
+    pub fn age(&mut self, by: Duration) {
+        for topic in &mut self.topics {
+            for (_, age) in &mut topic.tombstones {
+                *age = age.saturating_add(by);
+            }
+            let channels = topic.channels.iter_mut().map(|channel| &mut channel.expiry);
+            for expiry in channels.chain([&mut topic.expiry]) {
+                if let SavedExpiry::After(rest) = expiry {
+                    *rest = rest.saturating_sub(by);
+                }
+            }
+        }
+    }
+}
+
 /// A snapshot on its way out, record by record: it takes no memory in proportion to the registry.
 pub struct Saving<'a> {
     snapshot: &'a Snapshot,
@@ -157,5 +175,37 @@ impl Saving<'_> {
         numbers.sort_unstable();
         numbers.dedup();
         numbers
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tombstones_and_expiries_age_while_nothing_changes() {
+        let seconds = Duration::from_secs;
+        let saved = |age, topic, channel| {
+            let producers = SavedProducers::All;
+            let channel = SavedChannel { name: Name::new(b"c").unwrap(), expiry: channel, producers };
+            let (producers, tombstones) = (vec![0], vec![(0, seconds(age))]);
+            let topic = SavedTopic {
+                name: Name::new(b"t").unwrap(),
+                is_listed: true,
+                expiry: topic,
+                producers,
+                tombstones,
+                channels: vec![channel],
+            };
+            Saved { producers: vec![], topics: vec![topic] }
+        };
+        let after = |rest| SavedExpiry::After(seconds(rest));
+        for (mut was, is) in [
+            (saved(1, SavedExpiry::Kept, after(30)), saved(11, SavedExpiry::Kept, after(20))),
+            (saved(0, after(7), SavedExpiry::None), saved(10, after(0), SavedExpiry::None)),
+        ] {
+            was.age(seconds(10));
+            assert_eq!(was, is);
+        }
     }
 }

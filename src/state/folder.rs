@@ -54,7 +54,7 @@ struct Unsettled {
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Restored {
     pub saved: Saved,
-    /// When it was known to be so for the last time, since the Unix epoch: the silences in `saved` are those of this moment.
+    /// When it was known to be so for the last time, since the Unix epoch: the times in `saved` are those of this moment.
     pub wall: Duration,
 }
 
@@ -138,6 +138,7 @@ impl<F: Files> Folder<F> {
         for (producer, silence) in saved.producers.iter_mut().zip(stamp.silences) {
             producer.silence = silence;
         }
+        saved.age(stamp.wall.saturating_sub(wall));
         Restored { saved, wall: stamp.wall }
     }
 

@@ -152,6 +152,7 @@ fn a_stamp_counts_for_the_state_that_it_is_of() {
         let mut expected = saved.clone();
         if counts {
             expected.producers.iter_mut().for_each(|producer| producer.silence = silence);
+            expected.age(later.saturating_sub(WALL));
         }
         assert_eq!(restored.saved, expected);
         assert_eq!(restored.wall, if counts { later } else { WALL });

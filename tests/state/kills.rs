@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use ringlookupd::log::Log;
-use ringlookupd::registry::Saved;
+use ringlookupd::registry::{Name, Saved};
 use ringlookupd::state::{Folder, Stamp};
 
 use crate::disk::Faulty;
@@ -29,7 +29,7 @@ struct Allowed {
 }
 
 impl Allowed {
-    /// A state is read: of the time at which it was written, and of silences that were true then or at a stamp.
+    /// A state is read: of the time at which it was written, and of times that were true then or at a stamp.
     fn check(&mut self, disk: &Faulty, what: &str) -> Option<Duration> {
         let names = disk.names();
         assert!(
@@ -41,14 +41,14 @@ impl Allowed {
             assert_eq!(self.completed, None, "{what}: nothing is read");
             return None;
         };
-        // The silences tell which stamp was read.
-        let written = self.states.iter().rev().find(|(_, saved)| saved.topics == restored.saved.topics);
+        // The times tell which stamp was read.
+        let written = self.states.iter().rev().find(|(_, saved)| topics(saved).eq(topics(&restored.saved)));
         let (&written, state) = written.unwrap_or_else(|| panic!("{what}: no state that was written"));
         let expected = if written == restored.wall {
             state.clone()
         } else {
             let more = self.stamps.get(&(written, restored.wall));
-            silent_for(state, *more.unwrap_or_else(|| panic!("{what}: no stamp of this state")))
+            later(state, *more.unwrap_or_else(|| panic!("{what}: no stamp of this state")))
         };
         assert_eq!(restored.saved, expected, "{what}");
         let is_last = self.completed == Some(written) || self.begun.contains(&written);
@@ -67,13 +67,19 @@ impl Allowed {
     }
 }
 
-fn silent_for(saved: &Saved, more: Duration) -> Saved {
+/// A state after so long, in which nothing has changed.
+fn later(saved: &Saved, more: Duration) -> Saved {
     let mut saved = saved.clone();
     saved.producers.iter_mut().for_each(|producer| producer.silence += more);
+    saved.age(more);
     saved
 }
 
-/// The distinct topics of a state make it known whichever silences it is read with.
+fn topics(saved: &Saved) -> impl Iterator<Item = &Name> {
+    saved.topics.iter().map(|topic| &topic.name)
+}
+
+/// The distinct topics of a state make it known whichever times it is read with.
 fn state(number: u64) -> Saved {
     let mut saved = random(number);
     saved.topics.push(crate::world::topic(&format!("state-{number}"), Vec::new()));
