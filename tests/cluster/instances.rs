@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write as _;
 use std::net::SocketAddr;
+use std::process::Command;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -11,7 +12,7 @@ use serde_json::Value;
 
 use crate::etcd::{Etcd, Programs, programs};
 use crate::support::clients::{Nsqd, connect, get, post};
-use crate::support::{Log, Server};
+use crate::support::{DEFAULTS, Log, Server};
 
 /// How long what takes milliseconds may take on a busy machine.
 pub const SOON: Duration = Duration::from_secs(30);
@@ -82,9 +83,13 @@ impl Instance {
 
     /// Starts one.
     pub fn begin(cluster: &str, name: &'static str, flags: &[&str]) -> Self {
+        Self::begin_command(&mut Command::new(env!("CARGO_BIN_EXE_ringlookupd")), cluster, name, flags)
+    }
+
+    /// Starts a program of another version, or in another environment, as one.
+    pub fn begin_command(command: &mut Command, cluster: &str, name: &'static str, flags: &[&str]) -> Self {
         let own = [format!("-cluster={cluster}"), format!("-cluster-node={name}"), "-workers=2".to_owned()];
-        let flags: Vec<_> = own.into_iter().chain(flags.iter().map(ToString::to_string)).collect();
-        Self { server: Server::start(&flags), name }
+        Self { server: Server::start_command(command.args(DEFAULTS).args(own).args(flags)), name }
     }
 
     /// The body of a response.

@@ -10,6 +10,7 @@ mod certificates;
 mod asker;
 mod basics;
 mod client;
+mod clocks;
 mod cut;
 mod etcd;
 mod faults;
