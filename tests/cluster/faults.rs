@@ -412,6 +412,8 @@ fn an_instance_that_is_cut_off_serves_on_and_catches_up() {
         ready.1 == "OK, cut off"
     });
     assert!(begun.elapsed() > Duration::from_secs(10));
+    // A thread of its own writes the log.
+    b.server.wait_for_log("WARNING: CLUSTER: cut off from etcd");
     assert_eq!(lines_with(&b, "WARNING: CLUSTER: cut off from etcd"), 1, "{}", b.server.log());
     assert_eq!(b.metric("connected"), 0);
     stale.server.wait_for_log("CLUSTER: cut off for longer than -cluster-stale (1s): 3 producers");
