@@ -79,19 +79,25 @@ impl Group {
         self.entries.iter().find(|entry| entry.producer.id() == listed)
     }
 
-    /// Which is to be listed, and whether it is there only until the best is ready.
-    fn choose(&self, snapshot: &Snapshot, now: Timestamp) -> Option<(&Entry, bool)> {
-        let best = self.entries.iter().max_by_key(|entry| (entry.standing, entry.producer.id()))?;
-        let is_ready = |listed: &Entry| {
-            listed.producer.id() == best.producer.id()
-                || listed.is_silent()
-                || now.since(best.since) >= CLUSTER_HANDOVER
-                || covers(&best.producer, &listed.producer, snapshot)
-        };
-        match self.listed() {
-            Some(listed) if !is_ready(listed) => Some((listed, true)),
-            _ => Some((best, false)),
+    /// Which is to be listed, and whether it is there only until the best is ready. One of them may be new here.
+    fn choose(&self, new: Option<ProducerId>, snapshot: &Snapshot, now: Timestamp) -> Option<(&Entry, bool)> {
+        let by_standing = |entry: &&Entry| (entry.standing, entry.producer.id());
+        let best = self.entries.iter().max_by_key(by_standing)?;
+        let is_best = |entry: &Entry| entry.producer.id() == best.producer.id();
+        if now.since(best.since) >= CLUSTER_HANDOVER {
+            return Some((best, false));
         }
+        let has_more = |entry: &&Entry| {
+            !is_best(entry) && !entry.is_silent() && !covers(&best.producer, &entry.producer, snapshot)
+        };
+        let others = self.entries.iter().filter(|entry| !is_best(entry));
+        let instead = match self.listed() {
+            Some(listed) if !is_best(listed) => Some(listed).filter(has_more),
+            // Read after the best, in an order that means nothing, as at the start. What is listed is not taken back otherwise.
+            Some(_) => others.filter(|entry| Some(entry.producer.id()) == new).find(has_more),
+            None => others.filter(has_more).max_by_key(by_standing),
+        };
+        Some(instead.map_or((best, false), |entry| (entry, true)))
     }
 }
 
@@ -113,12 +119,18 @@ impl Nodes {
     pub fn set(&mut self, producer: &Arc<Producer>, standing: Standing, writer: &mut Writer<'_>, now: Timestamp) {
         let node = node(producer);
         let Group { entries, .. } = self.all.entry(node.clone()).or_default();
-        match entries.iter_mut().find(|entry| entry.producer.id() == producer.id()) {
+        let new = match entries.iter_mut().find(|entry| entry.producer.id() == producer.id()) {
             Some(entry) if entry.standing == standing => return,
-            Some(entry) => entry.standing = standing,
-            None => entries.push(Entry { producer: Arc::clone(producer), standing, since: now }),
-        }
-        self.decide(&node, producer, writer, now);
+            Some(entry) => {
+                entry.standing = standing;
+                None
+            }
+            None => {
+                entries.push(Entry { producer: Arc::clone(producer), standing, since: now });
+                Some(producer.id())
+            }
+        };
+        self.decide(&node, producer, new, writer, now);
     }
 
     /// A producer is there no more.
@@ -128,7 +140,7 @@ impl Nodes {
             entries.retain(|entry| entry.producer.id() != producer.id());
         }
         self.warned.retain(|(a, b)| *a != producer.id() && *b != producer.id());
-        self.decide(&node, producer, writer, now);
+        self.decide(&node, producer, None, writer, now);
     }
 
     /// A producer may have registered by now what the one has that is listed in its place.
@@ -138,7 +150,7 @@ impl Nodes {
         }
         let node = node(producer);
         if self.handing_over.contains(&node) {
-            self.decide(&node, producer, writer, now);
+            self.decide(&node, producer, None, writer, now);
         }
     }
 
@@ -150,13 +162,20 @@ impl Nodes {
         let first =
             groups.filter_map(|(node, group)| Some((node.clone(), Arc::clone(&group.entries.first()?.producer))));
         for (node, any) in first.collect::<Vec<_>>() {
-            self.decide(&node, &any, writer, now);
+            self.decide(&node, &any, None, writer, now);
         }
     }
 
-    fn decide(&mut self, node: &Node, any: &Arc<Producer>, writer: &mut Writer<'_>, now: Timestamp) {
+    fn decide(
+        &mut self,
+        node: &Node,
+        any: &Arc<Producer>,
+        new: Option<ProducerId>,
+        writer: &mut Writer<'_>,
+        now: Timestamp,
+    ) {
         let Some(group) = self.all.get_mut(node) else { return };
-        let chosen = group.choose(writer.snapshot(), now);
+        let chosen = group.choose(new, writer.snapshot(), now);
         let is_handing_over = chosen.is_some_and(|(_, is_until)| is_until);
         group.listed = chosen.map(|(entry, _)| entry.producer.id());
         let mut hide = Vec::new();
@@ -225,8 +244,12 @@ mod tests {
     use crate::registry::{Lifetimes, Name, PeerInfo, Registry, Source};
 
     fn producer(source: Source) -> Arc<Producer> {
+        producer_in(source, 0)
+    }
+
+    fn producer_in(source: Source, slot: u32) -> Arc<Producer> {
         let info = PeerInfo { broadcast_address: "n".into(), tcp_port: 1, http_port: 2, ..PeerInfo::default() };
-        Arc::new(Producer::new(ProducerId::new(source, 0, 0), "a:1".into(), info, at(0)))
+        Arc::new(Producer::new(ProducerId::new(source, slot, 0), "a:1".into(), info, at(0)))
     }
 
     fn at(seconds: u64) -> Timestamp {
@@ -250,6 +273,13 @@ mod tests {
     fn register(producer: &Arc<Producer>, topic: &str, writer: &mut Writer<'_>) {
         let (producer, topic) = (Arc::clone(producer), Name::new(topic.as_bytes()).unwrap());
         writer.apply(&Change::Register { producer, topic, channel: None }, at(20));
+    }
+
+    /// Another producer of that node.
+    fn remote(slot: u32, writer: &mut Writer<'_>) -> Arc<Producer> {
+        let producer = producer_in(Source::Remote, slot);
+        writer.apply(&Change::Identify(Arc::clone(&producer)), at(20));
+        producer
     }
 
     fn identified(registry: &Registry, source: Source, slot: u32) -> Arc<Producer> {
@@ -332,6 +362,46 @@ mod tests {
             assert_eq!((orphan.is_hidden(), new.is_hidden()), (false, true));
             nodes.hand_over(writer, over);
             assert_eq!((orphan.is_hidden(), new.is_hidden()), (true, false));
+        });
+    }
+
+    /// A server that starts reads both, the new one perhaps first, and before it has registered anything.
+    #[test]
+    fn the_order_in_which_both_are_read_is_no_matter() {
+        for order in [[0, 1], [1, 0]] {
+            Registry::new(Lifetimes::default()).commit(|writer| {
+                let (mut nodes, producers) = (Nodes::default(), [0, 1].map(|slot| remote(slot, writer)));
+                register(&producers[0], "orders", writer);
+                for nth in order {
+                    nodes.set(&producers[nth], standing(nth == 1, true, 1), writer, at(20));
+                }
+                let [orphan, new] = producers;
+                assert_eq!((orphan.is_hidden(), new.is_hidden()), (false, true), "{order:?}");
+                register(&new, "orders", writer);
+                nodes.has_registered(&new, writer, at(21));
+                assert_eq!((orphan.is_hidden(), new.is_hidden()), (true, false), "{order:?}");
+                // What the orphan has more from now on is no reason to list it again.
+                register(&orphan, "more", writer);
+                nodes.set(&orphan, standing(false, true, 2), writer, at(22));
+                assert_eq!((orphan.is_hidden(), new.is_hidden()), (true, false), "{order:?}");
+            });
+        }
+    }
+
+    /// It has moved on before it had registered everything there.
+    #[test]
+    fn an_orphan_is_listed_again_when_the_one_in_its_place_goes_before_another_is_ready() {
+        Registry::new(Lifetimes::default()).commit(|writer| {
+            let (mut nodes, orphan, new) = orphan_and_new(writer);
+            for topic in ["orders", "invoices"] {
+                register(&new, topic, writer);
+            }
+            nodes.has_registered(&new, writer, at(20));
+            assert_eq!((orphan.is_hidden(), new.is_hidden()), (true, false));
+            let newest = remote(1, writer);
+            nodes.set(&newest, standing(true, true, 7), writer, at(21));
+            nodes.remove(&new, writer, at(21));
+            assert_eq!((orphan.is_hidden(), newest.is_hidden()), (false, true));
         });
     }
 
