@@ -6,11 +6,8 @@
 //!     eval "$(.ci/etcd)" && eval "$(.ci/faketime)" && cargo test --test cluster clocks
 
 use std::collections::BTreeMap;
-use std::env;
-use std::io::{self, Write as _};
 use std::path::PathBuf;
 use std::process::Command;
-use std::thread;
 use std::time::{Duration, Instant};
 
 use chrono::{DateTime, TimeDelta, Utc};
@@ -19,23 +16,13 @@ use serde_json::Value;
 
 use crate::basics::names;
 use crate::etcd::{Etcd, programs};
-use crate::instances::{Instance, LATE, Node, SOON, address, keys, shared_etcd, until};
+use crate::instances::{Instance, LATE, Node, SOON, address, keys, named_or_skipped, shared_etcd, until};
 use crate::support::PATIENCE;
 use crate::support::clients::{connect, get};
 
 /// Where libfaketime is. `None` where `FAKETIME_LIB` is unset; the test is then to return at once.
 fn library() -> Option<PathBuf> {
-    let Some(library) = env::var_os("FAKETIME_LIB").map(PathBuf::from) else {
-        // Written past libtest's capture, which would hide from a passing run that it proved nothing.
-        let _ = writeln!(
-            io::stderr(),
-            "{}: skipped, FAKETIME_LIB does not name libfaketime (see .ci/faketime)",
-            thread::current().name().unwrap_or("clocks"),
-        );
-        return None;
-    };
-    assert!(library.exists(), "{} is missing: get it with `.ci/faketime`", library.display());
-    Some(library)
+    named_or_skipped("FAKETIME_LIB", "libfaketime", ".ci/faketime")
 }
 
 /// An instance whose clock is so many hours ahead, or behind.

@@ -1,8 +1,10 @@
 //! Instances of the server that share an etcd, and nsqds that connect to them.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::io::Write as _;
+use std::env;
+use std::io::{self, Write as _};
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::process::Command;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::thread;
@@ -33,6 +35,22 @@ pub fn until<T: std::fmt::Debug>(what: &str, limit: Duration, mut is_so: impl Fn
         assert!(begun.elapsed() < limit, "{what}: not so, but {seen:?}");
         thread::sleep(Duration::from_millis(20));
     }
+}
+
+/// The file that a variable names. `None` where it is unset; the test is then to return at once.
+///
+/// # Panics
+/// When it is not there.
+pub fn named_or_skipped(variable: &str, what: &str, script: &str) -> Option<PathBuf> {
+    let Some(path) = env::var_os(variable).map(PathBuf::from) else {
+        // Written past libtest's capture, which would hide from a passing run that it proved nothing.
+        let test = thread::current();
+        let test = test.name().unwrap_or("cluster");
+        let _ = writeln!(io::stderr(), "{test}: skipped, {variable} does not name {what} (see {script})");
+        return None;
+    };
+    assert!(path.exists(), "{} is missing: get it with `{script}`", path.display());
+    Some(path)
 }
 
 /// An etcd that tests share which do it no harm. It ends with the last of them.

@@ -17,5 +17,6 @@ mod faults;
 mod hardship;
 mod instances;
 mod proxy;
+mod upgrades;
 mod users;
 mod watches;
