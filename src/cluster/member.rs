@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use super::follow::{Complete, Followed, Follower};
 use super::keys::{Key, Keys, TopicOrChannel};
-use super::lease::LeaseKeeper;
+use super::lease::{LeaseKeeper, retry};
 use super::mirror::{IsKept, Mirror, Own};
 use super::nodes::Conflict;
 use super::notes::{Asked, Noted, Notes};
@@ -56,6 +56,8 @@ pub struct Member<S> {
     steady_since: Option<Timestamp>,
     /// Tombstones that were read, whose age is not known.
     ages: VecDeque<Aged>,
+    /// After a failure to ask for one: not before this.
+    ages_at: Timestamp,
     /// The last failure that the log has, unless it is over.
     reported: Option<Failure>,
     next_look: Timestamp,
@@ -109,6 +111,7 @@ impl<S: Store> Member<S> {
             is_cut_off: false,
             steady_since: None,
             ages: VecDeque::new(),
+            ages_at: now,
             reported: None,
             next_look: now,
             is_stopping: false,
@@ -161,6 +164,9 @@ impl<S: Store> Member<S> {
             self.store.ask(Lane::Lease, request);
         }
         self.ask_for_data(now);
+        if self.follower.has_read() && self.ages.is_empty() && !matches!(self.data, Some(Data::Age(_))) {
+            self.status.has_read.store(true, Relaxed);
+        }
         self.status.pending.store(self.outbox.len(), Relaxed);
         if self.lease.is_held() || self.lease.is_refused() {
             self.status.is_writable.store(!self.lease.is_refused(), Relaxed);
@@ -327,7 +333,9 @@ impl<S: Store> Member<S> {
         }
         let (data, request) = if let Some(request) = self.follower.poll() {
             (Data::Read, request)
-        } else if let Some(aged) = self.ages.pop_front() {
+        } else if now >= self.ages_at
+            && let Some(aged) = self.ages.pop_front()
+        {
             let request = Request::TimeToLive { lease: aged.lease };
             (Data::Age(aged), request)
         } else if self.can_write() {
@@ -356,12 +364,23 @@ impl<S: Store> Member<S> {
                 }
                 Err(failure) => self.report(&failure),
             },
-            (Some(Data::Age(aged)), Ok(Response::Left(left))) => self.tombstone(&aged, left, now),
+            (Some(Data::Age(aged)), Ok(Response::Left(left))) => {
+                self.tombstone(&aged, Duration::from_secs(left), now);
+            }
             (Some(Data::Read), result) => {
                 let followed = self.follower.answer(result, &mut self.store, now);
                 self.followed(followed, now);
             }
-            (Some(Data::Age(_)), Err(failure)) => self.report(&failure),
+            (Some(Data::Age(aged)), Err(failure)) => {
+                if failure.is_refusal() {
+                    // It was there a moment ago: as good as made now.
+                    self.tombstone(&aged, Duration::MAX, now);
+                } else {
+                    self.ages.push_front(aged);
+                }
+                self.ages_at = now.after(retry(&failure));
+                self.report(&failure);
+            }
             _ => {}
         }
     }
@@ -419,7 +438,6 @@ impl<S: Store> Member<S> {
         self.status.revision.store(revision.unsigned_abs(), Relaxed);
         // Until the watch begins, which is asked for next, it is as good as one.
         self.status.is_connected.store(true, Relaxed);
-        self.status.has_read.store(true, Relaxed);
         if !self.lease.is_refused() {
             self.reported = None;
         }
@@ -435,9 +453,8 @@ impl<S: Store> Member<S> {
             return;
         }
         if let Key::Tombstone { topic, node } = key {
-            self.mirror.note_tombstone(&pair.key);
-            // Its own are known.
-            if all.is_first && pair.lease != 0 {
+            self.mirror.note_tombstone(pair);
+            if pair.lease != 0 {
                 self.ages.push_back(Aged { topic, node, lease: pair.lease, written: pair.mod_revision });
             }
             return;
@@ -447,10 +464,10 @@ impl<S: Store> Member<S> {
     }
 
     /// Tombstones a node since the time that is left of its lease says.
-    fn tombstone(&mut self, Aged { topic, node, written, .. }: &Aged, left: u64, now: Timestamp) {
+    fn tombstone(&mut self, Aged { topic, node, written, .. }: &Aged, left: Duration, now: Timestamp) {
         let lifetime = self.registry.lifetimes().tombstone_lifetime;
-        let age = lifetime.saturating_sub(Duration::from_secs(left));
-        if left > 0 && self.mirror.was_there(node, *written) {
+        let age = lifetime.saturating_sub(left);
+        if !left.is_zero() && self.mirror.nodes.were_there(node, *written) {
             self.commit(now, |member, writer| member.mirror.tombstone(*topic, node, writer, now.before(age)));
         }
     }

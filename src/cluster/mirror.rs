@@ -38,7 +38,8 @@ pub struct Mirror {
     deleted_here: HashMap<TopicOrChannel, u64>,
     /// Names that were made over HTTP.
     created: BTreeSet<TopicOrChannel>,
-    tombstones: HashSet<String>,
+    /// Tombstones, and when each was written last.
+    tombstones: HashMap<String, Revision>,
     pub nodes: Nodes,
 }
 
@@ -124,7 +125,7 @@ impl Mirror {
             deletions: HashMap::new(),
             deleted_here: HashMap::new(),
             created: BTreeSet::new(),
-            tombstones: HashSet::new(),
+            tombstones: HashMap::new(),
             nodes: Nodes::default(),
         }
     }
@@ -247,7 +248,7 @@ impl Mirror {
             }
             Key::Tombstone { topic, node } => {
                 let By { by, .. } = decode(&pair.value).map_err(error)?;
-                self.tombstones.insert(pair.key.clone());
+                self.note_tombstone(pair);
                 if by != self.own {
                     self.tombstone(topic, &node, writer, now);
                 }
@@ -483,7 +484,7 @@ impl Mirror {
                 self.remove(&connection, writer, now);
             }
         }
-        self.tombstones.retain(|key| tombstones.contains(key.as_str()));
+        self.tombstones.retain(|key, _| tombstones.contains(key.as_str()));
         let missing: Vec<_> = self.created.difference(&created).copied().collect();
         // Even if much was lost: what was deleted since is not written again.
         let is_deleted = |name: &TopicOrChannel| {
@@ -507,23 +508,15 @@ impl Mirror {
                 let remote = self.remotes.get(connection);
                 remote.is_some_and(|remote| remote.parts.get(part) == Some(&pair.mod_revision))
             }
-            Key::Tombstone { .. } => self.tombstones.contains(&pair.key),
+            Key::Tombstone { .. } => self.tombstones.get(&pair.key) == Some(&pair.mod_revision),
             Key::Deletion(name) => self.deletions.get(name) == Some(&pair.mod_revision),
             Key::Instance(_) | Key::Created(_) => false,
         }
     }
 
-    /// A tombstone was read whose age is asked for.
-    pub fn note_tombstone(&mut self, key: &str) {
-        self.tombstones.insert(key.to_owned());
-    }
-
-    /// Whether the instances whose producers are called so were known to etcd before this revision, so that a tombstone of then
-    /// is theirs.
-    pub fn was_there(&self, node: &str, revision: Revision) -> bool {
-        let is_node = |remote: &&Remote| remote.producer.node() == node;
-        let mut of_node = self.remotes.values().filter(is_node).peekable();
-        of_node.peek().is_some() && of_node.all(|remote| remote.created < revision)
+    /// A tombstone is there.
+    pub fn note_tombstone(&mut self, pair: &Pair) {
+        self.tombstones.insert(pair.key.clone(), pair.mod_revision);
     }
 
     /// Removes what nobody vouches for any more. Its nsqds can have come back since `steady_since`, and not before. Returns the

@@ -211,6 +211,14 @@ impl Nodes {
         (listed.standing.is_live && listed.producer.id() != producer.id()).then_some(&*listed.producer)
     }
 
+    /// Whether all producers of a node, as `/topic/tombstone` names it, were known to etcd before this revision, so that a tombstone of
+    /// then is theirs.
+    pub fn were_there(&self, node: &str, revision: Revision) -> bool {
+        let entries = self.all.values().flat_map(|group| &group.entries);
+        let mut of_node = entries.filter(|entry| entry.producer.node() == node).peekable();
+        of_node.peek().is_some() && of_node.all(|entry| entry.standing.created < revision)
+    }
+
     /// How many producers are hidden, as another stands for their node.
     pub fn shadowed(&self) -> usize {
         self.crowded.iter().filter_map(|node| self.all.get(node)).map(|group| group.entries.len() - 1).sum()

@@ -380,13 +380,16 @@ fn an_instance_that_is_cut_off_serves_on_and_catches_up() {
     let Some(programs) = programs() else { return };
     let etcd = Etcd::start(&programs);
     let proxy = Proxy::start(&etcd);
-    let a = Instance::start(&etcd.address(), "a", &[]);
-    let b = Instance::start(&proxy.address(), "b", &[]);
+    let hidden = "-tombstone-lifetime=1h";
+    let a = Instance::start(&etcd.address(), "a", &[hidden]);
+    let b = Instance::start(&proxy.address(), "b", &[hidden]);
     // One whose producers of others are not listed for ever.
-    let stale = Instance::start(&proxy.address(), "stale", &["-cluster-stale=1s"]);
+    let stale = Instance::start(&proxy.address(), "stale", &["-cluster-stale=1s", hidden]);
     let mut nodes = [Node::new("x", &a, &["t"]), Node::new("y", &a, &["t", "u"])];
     let mut own = Node::new("own", &b, &["t"]);
     let _own_of_stale = Node::new("other", &stale, &["t"]);
+    let _tombstoned = [Node::new("dying", &a, &["hidden"]), Node::new("dying-there", &b, &["hidden"])];
+    a.wait_for("hidden", &["dying", "dying-there"]);
     a.post("/topic/create?topic=made");
     let all = ["other", "own", "x", "y"];
     for instance in [&a, &b, &stale] {
@@ -401,6 +404,9 @@ fn an_instance_that_is_cut_off_serves_on_and_catches_up() {
     nodes[1].disconnect();
     a.post("/topic/delete?topic=made");
     a.post("/topic/delete?topic=u");
+    for node in ["dying:2", "dying-there:2"] {
+        a.post(&format!("/topic/tombstone?topic=hidden&node={node}"));
+    }
     let _late = Node::new("late", &a, &["t"]);
     b.post("/topic/create?topic=made-there");
     let listing: [(&Instance, &str, &[&str]); 3] =
@@ -416,7 +422,7 @@ fn an_instance_that_is_cut_off_serves_on_and_catches_up() {
     b.server.wait_for_log("WARNING: CLUSTER: cut off from etcd");
     assert_eq!(lines_with(&b, "WARNING: CLUSTER: cut off from etcd"), 1, "{}", b.server.log());
     assert_eq!(b.metric("connected"), 0);
-    stale.server.wait_for_log("CLUSTER: cut off for longer than -cluster-stale (1s): 3 producers");
+    stale.server.wait_for_log("CLUSTER: cut off for longer than -cluster-stale (1s): 5 producers");
     stale.wait_for("t", &["other"]);
     // The others take it for dead.
     until_listing("its lease is over", &listing, || a.metric("instances") == 1);
@@ -433,6 +439,7 @@ fn an_instance_that_is_cut_off_serves_on_and_catches_up() {
         instance.wait_for_topic("made-there", true);
         instance.wait_for_topic("made", false);
         instance.wait_for_topic("u", false);
+        instance.wait_for("hidden", &[]);
     }
     // When it has seen its own key.
     b.server.wait_for_log("CLUSTER: etcd is back after ");
