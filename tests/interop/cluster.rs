@@ -188,7 +188,12 @@ impl Nsqd {
 
     /// From now on it registers with these.
     pub fn use_lookupds(&self, lookupds: &[&Lookupd]) {
-        let addresses: Vec<_> = lookupds.iter().map(|lookupd| lookupd.tcp.to_string()).collect();
+        self.use_addresses(&lookupds.iter().map(|lookupd| lookupd.tcp).collect::<Vec<_>>());
+    }
+
+    /// The same, by the addresses for nsqd.
+    pub fn use_addresses(&self, lookupds: &[SocketAddr]) {
+        let addresses: Vec<_> = lookupds.iter().map(ToString::to_string).collect();
         ok(send(
             Method::Put,
             self.http,

@@ -3,6 +3,7 @@
 
 mod balancer;
 mod lookups;
+mod moving;
 mod scene;
 
 use std::collections::BTreeSet;

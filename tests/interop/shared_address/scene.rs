@@ -38,9 +38,18 @@ pub struct Record {
 impl Scene {
     /// `None` where a program is not there; the test is then to return at once.
     pub fn start() -> Option<Self> {
+        Self::start_as(|etcd, nth| start(Some(etcd), nth, &[]))
+    }
+
+    /// The same, but that the instances do not know each other.
+    pub fn independent() -> Option<Self> {
+        Self::start_as(|_, nth| start(None, nth, &[]))
+    }
+
+    fn start_as(start: impl Fn(&Etcd, usize) -> Lookupd) -> Option<Self> {
         let programs = Programs::find()?;
         let etcd = Etcd::start(&etcd::programs()?);
-        let instances = [0, 1, 2].map(|nth| start(&etcd, nth, &[]));
+        let instances = [0, 1, 2].map(|nth| start(&etcd, nth));
         let balancer = Balancer::start(instances.each_ref())?;
         let scene = Self { programs, balancer, instances, etcd };
         scene.balancer.await_up(&NAMES);
@@ -77,12 +86,25 @@ impl Scene {
         assert!(status.success(), "{name}: {status}; its log:\n{}", instance.server.log());
     }
 
-    /// Starts an instance that was removed, on the ports that it had.
+    /// Starts an instance that was removed, on the ports that it had, as a part of the cluster.
     pub fn add(&mut self, name: &str) {
+        self.instances[position(name)] = self.started_again(name, Some(&self.etcd));
+    }
+
+    /// The same, but alone.
+    pub fn add_alone(&mut self, name: &str) {
+        self.instances[position(name)] = self.started_again(name, None);
+    }
+
+    fn started_again(&self, name: &str, etcd: Option<&Etcd>) -> Lookupd {
         let nth = position(name);
         let Lookupd { tcp, http, .. } = self.instances[nth];
-        self.instances[nth] =
-            start(&self.etcd, nth, &[format!("-tcp-address={tcp}"), format!("-http-address={http}")]);
+        start(etcd, nth, &[format!("-tcp-address={tcp}"), format!("-http-address={http}")])
+    }
+
+    /// Deletes all that instances have written to etcd.
+    pub fn clear_etcd(&self) {
+        self.etcd.ctl(&["del", "--prefix", &format!("{PREFIX}/v1/")]);
     }
 
     /// Ends an instance with SIGKILL.
@@ -113,6 +135,11 @@ impl Scene {
             .collect()
     }
 
+    /// By how many connections of nsqds etcd has a topic registered: an nsqd may have several to one instance.
+    pub fn registrations(&self, topic: &str) -> usize {
+        self.pairs("p/").iter().filter(|(_, record)| record["topics"].get(topic).is_some()).count()
+    }
+
     /// Waits until etcd has one record of each nsqd, of an instance that lives. Returns the name of the instance of each.
     pub fn await_settled(&self, nsqds: &[&Nsqd]) -> BTreeMap<SocketAddr, String> {
         wait::until_within(super::COMES_BACK_WITHIN, "each nsqd at one instance", || {
@@ -139,17 +166,19 @@ impl Scene {
     }
 }
 
-fn start(etcd: &Etcd, nth: usize, flags: &[String]) -> Lookupd {
+fn start(etcd: Option<&Etcd>, nth: usize, flags: &[String]) -> Lookupd {
     let backend = [Backend::Uring, Backend::Epoll, Backend::Uring][nth];
     let backend = if missing(backend).is_some() { Backend::Epoll } else { backend };
-    let own = [
-        format!("-cluster={}/{PREFIX}", etcd.address()),
-        format!("-cluster-node={}", NAMES[nth]),
-        // Longer than HAProxy's checks take.
-        "-shutdown-delay=2s".to_owned(),
-        "-log-level=info".to_owned(),
-    ];
-    Lookupd::start_with(backend, &[&own, flags].concat())
+    // Longer than HAProxy's checks take.
+    let mut own = vec!["-shutdown-delay=2s".to_owned(), "-log-level=info".to_owned()];
+    if let Some(etcd) = etcd {
+        own.push(format!("-cluster={}/{PREFIX}", etcd.address()));
+        own.push(format!("-cluster-node={}", NAMES[nth]));
+    } else {
+        // Tests wait for nsqds themselves.
+        own.push("-warm-up=1s".to_owned());
+    }
+    Lookupd::start_with(backend, &[own.as_slice(), flags].concat())
 }
 
 fn position(name: &str) -> usize {
