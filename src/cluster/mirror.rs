@@ -11,12 +11,13 @@ use super::keys::{Connection, Key, Keys, TopicOrChannel};
 use super::nodes::{Nodes, Standing};
 use super::notes::Notes;
 use super::record::{By, Instance, Record, Registrations, decode, part_of};
+use super::registered::{difference, has_producers, is_listed};
 use super::store::{Lease, Modified, Pair, Revision};
 use crate::change_log;
 use crate::clock::Timestamp;
 use crate::limits::{CONNECTIONS_MAX, ORPHAN_GRACE};
 use crate::log::Log;
-use crate::registry::{Change, Name, Producer, ProducerId, Snapshot, Source, Writer};
+use crate::registry::{Change, Name, Producer, ProducerId, Source, Writer};
 
 /// Whether a name is in the topology file, so that it cannot be deleted here.
 pub type IsKept = Box<dyn Fn(&TopicOrChannel) -> bool + Send>;
@@ -561,58 +562,4 @@ impl Mirror {
         self.deletions.clear();
         all.len()
     }
-}
-
-/// Whether a topic is listed, and has the channel.
-fn is_listed(TopicOrChannel { topic, channel }: &TopicOrChannel, snapshot: &Snapshot) -> bool {
-    let found = snapshot.topic(topic.as_bytes()).filter(|topic| topic.is_listed());
-    found.is_some_and(|found| {
-        channel.is_none_or(|channel| found.channels().iter().any(|its| its.name() == channel.as_str()))
-    })
-}
-
-/// Whether a producer has registered a name.
-fn has_producers(TopicOrChannel { topic, channel }: &TopicOrChannel, snapshot: &Snapshot) -> bool {
-    snapshot.producers_of(topic.as_bytes()).any(|producer| {
-        let mut topics = snapshot.registered_by(producer);
-        let found = topics.find(|(its, _)| its.name() == topic.as_str());
-        found.is_some_and(|(_, mut channels)| {
-            channel.is_none_or(|channel| channels.any(|its| its.name() == channel.as_str()))
-        })
-    })
-}
-
-/// The changes that make the registrations of a producer these, as far as their topics are meant.
-fn difference(
-    producer: &Arc<Producer>,
-    wanted: &Registrations,
-    is_meant: impl Fn(&Name) -> bool,
-    snapshot: &Snapshot,
-) -> Vec<Change> {
-    let mut changes = Vec::new();
-    let mut found = HashSet::new();
-    let unregister = |topic, channel| Change::Unregister { producer: Arc::clone(producer), topic, channel };
-    let register = |topic, channel| Change::Register { producer: Arc::clone(producer), topic, channel };
-    for (topic, channels) in snapshot.registered_by(producer) {
-        let topic = Name::from(topic);
-        if !is_meant(&topic) {
-            continue;
-        }
-        let Some(wanted) = wanted.get(&topic) else {
-            changes.push(unregister(topic, None));
-            continue;
-        };
-        found.insert(topic);
-        let has: HashSet<_> = channels.map(Name::from).collect();
-        let wanted: HashSet<_> = wanted.iter().copied().collect();
-        changes.extend(has.difference(&wanted).map(|&channel| unregister(topic, Some(channel))));
-        changes.extend(wanted.difference(&has).map(|&channel| register(topic, Some(channel))));
-    }
-    for (&topic, channels) in wanted.iter().filter(|(topic, _)| is_meant(topic) && !found.contains(*topic)) {
-        if channels.is_empty() {
-            changes.push(register(topic, None));
-        }
-        changes.extend(channels.iter().map(|&channel| register(topic, Some(channel))));
-    }
-    changes
 }

@@ -6,7 +6,8 @@
 //! - What is written, and where: `keys`, `record`.
 //! - What is asked of etcd: `store`, and over the network: `etcd`.
 //! - What an instance does: `member`, with its `lease`, how it does `follow` etcd, its `outbox` of what it writes, and the `mirror` of
-//!   what the others have written; `notes` is how it learns what changes here, `nodes` which of two producers of one node is listed.
+//!   what the others have written; `notes` is how it learns what changes here, `nodes` which of two producers of one node is listed,
+//!   `registered` what the registry has of them.
 //! - Its thread: `thread`; what others see of it: `status`.
 
 pub mod etcd;
@@ -19,6 +20,7 @@ mod nodes;
 pub mod notes;
 mod outbox;
 pub mod record;
+mod registered;
 mod status;
 pub mod store;
 mod thread;

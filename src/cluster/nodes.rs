@@ -10,6 +10,7 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
+use super::registered::covers;
 use super::store::Revision;
 use crate::clock::Timestamp;
 use crate::limits::{CLUSTER_CONFLICT_AFTER, CLUSTER_HANDOVER};
@@ -99,19 +100,6 @@ impl Group {
         };
         Some(instead.map_or((best, false), |entry| (entry, true)))
     }
-}
-
-/// Whether a producer has registered everything that another has.
-fn covers(producer: &Producer, other: &Producer, snapshot: &Snapshot) -> bool {
-    let names = |of| {
-        let mut names = HashSet::new();
-        for (topic, channels) in snapshot.registered_by(of) {
-            names.insert((topic.name(), None));
-            names.extend(channels.map(|channel| (topic.name(), Some(channel.name()))));
-        }
-        names
-    };
-    names(producer).is_superset(&names(other))
 }
 
 impl Nodes {

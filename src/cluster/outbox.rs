@@ -13,13 +13,14 @@ use super::lease::retry;
 use super::nodes::Standing;
 use super::notes::Asked;
 use super::record::{By, Record, Registrations, encode, part_of, parts_for};
+use super::registered::registrations;
 use super::store::{Condition, Failure, Lease, Operation, Request, Response, Revision};
 use crate::clock::Timestamp;
 use crate::limits::{
     CLUSTER_ASKED_MAX, CLUSTER_WRITE_BYTES, CLUSTER_WRITE_KEYS, DELETION_KEPT, DELETION_LEASE_SHARED,
     RECORD_PERIOD,
 };
-use crate::registry::{Name, Producer, ProducerId, Snapshot};
+use crate::registry::{Producer, ProducerId, Snapshot};
 
 /// What is to be written, and what is under way.
 pub struct Outbox {
@@ -473,11 +474,6 @@ fn number_of(id: ProducerId) -> Box<str> {
 
 fn id_of(number: &str) -> Option<ProducerId> {
     u64::from_str_radix(number, 16).ok().map(ProducerId::from_bits)
-}
-
-fn registrations(snapshot: &Snapshot, producer: &Producer) -> Registrations {
-    let topics = snapshot.registered_by(producer);
-    topics.map(|(topic, channels)| (Name::from(topic), channels.map(Name::from).collect())).collect()
 }
 
 fn fingerprint(is_active: bool, topics: &Registrations) -> u64 {

@@ -95,7 +95,7 @@ pub struct World {
     expected: BTreeSet<(usize, String)>,
 }
 
-/// So long a dead instance's nsqds are listed at least, and records that etcd has lost.
+/// The nsqds of a dead instance, and records that etcd has lost, are listed for at least this time.
 const GRACE: Duration = Duration::from_secs(59);
 /// The same, where another instance may not have seen yet that they are there again.
 const GRACE_BEHIND: Duration = Duration::from_secs(30);

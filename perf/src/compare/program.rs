@@ -73,7 +73,7 @@ pub fn failed(name: &str, what: &str, error: io::Error) -> Failure {
     Failure::io(format_args!("{what} for {name}"), error, "see what the command does by itself")
 }
 
-/// So many ports that nobody listens on at this moment, no two the same.
+/// This many ports, all different, on which nothing listens at this moment.
 ///
 /// # Errors
 /// When there are none.
