@@ -423,9 +423,10 @@ impl<S: Store> Member<S> {
         }
         let (records, names): (Vec<_>, Vec<_>) =
             pairs.into_iter().partition(|(key, _)| matches!(key, Key::Record { .. }));
-        for mut pairs in [names, records] {
-            while !pairs.is_empty() {
-                let together = pairs.drain(..CLUSTER_CHANGES_TOGETHER.min(pairs.len()));
+        for pairs in [names, records] {
+            let mut rest = pairs.into_iter().peekable();
+            while rest.peek().is_some() {
+                let together = rest.by_ref().take(CLUSTER_CHANGES_TOGETHER);
                 self.commit(now, |member, writer| {
                     for (key, pair) in together {
                         member.take_read(key, pair, all, writer, now);
